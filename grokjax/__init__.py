@@ -1,0 +1,21 @@
+"""grokjax: sweeps of grokking transformers, trained side by side, with progress measures in the compiled step."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from grokjax.checkpoints import load_params as load_params
+    from grokjax.results import read_metrics as read_metrics
+    from grokjax.results import read_runs as read_runs
+
+__version__ = "0.1.0"
+
+# Loaded on first use: what analyses a table should not wait for JAX.
+_LAZY = {"load_params": "checkpoints", "read_metrics": "results", "read_runs": "results"}
+__all__ = ["load_params", "read_metrics", "read_runs"]
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(import_module(f"grokjax.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'grokjax' has no attribute '{name}'")

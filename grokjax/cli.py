@@ -1,0 +1,183 @@
+"""The command line of launch.py: flags, the experiment file, and sentences for what is wrong."""
+
+import importlib.util
+import re
+import signal
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from absl import app, flags, logging
+
+from grokjax import config as config_lib
+from grokjax.errors import InputError, unknown
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("config", None, "Experiment file, with a variant after a colon: experiments/wd_sweep.py:small.")
+flags.DEFINE_string("workdir", None, "Directory for results; by default results/<experiment>_<variant>.")
+flags.DEFINE_list("only", None, "Run numbers to train again, such as 3,17, at the width of the whole sweep.")
+flags.DEFINE_bool("overwrite", False, "Throw away what another sweep left in the working directory.")
+flags.DEFINE_bool("plan", False, "Print the plan and stop; nothing is written.")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: parses the command line, trains, and exits with 0, 2 for bad input, or 128 + signal."""
+    flags.adopt_module_key_flags(sys.modules[__name__])
+    argv = sys.argv if argv is None else argv
+    logging.set_verbosity(logging.WARNING)
+    overrides, rest = split_overrides(argv[1:])
+    app.run(lambda _: _exit(launch, overrides), [argv[0], *rest], flags_parser=_parse)
+
+
+def _parse(argv):
+    try:
+        left = FLAGS(argv)
+    except flags.Error as error:
+        _fail(f"{error}. See --help.".replace("..", "."))
+    if left[1:]:
+        _fail(f"argument '{left[1]}' is not understood: every flag starts with --. See --help.")
+    return left
+
+
+def _exit(function, *args):
+    try:
+        sys.exit(function(*args))
+    except InputError as error:
+        _fail(str(error))
+
+
+def _fail(sentence: str):
+    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def split_overrides(args: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Separates --config.field=value (or --config.field value) from the other arguments.
+
+    Returns:
+      The overrides as {dotted path: text}, and the rest.
+    """
+    overrides, rest, left = {}, [], list(args)
+    while left:
+        arg = left.pop(0)
+        match = re.fullmatch(r"--?config\.([^=]+)(?:=(.*))?", arg, re.DOTALL)
+        if not match:
+            rest.append(arg)
+        elif match[2] is not None:
+            overrides[match[1]] = match[2]
+        elif left:
+            overrides[match[1]] = left.pop(0)
+        else:
+            overrides[match[1]] = ""
+    return overrides, rest
+
+
+def load_experiment(given: str | None) -> tuple[ModuleType, object]:
+    """Imports an experiment file and calls its get_config.
+
+    Args:
+      given: the file, with a variant after a colon if there is one.
+
+    Returns:
+      The module and the config.
+
+    Raises:
+      InputError: no such file, no get_config, or a config that fails to build.
+    """
+    if not given:
+        raise InputError("--config is missing: name an experiment, such as --config=experiments/wd_sweep.py:small.")
+    file, _, variant = given.partition(":")
+    if not Path(file).is_file():
+        raise InputError(
+            f"--config={given} names no file: experiments are Python files, such as experiments/wd_sweep.py."
+        )
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"--config={given} is no Python file: an experiment's name ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise InputError(f"{file} has no get_config(arg), which is what makes it an experiment.")
+        return module, module.get_config(variant)
+    except InputError:
+        raise
+    except Exception as error:  # whatever an experiment file may raise is the user's to mend
+        place = _line_in(error, file)
+        raise InputError(f"{file}{place} failed with {type(error).__name__}: {error}") from error
+
+
+def _line_in(error: BaseException, file: str) -> str:
+    """Where in the experiment file an error came from, as ", line 12,"."""
+    line, trace = None, error.__traceback__
+    while trace:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f", line {line}," if line else ""
+
+
+def override(config, overrides: dict[str, str]) -> None:
+    """Applies overrides to a config in place, parsed by ml_collections.
+
+    Raises:
+      InputError: a path is no field or axis, or a text does not parse as the field's type.
+    """
+    from ml_collections import config_flags
+
+    for path, text in overrides.items():
+        values = flags.FlagValues()
+        arg = f"--config.{path}={text}"
+        try:
+            config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", arg])
+            values(["", arg])
+        except (AttributeError, KeyError):
+            axis = path.removeprefix("sweep.")
+            if axis != path:
+                sweepable = [name for name, field in config_lib.FIELDS.items() if field.kind != config_lib.SETTING]
+                raise unknown("sweep axis", axis, sweepable) from None
+            raise unknown("config field", path, config_lib.FIELDS) from None
+        except (flags.Error, ValueError, TypeError):
+            raise InputError(f"--config.{path}={text} does not parse: {_expected(path)}.") from None
+
+
+def _expected(path: str) -> str:
+    if path.startswith("sweep."):
+        return 'an axis is a tuple of values, such as "(0.3, 1.0)"'
+    field = config_lib.FIELDS.get(path)
+    return (
+        f"config.{path} must be {config_lib.ARTICLE[field.type]}" if field else f"config.{path} holds fields, set those"
+    )
+
+
+def launch(overrides: dict[str, str]) -> int:
+    """Trains what the flags say. Returns the exit status."""
+    module, config = load_experiment(FLAGS.config)
+    override(config, overrides)
+    # Only now the heavy imports: a mistyped flag should not wait for them.
+    from grokjax import study
+
+    stop = study.StopRequest()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop.handle)
+    return study.run(
+        config,
+        getattr(module, "get_sweep", None),
+        FLAGS.workdir or default_workdir(FLAGS.config),
+        only=None if FLAGS.only is None else [_run_number(text) for text in FLAGS.only],
+        overwrite=FLAGS.overwrite,
+        plan_only=FLAGS.plan,
+        stop=stop,
+    )
+
+
+def default_workdir(given: str) -> str:
+    """results/<experiment>_<variant>."""
+    file, _, variant = given.partition(":")
+    return str(Path("results") / "_".join(filter(None, [Path(file).stem, re.sub(r"[^\w.-]", "_", variant)])))
+
+
+def _run_number(text: str) -> int:
+    if not text.strip().isdigit():
+        raise InputError(f"--only has '{text}', but it must be run numbers separated by commas, such as 3,17.")
+    return int(text)

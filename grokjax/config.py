@@ -1,0 +1,220 @@
+"""Every field of an experiment: its default, what it means, what it must be, and whether sweeping it recompiles.
+
+`default()` gives the paper's mainline (Nanda et al. 2023, §3 and App. A); an experiment file changes what differs:
+
+    from grokjax import config
+
+    def get_config(arg=""):
+        c = config.default()
+        c.sweep.weight_decay = (0.0, 1.0)
+        c.sweep.seed = tuple(range(5))
+        return c
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from grokjax.errors import InputError, unknown
+
+TRACED, STATIC, SETTING = "traced", "static", "setting"
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16_3x", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One leaf of the config.
+
+    Attributes:
+      default: its value in the mainline; None means "may be left unset" and `type` tells what it else is.
+      doc: what it means, with the unit.
+      kind: TRACED fields can be swept without recompiling, STATIC ones form a compiled group per value, a SETTING
+        belongs to the whole sweep.
+      type: of a value.
+      right: what a value must satisfy, in words, and the test of it.
+    """
+
+    default: Any
+    doc: str
+    kind: str
+    type: type
+    right: str = ""
+    test: Callable[[Any], bool] = lambda value: True
+
+
+def _positive(default, doc, kind=TRACED, type=float):
+    return Field(default, doc, kind, type, "greater than 0", lambda v: v > 0)
+
+
+def _not_negative(default, doc, kind=TRACED, type=float):
+    return Field(default, doc, kind, type, "0 or more", lambda v: v >= 0)
+
+
+def _beta(default, doc):
+    return Field(default, doc, TRACED, float, "in [0, 1)", lambda v: 0 <= v < 1)
+
+
+def _seed(default, doc):
+    return Field(default, doc, TRACED, int, "in [0, 2³²)", lambda v: 0 <= v < 2**32)
+
+
+def _name(default, doc, kind=STATIC, known=()):
+    return Field(default, doc, kind, str, f"one of {', '.join(known)}", lambda v: not known or v in known)
+
+
+FIELDS: dict[str, Field] = {
+    "task": _name("add", "binary operation modulo P: add, subtract, multiply, quadratic, random, or your own"),
+    "p": Field(113, "the modulus P; there are P² pairs", STATIC, int, "an integer from 3", lambda v: v >= 3),
+    "train_fraction": Field(
+        0.3,
+        "share of all pairs to train on; the others are test pairs",
+        STATIC,
+        float,
+        "in (0, 1)",
+        lambda v: 0 < v < 1,
+    ),
+    "split": _name(
+        "jax", 'how training pairs are drawn: "jax", or "python" for the paper\'s code', STATIC, ("jax", "python")
+    ),
+    "seed": _seed(0, "initial weights, and the split unless split_seed is set"),
+    "split_seed": _seed(None, "which pairs are trained on (and the answers of task random)"),
+    "init_scale": _positive(1.0, "factor on every initial weight"),
+    "model.n_layers": _positive(1, "transformer blocks", STATIC, int),
+    "model.d_model": _positive(128, "width of the residual stream", STATIC, int),
+    "model.n_heads": _positive(4, "attention heads per block; must divide d_model", STATIC, int),
+    "model.d_mlp": _positive(512, "neurons per block", STATIC, int),
+    "model.act": _name("relu", "the neurons' nonlinearity", STATIC, ("relu", "gelu")),
+    "optimizer": _name("adamw", "adamw, or sgd with momentum beta1", STATIC, ("adamw", "sgd")),
+    "learning_rate": _not_negative(1e-3, "step size after warm-up"),
+    "weight_decay": _not_negative(1.0, "decoupled decay λ of every parameter, multiplied by the learning rate"),
+    "beta1": _beta(0.9, "decay of the mean gradient"),
+    "beta2": _beta(0.98, "decay of the mean squared gradient"),
+    "eps": _positive(1e-8, "added to the root of the mean squared gradient"),
+    "warmup_steps": _not_negative(10, "steps over which the learning rate rises from 0", TRACED, int),
+    "steps": _positive(40_000, "full-batch steps per run (the paper's epochs)", TRACED, int),
+    "eval_every": _positive(100, "steps between evaluations, which are rows of the metrics table", STATIC, int),
+    "measures": Field(("paper",), "groups of measures to log", SETTING, tuple),
+    "key_threshold": Field(
+        0.25,
+        "a frequency is key if its norm in W_L is above this fraction of the largest",
+        SETTING,
+        float,
+        "in (0, 1)",
+        lambda v: 0 < v < 1,
+    ),
+    "checkpoint_every_minutes": _positive(5.0, "minutes between checkpoints to resume from", SETTING),
+    "checkpoint_every_steps": _not_negative(
+        0, "population steps between checkpoints as well; 0 = by time only", SETTING, int
+    ),
+    "slots": _not_negative(0, "runs in training side by side per device; 0 = choose", SETTING, int),
+    "precision": _name("float32", "of matrix products", SETTING, PRECISIONS),
+}
+# Settings that do not change any number in the results, so that a resumed sweep may change them.
+OPERATIONAL = ("checkpoint_every_minutes", "checkpoint_every_steps")
+TRACED_FIELDS = tuple(name for name, field in FIELDS.items() if field.kind == TRACED)
+
+
+def default() -> ml_collections.ConfigDict:
+    """The mainline as a locked ConfigDict, with an empty `sweep` that has a place for every field one can sweep."""
+    tree: dict[str, Any] = {}
+    sweep: dict[str, Any] = {}
+    for path, field in FIELDS.items():
+        _put(tree, path, config_dict.placeholder(field.type) if field.default is None else field.default)
+        if field.kind != SETTING:
+            _put(sweep, path, config_dict.placeholder(tuple))
+    tree["sweep"] = sweep
+    return ml_collections.ConfigDict(tree).lock()
+
+
+def _put(tree, path, value):
+    *parents, leaf = path.split(".")
+    for name in parents:
+        tree = tree.setdefault(name, {})
+    tree[leaf] = value
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config's fields by dotted path, without the sweep; lists become tuples, whole numbers floats where asked.
+
+    Raises:
+      InputError: a field is missing, unknown or of the wrong type.
+    """
+    given = leaves(config)
+    for path in given:
+        if path not in FIELDS:
+            raise unknown("config field", path, FIELDS)
+    for path in FIELDS:
+        if path not in given:
+            raise InputError(f"config.{path} is missing: start from grokjax.config.default().")
+    return {path: coerce(path, value) for path, value in given.items()}
+
+
+def leaves(tree, prefix: str = "") -> dict[str, Any]:
+    """The leaves of a nested mapping by dotted path; a top-level "sweep" is left out."""
+    found: dict[str, Any] = {}
+    for name, value in dict(tree.items()).items():
+        if prefix == "" and name == "sweep":
+            continue
+        path = prefix + name
+        found |= leaves(value, path + ".") if hasattr(value, "items") else {path: value}
+    return found
+
+
+def coerce(path: str, value: Any, label: str | None = None):
+    """The value as the field's type, checked on its own.
+
+    Args:
+      path: the field.
+      value: the value given.
+      label: what to call it in the message, by default "config.<path>".
+
+    Raises:
+      InputError: wrong type, not finite, or outside the field's range.
+    """
+    field, label = FIELDS[path], label or f"config.{path}"
+    if value is None and field.default is None:
+        return None
+    if field.type is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if field.type is tuple and isinstance(value, list):
+        value = tuple(value)
+    if not isinstance(value, field.type) or isinstance(value, bool):
+        raise InputError(f"{label} is {value!r}, but it must be {ARTICLE[field.type]}.")
+    if field.type is float and not math.isfinite(value):
+        raise InputError(f"{label} is {value}, but it must be finite.")
+    if not field.test(value):
+        raise InputError(f"{label} is {value!r}, but it must be {field.right}.")
+    return value
+
+
+ARTICLE = {int: "an integer", float: "a number", str: "a string", tuple: "a tuple"}
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Checks one run's fields against each other.
+
+    Args:
+      values: by dotted path, as `flat` gives them.
+
+    Raises:
+      InputError: with the field's name, what was given, and what would be right.
+    """
+    from grokjax import tasks
+    from grokjax.measures import registry
+
+    d_model, n_heads = values["model.d_model"], values["model.n_heads"]
+    if d_model % n_heads:
+        raise InputError(f"config.model.d_model is {d_model}, but it must be divisible by model.n_heads, {n_heads}.")
+    steps, every = values["steps"], values["eval_every"]
+    if steps % every:
+        raise InputError(f"config.steps is {steps}, but it must be a multiple of eval_every, {every}.")
+    p, fraction = values["p"], values["train_fraction"]
+    n = tasks.n_train(p, fraction)
+    if n < 1 or n >= p * p:
+        raise InputError(f"config.train_fraction is {fraction}, which leaves {n} of {p * p} pairs to train on.")
+    tasks.answers(values["task"], p, 0)
+    registry.of_groups(values["measures"])

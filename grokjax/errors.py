@@ -1,0 +1,19 @@
+"""The one exception that means: the input is wrong, and here is what would be right."""
+
+
+class InputError(ValueError):
+    """Bad input from a user: a field, a flag, a file or a working directory.
+
+    Its text is one sentence naming what was given and what would be right. The command line prints that sentence
+    on stderr and exits with status 2; nothing has been written by then.
+    """
+
+
+def unknown(kind: str, given: object, known) -> InputError:
+    """An `InputError` for a name that is not among the `known` ones, with the closest of them suggested."""
+    import difflib
+
+    names = sorted(map(str, known))
+    close = difflib.get_close_matches(str(given), names, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return InputError(f"{kind} '{given}' is unknown: {hint}known are {', '.join(names)}.")

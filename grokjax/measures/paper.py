@@ -1,0 +1,199 @@
+"""The progress measures of Nanda et al. 2023 and the quantities they are read beside."""
+
+import jax.numpy as jnp
+
+from grokjax.measures.registry import measure
+from grokjax.measures.shared import Shared
+
+NANDA = "Nanda et al. 2023"
+WEIGHTS = ("W_E", "W_pos", "W_Q", "W_K", "W_V", "W_O", "W_in", "b_in", "W_out", "b_out", "W_U")
+
+
+def gini(v_X):
+    """Gini coefficient of non-negative numbers (Hurley & Rickard 2009): 0 if all are equal, 1 - 1/n if one has all.
+
+    Σ (2i - n - 1) v_(i) / (n Σ v), v_(i) sorted ascending, i from 1.
+    """
+    n = v_X.shape[0]
+    return jnp.sum((2 * jnp.arange(1, n + 1) - n - 1) * jnp.sort(v_X)) / (n * jnp.sum(v_X))
+
+
+def _loss(**column):
+    return measure("paper", unit="nats", range="[0, ∞)", **column)
+
+
+def _accuracy(count_of, **column):
+    return measure("paper", unit="fraction", range="[0, 1]", dtype="int32", count_of=count_of, **column)
+
+
+@_loss(description="Mean cross-entropy over the training pairs.", source=f"{NANDA}, §3")
+def train_loss(s: Shared):
+    return jnp.sum(jnp.where(s.train_mask_N, s.loss_N, 0)) / s.train_pairs_B.shape[0]
+
+
+@_loss(description="Mean cross-entropy over the test pairs, which are all pairs not trained on.", source=f"{NANDA}, §3")
+def test_loss(s: Shared):
+    return jnp.sum(jnp.where(s.train_mask_N, 0, s.loss_N)) / (s.loss_N.shape[0] - s.train_pairs_B.shape[0])
+
+
+@_accuracy(
+    "train pairs", description="Share of training pairs whose largest logit is the answer.", source=f"{NANDA}, §3"
+)
+def train_acc(s: Shared):
+    return jnp.sum(s.correct_N & s.train_mask_N)
+
+
+@_accuracy("test pairs", description="Share of test pairs whose largest logit is the answer.", source=f"{NANDA}, §3")
+def test_acc(s: Shared):
+    return jnp.sum(s.correct_N & ~s.train_mask_N)
+
+
+@_loss(
+    description="Loss on all pairs with the logits projected on the constant and the key frequencies' sum directions.",
+    source=f"{NANDA}, §5.1",
+    keyed=True,
+    needs_sum=True,
+)
+def restricted_loss(s: Shared):
+    return jnp.mean(s.restricted_loss_P)
+
+
+@_loss(description="The restricted loss on the training pairs.", source=f"{NANDA}, §5.1", keyed=True, needs_sum=True)
+def restricted_loss_train(s: Shared):
+    return jnp.sum(s.train_per_sum_P * s.restricted_loss_P) / s.train_pairs_B.shape[0]
+
+
+@_loss(description="The restricted loss on the test pairs.", source=f"{NANDA}, §5.1", keyed=True, needs_sum=True)
+def restricted_loss_test(s: Shared):
+    n_test = s.cfg.p**2 - s.train_pairs_B.shape[0]
+    return jnp.sum((s.cfg.p - s.train_per_sum_P) * s.restricted_loss_P) / n_test
+
+
+@_accuracy(
+    "sums",
+    description="Accuracy on all pairs of the restricted logits.",
+    source=f"{NANDA}, App. C.1.5",
+    keyed=True,
+    needs_sum=True,
+)
+def restricted_acc(s: Shared):
+    return jnp.sum(jnp.argmax(s.restricted_logits_PxP, 1) == s.answers_per_sum_P)
+
+
+@_loss(
+    description="Training loss after removing the sum directions of all key frequencies from the logits.",
+    source=f"{NANDA}, §5.1",
+    keyed=True,
+    needs_sum=True,
+)
+def excluded_loss(s: Shared):
+    return s.excluded_loss(s.key_part_PxP)
+
+
+@_loss(
+    description="Training loss after removing the sum directions of one frequency from the logits, for each.",
+    source=f"{NANDA}, §5.1",
+    shape=("freq",),
+    needs_sum=True,
+)
+def excluded_loss_per_freq(s: Shared):
+    return s.excluded_loss_per_freq_K
+
+
+@_loss(
+    description="The largest excluded loss of a single frequency; needs no choice of keys.",
+    source=f"{NANDA}, §5.1",
+    needs_sum=True,
+)
+def excluded_loss_max(s: Shared):
+    return jnp.max(s.excluded_loss_per_freq_K)
+
+
+@measure(
+    "paper",
+    unit="1",
+    range="[0, ∞)",
+    shape=("freq",),
+    description="Norm of each frequency's cosine and sine components of W_E along the tokens.",
+    source=f"{NANDA}, §4.1",
+)
+def freq_norm_W_E(s: Shared):
+    return s.norms_W_E[1]
+
+
+@measure(
+    "paper",
+    unit="1",
+    range="[0, ∞)",
+    shape=("freq",),
+    description="Norm of each frequency's cosine and sine components of W_L = W_U W_out along the logits.",
+    source=f"{NANDA}, §4.1",
+)
+def freq_norm_W_L(s: Shared):
+    return s.norms_W_L[1]
+
+
+def _gini(which, over, norms):
+    column = measure(
+        "paper",
+        name=f"gini_{'freq_' if over == 'frequencies' else ''}{which}",
+        unit="1",
+        range="[0, 1)",
+        description=f"Gini coefficient of the Fourier norms of {which} over {over}.",
+        source=f"{NANDA}, §5.1; Hurley & Rickard 2009",
+    )
+    column(lambda s: gini(norms(s)))
+
+
+_gini("W_E", "the single components, constant included", lambda s: s.norms_W_E[0])
+_gini("W_L", "the single components, constant included", lambda s: s.norms_W_L[0])
+_gini("W_E", "frequencies", lambda s: s.norms_W_E[1])
+_gini("W_L", "frequencies", lambda s: s.norms_W_L[1])
+
+
+def _sum_sq(s: Shared, names):
+    return sum(jnp.sum(value**2) for key, value in s.params.items() if key.rsplit(".", 1)[1] in names)
+
+
+def _register_sum_sq(name, names, what):
+    column = measure(
+        "paper",
+        name=name,
+        unit="1",
+        range="[0, ∞)",
+        description=f"Sum of the squares of {what}.",
+        source=f"{NANDA}, §5.1",
+    )
+    column(lambda s: _sum_sq(s, names))
+
+
+_register_sum_sq("sum_sq_weights", WEIGHTS, "all parameters, biases included")
+for _name in WEIGHTS:
+    _register_sum_sq(f"sum_sq_{_name}", (_name,), f"{_name}, over all layers")
+
+
+@measure(
+    "paper",
+    unit="1",
+    range="false, true",
+    shape=("freq",),
+    dtype="bool",
+    keyed=True,
+    description="Which frequencies are key: norm in W_L above key_threshold times the largest.",
+    source=f"{NANDA}, App. C.2 (the rule; the threshold is this project's)",
+)
+def key_freqs(s: Shared):
+    return s.key_freqs_K
+
+
+@measure(
+    "paper",
+    unit="1",
+    range="[1, (P-1)/2]",
+    dtype="int32",
+    keyed=True,
+    description="The number of key frequencies.",
+    source=f"{NANDA}, App. C.2",
+)
+def n_key_freqs(s: Shared):
+    return jnp.sum(s.key_freqs_K)

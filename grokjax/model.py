@@ -1,0 +1,309 @@
+"""The transformer, twice: token by token as one reads it, and factored for one layer as one computes it.
+
+Parameters travel as a flat dict from TransformerLens's state-dict keys ("embed.W_E", "blocks.0.attn.W_Q", …) to arrays
+in TransformerLens's axes:
+
+    W_E [d_vocab, d_model]   W_pos [n_ctx, d_model]   W_Q, W_K, W_V [n_heads, d_model, d_head]   W_O [n_heads, d_head,
+    d_model]   W_in [d_model, d_mlp]   b_in [d_mlp]   W_out [d_mlp, d_model]   b_out [d_model]   W_U [d_model, P]
+
+The input is a, b, "=" with "=" as token P; the answer is read above "=". No LayerNorm, no biases but b_in and b_out,
+untied embeddings (Nanda et al. 2023, §3.1). Size letters: B batch, T position (3), V vocabulary, D d_model, H heads,
+E d_head, M d_mlp, P residues.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+Params = dict[str, jax.Array]
+
+ACTIVATIONS = {"relu": jax.nn.relu, "gelu": lambda x: jax.nn.gelu(x, approximate=False)}
+N_CTX = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Everything that shapes the model; names as in TransformerLens's HookedTransformerConfig."""
+
+    p: int = 113
+    n_layers: int = 1
+    d_model: int = 128
+    n_heads: int = 4
+    d_mlp: int = 512
+    act: str = "relu"
+
+    @property
+    def d_head(self) -> int:
+        return self.d_model // self.n_heads
+
+    @property
+    def d_vocab(self) -> int:
+        """The P residues and "="."""
+        return self.p + 1
+
+    @property
+    def d_vocab_out(self) -> int:
+        """The P residues."""
+        return self.p
+
+
+class _Normal:
+    """Draws parameters in a fixed order: normal with a standard deviation of init_scale / √(fan)."""
+
+    def __init__(self, rngs: nnx.Rngs, scale):
+        self.rngs, self.scale = rngs, scale
+
+    def __call__(self, fan: int, *shape: int) -> nnx.Param:
+        return nnx.Param(jax.random.normal(self.rngs.params(), shape) * (self.scale / np.sqrt(fan)))
+
+
+class Embed(nnx.Module):
+    """Token embedding. A product with one-hot rows, whose transpose is again a product: no scatter in the gradient."""
+
+    def __init__(self, cfg: ModelConfig, normal: _Normal):
+        self.W_E = normal(cfg.d_model, cfg.d_vocab, cfg.d_model)
+
+    def __call__(self, tokens_BxT: jax.Array) -> jax.Array:
+        return jax.nn.one_hot(tokens_BxT, self.W_E.shape[0]) @ self.W_E[...]
+
+
+class PosEmbed(nnx.Module):
+    """Learned positions."""
+
+    def __init__(self, cfg: ModelConfig, normal: _Normal):
+        self.W_pos = normal(cfg.d_model, N_CTX, cfg.d_model)
+
+
+class Attention(nnx.Module):
+    """Causal attention without biases; scores are divided by √d_head."""
+
+    def __init__(self, cfg: ModelConfig, normal: _Normal):
+        to_head = (cfg.n_heads, cfg.d_model, cfg.d_head)
+        self.W_Q = normal(cfg.d_model, *to_head)
+        self.W_K = normal(cfg.d_model, *to_head)
+        self.W_V = normal(cfg.d_model, *to_head)
+        self.W_O = normal(cfg.d_model, cfg.n_heads, cfg.d_head, cfg.d_model)
+
+    def pattern(self, x_BxTxD: jax.Array) -> jax.Array:
+        """Attention weights [B, H, query, key]."""
+        q = jnp.einsum("btd,hde->bhte", x_BxTxD, self.W_Q[...])
+        k = jnp.einsum("btd,hde->bhte", x_BxTxD, self.W_K[...])
+        scores = jnp.einsum("bhqe,bhke->bhqk", q, k) / np.sqrt(q.shape[-1])
+        causal = np.tril(np.ones((x_BxTxD.shape[1],) * 2, bool))
+        return jax.nn.softmax(jnp.where(causal, scores, -jnp.inf), -1)
+
+    def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
+        v = jnp.einsum("btd,hde->bhte", x_BxTxD, self.W_V[...])
+        z = jnp.einsum("bhqk,bhke->bhqe", self.pattern(x_BxTxD), v)
+        return jnp.einsum("bhte,hed->btd", z, self.W_O[...])
+
+
+class MLP(nnx.Module):
+    """One hidden layer with biases."""
+
+    def __init__(self, cfg: ModelConfig, normal: _Normal):
+        self.act = ACTIVATIONS[cfg.act]
+        self.W_in = normal(cfg.d_model, cfg.d_model, cfg.d_mlp)
+        self.b_in = nnx.Param(jnp.zeros(cfg.d_mlp))
+        self.W_out = normal(cfg.d_model, cfg.d_mlp, cfg.d_model)
+        self.b_out = nnx.Param(jnp.zeros(cfg.d_model))
+
+    def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
+        return self.act(x_BxTxD @ self.W_in[...] + self.b_in[...]) @ self.W_out[...] + self.b_out[...]
+
+
+class Block(nnx.Module):
+    """Attention, then the MLP, each added to the residual stream."""
+
+    def __init__(self, cfg: ModelConfig, normal: _Normal):
+        self.attn = Attention(cfg, normal)
+        self.mlp = MLP(cfg, normal)
+
+    def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
+        x_BxTxD = x_BxTxD + self.attn(x_BxTxD)
+        return x_BxTxD + self.mlp(x_BxTxD)
+
+
+class Unembed(nnx.Module):
+    """Logits over the P residues. The standard deviation is 1/√d_vocab, which counts "=", as in the paper's code."""
+
+    def __init__(self, cfg: ModelConfig, normal: _Normal):
+        self.W_U = normal(cfg.d_vocab, cfg.d_model, cfg.d_vocab_out)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x @ self.W_U[...]
+
+
+class Transformer(nnx.Module):
+    """The readable definition, token by token; any number of layers, heads and widths."""
+
+    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs, init_scale: jax.Array | float = 1.0):
+        normal = _Normal(rngs, init_scale)
+        self.embed = Embed(cfg, normal)
+        self.pos_embed = PosEmbed(cfg, normal)
+        self.blocks = nnx.List([Block(cfg, normal) for _ in range(cfg.n_layers)])
+        self.unembed = Unembed(cfg, normal)
+
+    def __call__(self, tokens_BxT: jax.Array) -> jax.Array:
+        """Logits above "=": int [B, 3] to [B, P]."""
+        x_BxTxD = self.embed(tokens_BxT) + self.pos_embed.W_pos[...]
+        for block in self.blocks:
+            x_BxTxD = block(x_BxTxD)
+        return self.unembed(x_BxTxD[:, -1])
+
+
+def init(cfg: ModelConfig, key: jax.Array, init_scale: jax.Array | float = 1.0) -> Params:
+    """Initial parameters (PAPER set-up: normal, 1/√d_model, W_U 1/√d_vocab, biases 0), all times `init_scale`."""
+    return flatten(Transformer(cfg, rngs=nnx.Rngs(params=key), init_scale=init_scale))
+
+
+def flatten(module: Transformer) -> Params:
+    """A module's parameters under their TransformerLens keys."""
+    return {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(module, nnx.Param))}
+
+
+def shapes(cfg: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter, by key; nothing is allocated."""
+    return {key: leaf.shape for key, leaf in jax.eval_shape(lambda: init(cfg, jax.random.key(0))).items()}
+
+
+def module(cfg: ModelConfig, params: Mapping[str, jax.Array]) -> Transformer:
+    """The nnx module that holds these parameters."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: Transformer(cfg, rngs=nnx.Rngs(0))))
+    flat = [(path, leaf.replace(params[".".join(map(str, path))])) for path, leaf in nnx.to_flat_state(state)]
+    return nnx.merge(graph, nnx.from_flat_state(flat))
+
+
+def tokens(pairs_B: jax.Array, p: int) -> jax.Array:
+    """Input tokens a, b, "=" of pairs numbered a * P + b: int [B] to int [B, 3]."""
+    return jnp.stack([pairs_B // p, pairs_B % p, jnp.full_like(pairs_B, p)], 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Some pairs with what the factored forward needs to look up their tokens' tables; made by `lookup` or `grid`."""
+
+    pairs_B: jax.Array
+    one_hot_a_BxP: jax.Array | None = None
+    one_hot_b_BxP: jax.Array | None = None
+
+
+jax.tree_util.register_dataclass(Pairs, ["pairs_B", "one_hot_a_BxP", "one_hot_b_BxP"], [])
+
+
+def lookup(pairs_B: jax.Array, p: int) -> Pairs:
+    """Any pairs. The one-hot rows turn the transpose of the look-up into a product; make them once, outside a loop."""
+    return Pairs(pairs_B, jax.nn.one_hot(pairs_B // p, p), jax.nn.one_hot(pairs_B % p, p))
+
+
+def grid(p: int) -> Pairs:
+    """All P² pairs in order: tables are broadcast, nothing is looked up."""
+    return Pairs(jnp.arange(p * p))
+
+
+@jax.custom_vjp
+def _rows(table_PxX, index_B, one_hot_BxP):
+    """table[index]; the gradient is a product with the one-hot rows, since a scatter-add is not deterministic."""
+    return table_PxX[index_B]
+
+
+def _rows_forward(table_PxX, index_B, one_hot_BxP):
+    return table_PxX[index_B], one_hot_BxP
+
+
+def _rows_backward(one_hot_BxP, ct_BxX):
+    return jnp.einsum("bp,bx->px", one_hot_BxP, ct_BxX), None, None
+
+
+_rows.defvjp(_rows_forward, _rows_backward)
+
+
+def _spread(pairs: Pairs, a_PxX: jax.Array, b_PxX: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Tables over the first and second token, as rows per pair: two [B, X]."""
+    p, x = a_PxX.shape
+    if pairs.one_hot_a_BxP is None:
+        shape = (p, p, x)
+        a = jnp.broadcast_to(a_PxX[:, None], shape).reshape(p * p, x)
+        return a, jnp.broadcast_to(b_PxX[None], shape).reshape(p * p, x)
+    return (
+        _rows(a_PxX, pairs.pairs_B // p, pairs.one_hot_a_BxP),
+        _rows(b_PxX, pairs.pairs_B % p, pairs.one_hot_b_BxP),
+    )
+
+
+def attention_to_last(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
+    """One layer's attention from "=", by tables of P rows.
+
+    Keys and values depend on (token, position) alone and the query is one vector, so scores and values are tables
+    over tokens; only the softmax over three positions and the weighted sum run per pair.
+
+    Returns:
+      The pattern from "=" [B, H, 3] and the weighted values z [B, H, E].
+    """
+    p, h, e = cfg.p, cfg.n_heads, cfg.d_head
+    W_E, W_pos = params["embed.W_E"], params["pos_embed.W_pos"]
+    W_Q, W_K, W_V = (params[f"blocks.0.attn.{name}"] for name in ("W_Q", "W_K", "W_V"))
+    last_D = W_E[p] + W_pos[2]
+    q_HxE = jnp.einsum("d,hde->he", last_D, W_Q) / np.sqrt(e)
+    W_KQ_DxH = jnp.einsum("he,hde->dh", q_HxE, W_K)
+    W_V_DxX = W_V.transpose(1, 0, 2).reshape(cfg.d_model, h * e)
+    both_DxX = jnp.concatenate([W_KQ_DxH, W_V_DxX], 1)
+    a_BxX, b_BxX = _spread(pairs, (W_E[:p] + W_pos[0]) @ both_DxX, (W_E[:p] + W_pos[1]) @ both_DxX)
+    last_X = last_D @ both_DxX
+    n = a_BxX.shape[0]
+    scores = jnp.stack([a_BxX[:, :h], b_BxX[:, :h], jnp.broadcast_to(last_X[:h], (n, h))], 2)
+    pattern_BxHx3 = jax.nn.softmax(scores, 2)
+    v_a, v_b = a_BxX[:, h:].reshape(n, h, e), b_BxX[:, h:].reshape(n, h, e)
+    w_a, w_b, w_last = (pattern_BxHx3[:, :, i, None] for i in range(3))
+    return pattern_BxHx3, w_a * v_a + w_b * v_b + w_last * last_X[h:].reshape(h, e)
+
+
+def factored(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
+    """The one-layer model with nothing computed that the answer does not depend on; exact algebra, no approximation.
+
+    The attention output enters the MLP and the logits linearly, so W_O is folded into both once per step instead of
+    being applied per pair, and W_out into W_U likewise.
+
+    Returns:
+      Logits [B, P] and MLP activations after the nonlinearity [B, M].
+    """
+    _, z_BxHxE = attention_to_last(cfg, params, pairs)
+    attn, mlp = "blocks.0.attn.", "blocks.0.mlp."
+    W_U, W_in, W_out = params["unembed.W_U"], params[mlp + "W_in"], params[mlp + "W_out"]
+    z_BxX = z_BxHxE.reshape(-1, cfg.d_model)
+    W_O = params[attn + "W_O"].reshape(cfg.d_model, cfg.d_model)
+    last_D = params["embed.W_E"][cfg.p] + params["pos_embed.W_pos"][2]
+    pre_BxM = z_BxX @ (W_O @ W_in) + (last_D @ W_in + params[mlp + "b_in"])
+    acts_BxM = ACTIVATIONS[cfg.act](pre_BxM)
+    skip_BxP = z_BxX @ (W_O @ W_U) + (last_D + params[mlp + "b_out"]) @ W_U
+    return acts_BxM @ (W_out @ W_U) + skip_BxP, acts_BxM
+
+
+def token_by_token(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
+    """`Transformer` on these pairs, for any number of layers.
+
+    Returns:
+      Logits [B, P] and the last layer's MLP activations above "=" [B, M].
+    """
+    net = module(cfg, params)
+    x_BxTxD = net.embed(tokens(pairs.pairs_B, cfg.p)) + net.pos_embed.W_pos[...]
+    for block in net.blocks[:-1]:
+        x_BxTxD = block(x_BxTxD)
+    mlp = net.blocks[-1].mlp
+    x_BxD = (x_BxTxD + net.blocks[-1].attn(x_BxTxD))[:, -1]
+    acts_BxM = mlp.act(x_BxD @ mlp.W_in[...] + mlp.b_in[...])
+    return net.unembed(x_BxD + acts_BxM @ mlp.W_out[...] + mlp.b_out[...]), acts_BxM
+
+
+def forward(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
+    """Logits [B, P] and last-layer MLP activations [B, M]: factored for one layer, token by token otherwise."""
+    return (factored if cfg.n_layers == 1 else token_by_token)(cfg, params, pairs)
+
+
+def neuron_to_logit(cfg: ModelConfig, params: Params) -> jax.Array:
+    """W_L, [P, d_mlp]: the last layer's W_out and then W_U (Nanda et al. 2023, §3.1)."""
+    return (params[f"blocks.{cfg.n_layers - 1}.mlp.W_out"] @ params["unembed.W_U"]).T

@@ -1,0 +1,231 @@
+"""Many runs as one compiled program: slots, lanes, devices.
+
+A population has a fixed number of slots per device, each holding one run or nothing. On a device, `lanes` slots train
+together under vmap and groups of lanes follow one another; devices hold independent slots side by side. A run's bits
+depend on its own inputs and on `lanes`, on nothing else: not on its slot, its neighbours or the number of slots.
+
+On a CPU one lane is fastest: one run's activations stay in cache, where a vmapped population streams through memory.
+On an accelerator all slots of a device share one set of lanes.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from grokjax import model, training
+from grokjax.training import Inputs, Problem, State
+
+MAX_SEGMENTS = 64  # evaluations in one dispatch, at most; bounds the buffer of results
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """How a population is laid out: what is compiled, and so what bits depend on.
+
+    Attributes:
+      slots: runs per device.
+      lanes: slots that train together under vmap; divides `slots`.
+      eval_lanes: lanes evaluated together; evaluation holds activations of the whole grid for each.
+      n_devices: devices, each with its own slots.
+    """
+
+    slots: int
+    lanes: int
+    eval_lanes: int
+    n_devices: int
+
+    @property
+    def width(self) -> int:
+        """Slots over all devices."""
+        return self.slots * self.n_devices
+
+
+def choose(problem: Problem, n_runs: int, slots: int = 0, devices: Sequence[jax.Device] | None = None) -> Shape:
+    """A layout for this machine.
+
+    Args:
+      problem: what is to be trained.
+      n_runs: how many runs there are.
+      slots: runs per device; 0 chooses: on a CPU up to 4, so that progress is seen side by side and an interrupt is
+        answered soon; on an accelerator as many as fit into 60 % of its memory, in equal waves.
+      devices: those to use, by default all local ones.
+    """
+    devices = list(devices or jax.local_devices())
+    per_device = -(-n_runs // len(devices))
+    on_cpu = devices[0].platform == "cpu"
+    if not slots:
+        most = 4 if on_cpu else max(1, int(0.6 * _memory(devices[0]) / lane_bytes(problem)))
+        waves = -(-per_device // most)
+        slots = -(-per_device // waves)
+    slots = min(slots, per_device)
+    return Shape(slots, 1 if on_cpu else slots, 1 if on_cpu else min(slots, 8), len(devices))
+
+
+def relaid(recorded: Shape, n_devices: int) -> Shape:
+    """The layout for going on with a recorded population on another number of devices: lanes stay, so do the bits."""
+    slots = -(-recorded.width // n_devices)
+    slots = -(-slots // recorded.lanes) * recorded.lanes
+    return dataclasses.replace(recorded, slots=slots, n_devices=n_devices)
+
+
+def _memory(device: jax.Device) -> int:
+    stats = device.memory_stats() or {}
+    return stats.get("bytes_limit", 8 << 30)
+
+
+def lane_bytes(problem: Problem) -> int:
+    """What one run in training needs on a device, estimated in bytes: state, gradients and activations, float32."""
+    cfg = problem.model
+    n_params = sum(int(np.prod(shape)) for shape in model.shapes(cfg).values())
+    per_pair = 4 * cfg.d_mlp + 6 * cfg.d_model + 8 * cfg.p
+    positions = 1 if cfg.n_layers == 1 else 3 * cfg.n_layers
+    return 4 * (6 * n_params + problem.n_train * per_pair * positions)
+
+
+class Population:
+    """Runs of one problem in training on some devices.
+
+    Args:
+      problem: the static part that all runs share.
+      shape: the layout.
+      devices: as many as the layout says; by default the first local ones.
+    """
+
+    def __init__(self, problem: Problem, shape: Shape, devices: Sequence[jax.Device] | None = None):
+        self.problem, self.shape = problem, shape
+        devices = list(devices or jax.local_devices())[: shape.n_devices]
+        self.mesh = jax.sharding.Mesh(np.array(devices), ("run",))
+        self.sharding = NamedSharding(self.mesh, PartitionSpec("run"))
+        over_runs, everywhere = PartitionSpec("run"), PartitionSpec()
+        # Nothing is exchanged between devices, so there is no replication to check (check_vma).
+        self._start = jax.jit(
+            jax.shard_map(
+                functools.partial(_start, problem),
+                mesh=self.mesh,
+                in_specs=(over_runs,) * 3,
+                out_specs=over_runs,
+                check_vma=False,
+            ),
+            donate_argnums=0,
+        )
+        self._advance = jax.jit(
+            jax.shard_map(
+                functools.partial(_advance, problem, shape),
+                mesh=self.mesh,
+                in_specs=(over_runs, over_runs, everywhere, everywhere),
+                out_specs=(over_runs, PartitionSpec(None, "run")),
+                check_vma=False,
+            ),
+            donate_argnums=0,
+        )
+        self._take = jax.jit(lambda tree, slots: jax.tree.map(lambda x: x[slots], tree))
+        self.state: State = self._put(_zeros(problem, shape.width))
+
+    def _put(self, tree):
+        return jax.device_put(tree, self.sharding)
+
+    def start(self, runs: Mapping[int, Inputs]) -> None:
+        """Puts runs, before their first step, into slots; the other slots go on undisturbed."""
+        fresh = np.zeros(self.shape.width, bool)
+        fresh[list(runs)] = True
+        filler = next(iter(runs.values()))
+        stacked = jax.tree.map(lambda *x: np.stack(x), *(runs.get(i, filler) for i in range(self.shape.width)))
+        self.state = self._start(self.state, self._put(fresh), self._put(stacked))
+
+    def advance(self, active: Sequence[int], n_segments: int, n_steps: int, evaluate: bool = True):
+        """Dispatches segments of `n_steps` steps, each ended by an evaluation unless `evaluate` is False.
+
+        Returns at once; the results are there when the device is done.
+
+        Args:
+          active: slots to train; lanes without an active slot cost nothing, what an inactive slot among active
+            lanes holds afterwards is meaningless.
+          n_segments: at most MAX_SEGMENTS.
+          n_steps: per segment; 0 only evaluates.
+          evaluate: whether segments end in an evaluation.
+
+        Returns:
+          {column: array [MAX_SEGMENTS, slots over all devices, ...]}, of which the first `n_segments` are filled.
+        """
+        counts = np.zeros(self.shape.width, np.int32)
+        counts[list(active)] = n_segments
+        self.state, results = self._advance(self.state, self._put(counts), np.int32(n_steps), np.bool_(evaluate))
+        return results
+
+    def take(self, slots: Sequence[int]) -> State:
+        """Copies of the state of some slots, stacked, unaffected by what happens next."""
+        return self._take(self.state, np.array(slots, np.int32))
+
+    def restore(self, state: State, slots: Sequence[int]) -> None:
+        """Puts saved states, stacked, into slots; the others are left as they are."""
+
+        def put(old, saved):
+            new = np.array(old)
+            new[list(slots)] = saved
+            return new
+
+        self.state = self._put(jax.tree.map(put, self.state, state))
+
+
+def blank(problem: Problem) -> State:
+    """The shapes and dtypes of one run's state."""
+    return jax.eval_shape(functools.partial(training.init, problem), _blank_inputs(problem))
+
+
+def _blank_inputs(problem: Problem) -> Inputs:
+    return Inputs(
+        seed=jax.ShapeDtypeStruct((), np.uint32),
+        hyperparameters={name: jax.ShapeDtypeStruct((), np.float32) for name in training.HYPERPARAMETERS},
+        train_pairs=jax.ShapeDtypeStruct((problem.n_train,), np.int32),
+        answers=jax.ShapeDtypeStruct((problem.model.p**2,), np.int32),
+    )
+
+
+def _zeros(problem: Problem, width: int) -> State:
+    return jax.tree.map(lambda x: np.zeros((width, *x.shape), x.dtype), blank(problem))
+
+
+def _start(problem: Problem, state: State, fresh_R, inputs: Inputs) -> State:
+    new = jax.lax.map(functools.partial(training.init, problem), inputs)
+
+    def pick(old, new):
+        return jnp.where(fresh_R.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+    return jax.tree.map(pick, state, new)
+
+
+def _advance(problem: Problem, shape: Shape, state: State, counts_R, n_steps, evaluate):
+    """One device's share: lanes in turn, each through its segments."""
+
+    def in_lanes(x):
+        return x.reshape(-1, shape.lanes, *x.shape[1:])
+
+    def lanes_through(args):
+        state, counts_L = args
+        return _segments(problem, shape, state, jnp.max(counts_L), n_steps, evaluate)
+
+    state, results = jax.lax.map(lanes_through, (jax.tree.map(in_lanes, state), in_lanes(counts_R)))
+    state = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), state)
+    # [lane groups, segments, lanes, ...] to [segments, slots, ...]
+    return state, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(MAX_SEGMENTS, -1, *x.shape[3:]), results)
+
+
+def _segments(problem: Problem, shape: Shape, state: State, n_segments, n_steps, evaluate):
+    """Lanes that train together, through some segments; trip counts are traced, so any number is one program."""
+    train = jax.vmap(functools.partial(training.train, problem), (0, None))
+    measure = functools.partial(jax.lax.map, functools.partial(training.evaluate, problem), batch_size=shape.eval_lanes)
+    blank_row = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(measure, state))
+    results = jax.tree.map(lambda x: jnp.zeros((MAX_SEGMENTS, *x.shape), x.dtype), blank_row)
+
+    def segment(i, carry):
+        state, results = carry
+        state = train(state, n_steps)
+        row = jax.lax.cond(evaluate, measure, lambda _: blank_row, state)
+        return state, jax.tree.map(lambda all_, one: all_.at[i].set(one), results, row)
+
+    return jax.lax.fori_loop(0, n_segments, segment, (state, results))

@@ -1,0 +1,322 @@
+"""The loop on the host: runs into slots, dispatches to the device, results to disk, checkpoints to resume from.
+
+One dispatch is always in flight while the results of the one before are written. All decisions follow from step
+counts, so every run is trained the same way whatever its slot, its neighbours, or the interruptions.
+"""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from grokjax import checkpoints, population, results
+from grokjax.measures import registry
+from grokjax.population import Population, Shape
+from grokjax.results import Ledger, MetricsWriter
+from grokjax.sweeps import Run
+from grokjax.workdir import Workdir
+
+DISPATCH_SECONDS = 2.0  # aimed at: short enough to answer an interrupt, long enough to cost nothing
+FLUSH_SECONDS = 20.0  # between parts, so that the metrics can be read while the sweep runs
+
+
+class Interrupted(Exception):
+    """The sweep was asked to stop, and has saved its state."""
+
+
+class Progress(Protocol):
+    """What is told of the sweep's progress while it runs."""
+
+    def advanced(self, run_steps: int, seconds: float | None) -> None:
+        """Run-steps that are done, and the wall time they took where that is known (None includes compilation)."""
+
+    def say(self, text: str) -> None:
+        """Something worth a line."""
+
+
+@dataclasses.dataclass
+class Slot:
+    """A run in training and the steps dispatched for it so far."""
+
+    run: Run
+    step: int
+
+
+@dataclasses.dataclass
+class Dispatch:
+    """Work handed to the device whose results have not been written yet."""
+
+    outputs: dict[str, Any]
+    n_segments: int  # with results
+    rows: dict[int, tuple[Run, int, int]]  # by slot: the run, its step at the first result, steps between results
+    run_steps: int
+    ended: list[tuple[Run, int]]  # runs at their last step, with the index of their parameters in `final`
+    final: Any = None
+
+
+class Scheduler:
+    """Trains the groups of a sweep, one after another.
+
+    Args:
+      workdir: where results go.
+      groups: runs that share a compilation, in order.
+      shapes: each group's layout.
+      ledger: what has become of the runs so far.
+      writer: of the metrics.
+      progress: what to tell.
+      stop: asked between dispatches; a true answer saves and raises Interrupted.
+    """
+
+    def __init__(
+        self,
+        workdir: Workdir,
+        groups: Sequence[Sequence[Run]],
+        shapes: Sequence[Shape],
+        ledger: Ledger,
+        writer: MetricsWriter,
+        progress: Progress,
+        stop: Callable[[], bool] = lambda: False,
+    ):
+        self.workdir, self.groups, self.shapes = workdir, groups, shapes
+        self.ledger, self.writer, self.progress, self.stop = ledger, writer, progress, stop
+        self._checkpoint_time = self._flush_time = time.monotonic()
+        self._steps_since_checkpoint = 0
+
+    def run(self, checkpoint: tuple[int, dict[str, Any]] | None = None) -> None:
+        """Trains everything that is left.
+
+        Args:
+          checkpoint: number and progress of the checkpoint to go on from, as `checkpoints.latest` gives them.
+
+        Raises:
+          Interrupted: `stop` answered true; the same call with the latest checkpoint goes on.
+        """
+        for number, runs in enumerate(self.groups):
+            if checkpoint and number < checkpoint[1]["group"]:
+                continue
+            self._begin_group(number)
+            if checkpoint and number == checkpoint[1]["group"]:
+                self._restore(*checkpoint)
+            self._train_group(collections.deque(run for run in runs if not self._taken(run)))
+        self._flush()
+
+    def _begin_group(self, number: int) -> None:
+        self.group, self.shape = number, self.shapes[number]
+        self.problem = self.groups[number][0].problem()
+        self.columns = registry.in_step(self.problem.measures)
+        self.population = Population(self.problem, self.shape)
+        self.slots: dict[int, Slot] = {}
+        self.offset = 0  # steps into the current segment, the same for all slots
+        self.pending: collections.deque[Dispatch] = collections.deque()
+        self._seconds_per_step: float | None = None
+        self._last_collected: float | None = None
+
+    def _taken(self, run: Run) -> bool:
+        return self.ledger.over(run.run) or any(slot.run.run == run.run for slot in self.slots.values())
+
+    # --- the loop -----------------------------------------------------------------------------------------------
+
+    def _train_group(self, waiting: collections.deque[Run]) -> None:
+        while waiting or self.slots:
+            if self.offset == 0 or not self.slots:
+                self.offset = 0
+                self._fill(waiting)
+            self._dispatch()
+            self._collect(leave=1)
+            if self.stop():
+                self._checkpoint()
+                raise Interrupted
+            if self._checkpoint_due():
+                self._checkpoint()
+            elif time.monotonic() - self._flush_time > FLUSH_SECONDS:
+                self._flush()
+        self._collect(leave=0)
+
+    def _fill(self, waiting: collections.deque[Run]) -> None:
+        """Starts waiting runs in free slots and evaluates them before their first step."""
+        free = [slot for slot in range(self.shape.width) if slot not in self.slots]
+        fresh = {slot: waiting.popleft() for slot in free[: len(waiting)]}
+        if not fresh:
+            return
+        self.population.start({slot: run.inputs() for slot, run in fresh.items()})
+        outputs = self.population.advance(list(fresh), 1, 0)
+        self.pending.append(Dispatch(outputs, 1, {slot: (run, 0, 0) for slot, run in fresh.items()}, 0, []))
+        self.slots |= {slot: Slot(run, 0) for slot, run in fresh.items()}
+
+    def _dispatch(self) -> None:
+        n_segments, n_steps, evaluate = self._size()
+        outputs = self.population.advance(list(self.slots), n_segments, n_steps, evaluate)
+        rows = {i: (slot.run, slot.step + n_steps, n_steps) for i, slot in self.slots.items()}
+        for slot in self.slots.values():
+            slot.step += n_segments * n_steps
+        self.offset = 0 if evaluate else self.offset + n_steps
+        ended = [i for i, slot in self.slots.items() if slot.step >= slot.run.steps]
+        dispatch = Dispatch(
+            outputs,
+            n_segments if evaluate else 0,
+            rows,
+            run_steps=n_segments * n_steps * len(self.slots),
+            ended=[(self.slots[i].run, index) for index, i in enumerate(ended)],
+            final=self.population.take(ended).params if ended else None,
+        )
+        self.pending.append(dispatch)
+        self._steps_since_checkpoint += n_segments * n_steps
+        for i in ended:
+            del self.slots[i]
+
+    def _size(self) -> tuple[int, int, bool]:
+        """Segments and steps of the next dispatch, and whether its segments end in an evaluation.
+
+        Whole segments where they are short, part of one where it would take long.
+        """
+        every = self.problem.eval_every
+        left = every - self.offset
+        if self._seconds_per_step is None:
+            return 1, left, True
+        most = max(1, int(DISPATCH_SECONDS / max(self._seconds_per_step, 1e-9)))
+        if left < every or 2 * most < every:
+            n_steps = left if left <= 2 * most else most
+            return 1, n_steps, n_steps == left
+        n_segments = min((slot.run.steps - slot.step) // every for slot in self.slots.values())
+        limits = [n_segments, most // every, population.MAX_SEGMENTS]
+        if self._checkpoint_steps:
+            limits.append(-(-self._checkpoint_steps // every))
+        return max(1, min(limits)), every, True
+
+    def _collect(self, leave: int) -> None:
+        """Waits for all but `leave` of the dispatches in flight and takes in their results."""
+        while len(self.pending) > leave:
+            dispatch = self.pending.popleft()
+            outputs = {name: np.asarray(x) for name, x in dispatch.outputs.items()}
+            self._clock(dispatch)
+            self._take_rows(dispatch, outputs)
+            finished = [(run, i) for run, i in dispatch.ended if self.ledger.records[run.run]["status"] == "finished"]
+            for step in {run.steps for run, _ in finished}:
+                some = sorted((run.run, i) for run, i in finished if run.steps == step)
+                picked = {key: np.asarray(x)[[i for _, i in some]] for key, x in dispatch.final.items()}
+                checkpoints.save_snapshot(self.workdir.snapshots, step, [run for run, _ in some], picked)
+
+    def _clock(self, dispatch: Dispatch) -> None:
+        now = time.monotonic()
+        seconds = now - self._last_collected if self._last_collected else None
+        if seconds and dispatch.run_steps:
+            self._seconds_per_step = seconds * len(dispatch.rows) / dispatch.run_steps
+        self.progress.advanced(dispatch.run_steps, seconds)
+        self._last_collected = now
+
+    def _take_rows(self, dispatch: Dispatch, outputs: dict[str, np.ndarray]) -> None:
+        rows = {i: row for i, row in dispatch.rows.items() if not self.ledger.over(row[0].run)}
+        if not rows or not dispatch.n_segments:
+            return
+        n, slots = dispatch.n_segments, list(rows)
+        runs = [run for run, _, _ in rows.values()]
+        steps = np.stack([first + every * np.arange(n) for _, first, every in rows.values()], 1)
+        values = results.finish(self.columns, outputs, self.problem.model, self.problem.n_train)
+        frame: dict[str, Any] = {name: x[:n, slots].reshape(-1, *x.shape[2:]) for name, x in values.items()}
+        frame["run"] = np.tile([run.run for run in runs], n)
+        frame["step"] = steps.reshape(-1)
+        for path in self.workdir.sweep.axes:
+            frame[path] = np.array([run.values[path] for run in runs] * n, object)
+        frame = self._until_divergence(frame)
+        self.writer.add(frame)
+        self.ledger.update(frame)
+        for i, slot in list(self.slots.items()):
+            if self.ledger.records[slot.run.run]["status"] == "diverged":
+                record = self.ledger.records[slot.run.run]
+                self.progress.say(
+                    f"run {slot.run.run} diverged at step {record['last_step']}; its slot goes to the next."
+                )
+                del self.slots[i]
+
+    def _until_divergence(self, frame: dict[str, Any]) -> dict[str, Any]:
+        """Keeps each run's rows up to the first whose training loss is not finite; that row is kept, as nulls."""
+        bad = ~np.isfinite(frame["train_loss"])
+        if not bad.any():
+            return frame
+        keep = np.ones(len(bad), bool)
+        for run in np.unique(frame["run"][bad]):
+            mine = np.flatnonzero(frame["run"] == run)
+            keep[mine[np.flatnonzero(bad[mine])[0] + 1 :]] = False
+        described = {"run", "step", *self.workdir.sweep.axes}
+        for name, values in frame.items():
+            if name not in described:
+                frame[name] = _nulled(values, bad)
+        return {name: values[keep] for name, values in frame.items()}
+
+    # --- to disk ------------------------------------------------------------------------------------------------
+
+    @property
+    def _checkpoint_steps(self) -> int:
+        return self.workdir.sweep.base["checkpoint_every_steps"]
+
+    def _checkpoint_due(self) -> bool:
+        minutes = self.workdir.sweep.base["checkpoint_every_minutes"]
+        by_steps = self._checkpoint_steps and self._steps_since_checkpoint >= self._checkpoint_steps
+        return bool(by_steps) or time.monotonic() - self._checkpoint_time > 60 * minutes
+
+    def _flush(self) -> None:
+        # Rows before runs.parquet: a run is never said to be finished before its rows are there.
+        self.writer.flush()
+        results.write_parquet(self.ledger.table(), self.workdir.runs)
+        self._flush_time = time.monotonic()
+
+    def _checkpoint(self) -> None:
+        self._collect(leave=0)
+        self._flush()
+        slots = dict(self.slots)
+        state = self.population.take(list(slots)) if slots else None
+        progress = {
+            "group": self.group,
+            "offset": self.offset,
+            "runs": [slot.run.run for slot in slots.values()],
+            "steps": [slot.step for slot in slots.values()],
+            "next_part": self.writer.number,
+        }
+        checkpoints.save(self.workdir.checkpoints, state, progress)
+        self._steps_since_checkpoint = 0
+        self._checkpoint_time = time.monotonic()
+        self._last_collected = None
+
+    def _restore(self, number: int, progress: dict[str, Any]) -> None:
+        runs = {run.run: run for run in self.groups[self.group]}
+        n = len(progress["runs"])
+        self.offset = progress["offset"]
+        if n:
+            state = checkpoints.load(self.workdir.checkpoints, number, population.blank(self.problem), n)
+            self.population.restore(state, range(n))
+        for i, (run, step) in enumerate(zip(progress["runs"], progress["steps"], strict=True)):
+            self.slots[i] = Slot(runs[run], step)
+
+
+def _nulled(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The values with some rows as nulls."""
+    if values.dtype.kind == "f":
+        values = values.copy()
+        values[rows] = np.nan
+        return values
+    result = np.empty(len(values), object)
+    for i, value in enumerate(values):
+        result[i] = None if rows[i] else value
+    return result
+
+
+def resume(workdir: Workdir, ledger: Ledger) -> tuple[tuple[int, dict[str, Any]] | None, int]:
+    """Brings a working directory to the state of its latest checkpoint.
+
+    Parts written after it are removed, since the same rows will be computed again; the rows that stay tell the ledger
+    what has become of each run.
+
+    Returns:
+      The checkpoint, or None to start from nothing, and the number of the next part.
+    """
+    checkpoint = checkpoints.latest(workdir.checkpoints)
+    next_part = checkpoint[1]["next_part"] if checkpoint else 0
+    for path in results.parts(workdir.metrics):
+        if results.part_number(path) >= next_part:
+            path.unlink()
+    if next_part:
+        ledger.update(results.read_metrics(workdir.path, ["run", "step", *Ledger.FINAL]))
+    return checkpoint, next_part

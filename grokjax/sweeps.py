@@ -1,0 +1,164 @@
+"""From a config to runs, and from runs to groups that share a compilation."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from grokjax import config as config_lib
+from grokjax import tasks
+from grokjax.config import FIELDS, SETTING, TRACED
+from grokjax.errors import InputError, unknown
+from grokjax.model import ModelConfig
+from grokjax.training import HYPERPARAMETERS, Inputs, Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of a sweep.
+
+    Attributes:
+      run: its number in the sweep, from 0.
+      values: every config field by dotted path.
+    """
+
+    run: int
+    values: Mapping[str, Any]
+
+    @property
+    def split_seed(self) -> int:
+        """The split's seed: the run's seed unless split_seed is set."""
+        given = self.values["split_seed"]
+        return self.values["seed"] if given is None else given
+
+    @property
+    def steps(self) -> int:
+        return self.values["steps"]
+
+    def problem(self) -> Problem:
+        """The static part."""
+        v = self.values
+        return Problem(
+            model=ModelConfig(p=v["p"], **{name: v[f"model.{name}"] for name in _MODEL_FIELDS}),
+            n_train=tasks.n_train(v["p"], v["train_fraction"]),
+            direction=tasks.get(v["task"]).direction,
+            optimizer=v["optimizer"],
+            precision=v["precision"],
+            eval_every=v["eval_every"],
+            measures=v["measures"],
+            key_threshold=v["key_threshold"],
+        )
+
+    def inputs(self) -> Inputs:
+        """The traced part, as NumPy arrays."""
+        v = self.values
+        return Inputs(
+            seed=np.uint32(v["seed"]),
+            hyperparameters={name: np.float32(v[name]) for name in HYPERPARAMETERS},
+            train_pairs=tasks.train_pairs(v["p"], v["train_fraction"], self.split_seed, v["split"]),
+            answers=tasks.answers(v["task"], v["p"], self.split_seed),
+        )
+
+
+_MODEL_FIELDS = ("n_layers", "d_model", "n_heads", "d_mlp", "act")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """All runs of an experiment.
+
+    Attributes:
+      base: the fields as configured, by dotted path.
+      axes: the swept fields in order, each with its distinct values.
+      runs: in order of their numbers.
+    """
+
+    base: Mapping[str, Any]
+    axes: Mapping[str, tuple]
+    runs: tuple[Run, ...]
+
+    def groups(self) -> list[tuple[Run, ...]]:
+        """Runs that share every static field, in order: each group is one compilation."""
+        static = [path for path, field in FIELDS.items() if field.kind != TRACED]
+        by_key: dict[tuple, list[Run]] = {}
+        for run in self.runs:
+            by_key.setdefault(tuple(run.values[path] for path in static), []).append(run)
+        return [tuple(runs) for runs in by_key.values()]
+
+
+def expand(config, get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | None = None) -> Sweep:
+    """Expands `config.sweep`, or what an experiment's `get_sweep(config)` returns, into checked runs.
+
+    Args:
+      config: as `grokjax.config.default` makes it, with tuples at the swept leaves of `config.sweep`.
+      get_sweep: returns a list of overrides, each a dict from dotted path to value; replaces the product.
+
+    Returns:
+      The sweep; without any swept field it has one run.
+
+    Raises:
+      InputError: any bad field, axis or combination, by name.
+    """
+    base = config_lib.flat(config)
+    overrides = _listed(get_sweep(config)) if get_sweep else _product(config)
+    paths = list(dict.fromkeys(path for override in overrides for path in override))
+    runs = tuple(Run(i, {**base, **override}) for i, override in enumerate(overrides))
+    seen: dict[tuple, int] = {}
+    for run in runs:
+        config_lib.check(run.values)
+        first = seen.setdefault(tuple(run.values.items()), run.run)
+        if first != run.run:
+            raise InputError(f"runs {first} and {run.run} of the sweep are the same: each must differ in some field.")
+    axes = {path: tuple(dict.fromkeys(run.values[path] for run in runs)) for path in paths}
+    return Sweep(base, axes, runs)
+
+
+def _product(config) -> list[dict[str, Any]]:
+    axes = {}
+    for path, values in config_lib.leaves(config["sweep"]).items():
+        if path not in FIELDS or FIELDS[path].kind == SETTING:
+            raise unknown("sweep axis", path, [path for path, field in FIELDS.items() if field.kind != SETTING])
+        if values is None:
+            continue
+        if not isinstance(values, tuple | list):
+            raise InputError(
+                f"config.sweep.{path} is {values!r}, but it must be a tuple of values, such as ({values!r},)."
+            )
+        if not values:
+            raise InputError(f"config.sweep.{path} is empty, but an axis needs at least one value.")
+        axes[path] = [config_lib.coerce(path, value, f"a value of config.sweep.{path}") for value in values]
+    # Seeds vary fastest, so that the runs of one setting stand together.
+    order = sorted(axes, key=lambda path: (path.endswith("seed"), list(FIELDS).index(path)))
+    return [dict(zip(order, values, strict=True)) for values in itertools.product(*(axes[path] for path in order))]
+
+
+def _listed(overrides) -> list[dict[str, Any]]:
+    overrides = list(overrides)
+    if not overrides:
+        raise InputError("get_sweep(config) returned no runs, but at least one is needed.")
+    result = []
+    for i, override in enumerate(overrides):
+        if not isinstance(override, Mapping):
+            raise InputError(
+                f"get_sweep(config) returned {override!r} for run {i}, but it must be a dict of overrides."
+            )
+        for path in override:
+            if path not in FIELDS or FIELDS[path].kind == SETTING:
+                raise unknown(f"get_sweep(config), run {i}: field", path, FIELDS)
+        result.append({path: config_lib.coerce(path, value, f"{path} of run {i}") for path, value in override.items()})
+    return result
+
+
+def only(sweep: Sweep, numbers: Iterable[int]) -> Sweep:
+    """The sweep restricted to some of its runs, which keep their numbers.
+
+    Raises:
+      InputError: a number is no run of the sweep.
+    """
+    numbers = list(numbers)
+    for number in numbers:
+        if not 0 <= number < len(sweep.runs):
+            raise InputError(f"--only names run {number}, but this sweep's runs are 0 to {len(sweep.runs) - 1}.")
+    return dataclasses.replace(sweep, runs=tuple(run for run in sweep.runs if run.run in numbers))

@@ -1,0 +1,105 @@
+"""One run as a pure function: init, train_step, evaluate. Nothing here knows that there are other runs.
+
+What shapes arrays or chooses code is in `Problem` (static, hashable); what enters arithmetic is in the state (traced).
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from grokjax import losses, model, optimizers
+from grokjax.measures import registry
+from grokjax.measures.shared import Shared
+from grokjax.model import ModelConfig
+
+# Inputs are made on the host, traced, or only described.
+Array = jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
+
+HYPERPARAMETERS = ("learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale")
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """The static part of a run: one compilation serves every run that shares it."""
+
+    model: ModelConfig
+    n_train: int
+    direction: int | None = 1
+    optimizer: str = "adamw"
+    precision: str = "float32"
+    eval_every: int = 100
+    measures: tuple[str, ...] = ("paper",)
+    key_threshold: float = 0.25
+
+
+class Inputs(NamedTuple):
+    """What makes a run that run."""
+
+    seed: Array  # uint32 []
+    hyperparameters: dict[str, Array]  # float [] each, by the names in HYPERPARAMETERS
+    train_pairs: Array  # int32 [n_train], a * P + b
+    answers: Array  # int32 [P²]
+
+
+class State(NamedTuple):
+    """A run in training."""
+
+    params: model.Params
+    opt_state: optax.OptState
+    inputs: Inputs
+
+
+def init(problem: Problem, inputs: Inputs) -> State:
+    """The run before its first step."""
+    # The split draws from fold 1 of its own seed, so equal seeds do not give related numbers.
+    key = jax.random.fold_in(jax.random.key(inputs.seed), 0)
+    params = model.init(problem.model, key, inputs.hyperparameters["init_scale"])
+    return State(params, _optimizer(problem, inputs).init(params), inputs)
+
+
+def _optimizer(problem: Problem, inputs: Inputs) -> optax.GradientTransformation:
+    return optimizers.build(problem.optimizer, inputs.hyperparameters)
+
+
+def batch(problem: Problem, inputs: Inputs) -> tuple[model.Pairs, jax.Array]:
+    """The training pairs ready for the forward pass, and their answers; the same at every step of a run."""
+    return model.lookup(inputs.train_pairs, problem.model.p), inputs.answers[inputs.train_pairs]
+
+
+def loss(problem: Problem, params: model.Params, pairs: model.Pairs, labels_B: jax.Array) -> jax.Array:
+    """Mean cross-entropy over the pairs, in nats."""
+    logits_BxP, _ = model.forward(problem.model, params, pairs)
+    return jnp.mean(losses.cross_entropy(logits_BxP, labels_B))
+
+
+def train_step(problem: Problem, state: State, pairs: model.Pairs, labels_B: jax.Array) -> State:
+    """One full-batch gradient step; `pairs` and `labels_B` are the run's `batch`."""
+    with jax.default_matmul_precision(problem.precision):
+        grads = jax.grad(loss, 1)(problem, state.params, pairs, labels_B)
+    updates, opt_state = _optimizer(problem, state.inputs).update(grads, state.opt_state, state.params)
+    return State(optax.apply_updates(state.params, updates), opt_state, state.inputs)
+
+
+def train(problem: Problem, state: State, n_steps: jax.Array | int) -> State:
+    """`n_steps` steps (may be traced, so that one compilation serves any number)."""
+    pairs, labels_B = batch(problem, state.inputs)
+    return jax.lax.fori_loop(0, n_steps, lambda _, s: train_step(problem, s, pairs, labels_B), state)
+
+
+def evaluate(problem: Problem, state: State) -> dict[str, jax.Array]:
+    """Every in-step measure of the problem's groups, by column name; shapes are declared in `grokjax.measures`."""
+    inputs = state.inputs
+    shared = Shared(
+        problem.model,
+        problem.direction,
+        state.params,
+        inputs.train_pairs,
+        inputs.answers,
+        key_threshold=problem.key_threshold,
+    )
+    with jax.default_matmul_precision(problem.precision):
+        return registry.compute(registry.in_step(problem.measures), shared)
