@@ -184,7 +184,7 @@ def coerce(path: str, value: Any, label: str | None = None):
         value = tuple(value)
     if not isinstance(value, field.type) or isinstance(value, bool):
         raise InputError(f"{label} is {value!r}, but it must be {ARTICLE[field.type]}.")
-    if field.type is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{label} is {value}, but it must be finite.")
     if not field.test(value):
         raise InputError(f"{label} is {value!r}, but it must be {field.right}.")

@@ -4,11 +4,10 @@ What shapes arrays or chooses code is in `Problem` (static, hashable); what ente
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from grokjax import losses, model, optimizers
@@ -16,8 +15,7 @@ from grokjax.measures import registry
 from grokjax.measures.shared import Shared
 from grokjax.model import ModelConfig
 
-# Inputs are made on the host, traced, or only described.
-Array = jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
+Array = Any  # jax.Array where traced, NumPy's where made on the host
 
 HYPERPARAMETERS = ("learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale")
 
