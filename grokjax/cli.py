@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import ml_collections
 from absl import app, flags, logging
+from ml_collections import config_flags
 
 from grokjax import config as config_lib
 from grokjax.errors import InputError, unknown
@@ -30,6 +32,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parse(argv):
+    if {"--help", "-help", "-h"} & set(argv):
+        print(help_text())
+        sys.exit(0)
     try:
         left = FLAGS(argv)
     except flags.Error as error:
@@ -51,6 +56,21 @@ def _fail(sentence: str):
     sys.exit(2)
 
 
+def help_text() -> str:
+    """What launch.py is for, its flags and the config's fields, each with a sentence."""
+    lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "flags:"]
+    for flag in FLAGS.get_key_flags_for_module(sys.modules[__name__]):
+        lines.append(f"  --{flag.name:<10} {flag.help}")
+    lines += [
+        "",
+        "fields of the config (--config.FIELD=VALUE; --config.sweep.FIELD=TUPLE to sweep one), default in brackets:",
+    ]
+    for path, field in config_lib.FIELDS.items():
+        fixed = " Not an axis." if field.kind == config_lib.SETTING else ""
+        lines.append(f"  {path:<26} {field.doc} [{field.default}].{fixed}")
+    return "\n".join(lines)
+
+
 def split_overrides(args: list[str]) -> tuple[dict[str, str], list[str]]:
     """Separates --config.field=value (or --config.field value) from the other arguments.
 
@@ -65,10 +85,10 @@ def split_overrides(args: list[str]) -> tuple[dict[str, str], list[str]]:
             rest.append(arg)
         elif match[2] is not None:
             overrides[match[1]] = match[2]
-        elif left:
+        elif left and not left[0].startswith("--"):
             overrides[match[1]] = left.pop(0)
         else:
-            overrides[match[1]] = ""
+            _fail(f"{arg} needs a value, such as {arg}=…. See --help.")
     return overrides, rest
 
 
@@ -99,12 +119,15 @@ def load_experiment(given: str | None) -> tuple[ModuleType, object]:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
             raise InputError(f"{file} has no get_config(arg), which is what makes it an experiment.")
-        return module, module.get_config(variant)
+        config = module.get_config(variant)
     except InputError:
         raise
     except Exception as error:  # whatever an experiment file may raise is the user's to mend
         place = _line_in(error, file)
         raise InputError(f"{file}{place} failed with {type(error).__name__}: {error}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise InputError(f"{file}: get_config returned {config!r}, but it must return grokjax.config.default(), changed.")
+    return module, config
 
 
 def _line_in(error: BaseException, file: str) -> str:
@@ -123,8 +146,6 @@ def override(config, overrides: dict[str, str]) -> None:
     Raises:
       InputError: a path is no field or axis, or a text does not parse as the field's type.
     """
-    from ml_collections import config_flags
-
     for path, text in overrides.items():
         values = flags.FlagValues()
         arg = f"--config.{path}={text}"

@@ -68,7 +68,7 @@ def _name(default, doc, kind=STATIC, known=()):
 
 FIELDS: dict[str, Field] = {
     "task": _name("add", "binary operation modulo P: add, subtract, multiply, quadratic, random, or your own"),
-    "p": Field(113, "the modulus P; there are P² pairs", STATIC, int, "an integer from 3", lambda v: v >= 3),
+    "p": Field(113, "the modulus P; there are P² pairs", STATIC, int, "from 3 to 9999", lambda v: 3 <= v < 10_000),
     "train_fraction": Field(
         0.3,
         "share of all pairs to train on; the others are test pairs",
@@ -95,12 +95,20 @@ FIELDS: dict[str, Field] = {
     "beta2": _beta(0.98, "decay of the mean squared gradient"),
     "eps": _positive(1e-8, "added to the root of the mean squared gradient"),
     "warmup_steps": _not_negative(10, "steps over which the learning rate rises from 0", TRACED, int),
-    "steps": _positive(40_000, "full-batch steps per run (the paper's epochs)", TRACED, int),
+    "steps": Field(
+        40_000, "full-batch steps per run (the paper's epochs)", TRACED, int, "in [1, 2³¹)", lambda v: 1 <= v < 2**31
+    ),
     "eval_every": _positive(100, "steps between evaluations, which are rows of the metrics table", STATIC, int),
     "measures": Field(("paper",), "groups of measures to log", SETTING, tuple),
+    "key_rule": _name(
+        "W_L",
+        "what makes a frequency key: its norm in W_L or in W_E, neurons that it explains, or its share of the logits",
+        SETTING,
+        ("W_L", "W_E", "neurons", "logits"),
+    ),
     "key_threshold": Field(
         0.25,
-        "a frequency is key if its norm in W_L is above this fraction of the largest",
+        "for key_rule W_L and W_E: a frequency is key if its norm is above this fraction of the largest",
         SETTING,
         float,
         "in (0, 1)",
@@ -179,7 +187,7 @@ def coerce(path: str, value: Any, label: str | None = None):
     if value is None and field.default is None:
         return None
     if field.type is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < 1e300 else math.inf
     if field.type is tuple and isinstance(value, list):
         value = tuple(value)
     if not isinstance(value, field.type) or isinstance(value, bool):
@@ -217,4 +225,9 @@ def check(values: Mapping[str, Any]) -> None:
     if n < 1 or n >= p * p:
         raise InputError(f"config.train_fraction is {fraction}, which leaves {n} of {p * p} pairs to train on.")
     tasks.answers(values["task"], p, 0)
+    if values["key_rule"] == "logits" and tasks.get(values["task"]).direction is None:
+        raise InputError(
+            f"config.key_rule is 'logits', but task '{values['task']}' is no function of a + b or a - b: "
+            "choose W_L, W_E or neurons."
+        )
     registry.of_groups(values["measures"])

@@ -154,11 +154,11 @@ class LiveProgress:
 
     def say(self, text: str) -> None:
         """See `scheduler.Progress`."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
 
 def summary(runs: pd.DataFrame, axes: Sequence[str]) -> Table:
-    """Per setting (seeds pooled): runs, memorised, grokked, and the step to 99 % test accuracy.
+    """Per setting (seeds pooled): runs, memorised, grokked, median and range of the step to 99 % test accuracy.
 
     Args:
       runs: as `results.read_runs` gives it.
@@ -166,14 +166,16 @@ def summary(runs: pd.DataFrame, axes: Sequence[str]) -> Table:
     """
     by = [path for path in axes if not path.endswith("seed")]
     table = Table(box=None, pad_edge=False)
-    for name in [*by, "runs", "memorised", "grokked", "median grok step", "range"]:
+    any_diverged = bool((runs["status"] == "diverged").any())
+    columns = ["runs", *["diverged"] * any_diverged, "memorised", "grokked", "grok step", "range"]
+    for name in [*by, *columns]:
         table.add_column(name, justify="right")
     for setting, group in runs.groupby(by, sort=True, dropna=False) if by else [((), runs)]:
         steps = group["grokked_step"].dropna()
-        diverged = int((group["status"] == "diverged").sum())
         table.add_row(
             *map(str, setting),
-            f"{len(group)}" + f" ({diverged} diverged)" * bool(diverged),
+            str(len(group)),
+            *[str((group["status"] == "diverged").sum())] * any_diverged,
             str(int(group["memorised_step"].notna().sum())),
             str(len(steps)),
             f"{steps.median():,.0f}" if len(steps) else "–",

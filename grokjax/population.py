@@ -18,6 +18,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from grokjax import model, training
+from grokjax.measures import registry
+from grokjax.measures.registry import Measure
 from grokjax.training import Inputs, Problem, State
 
 MAX_SEGMENTS = 64  # evaluations in one dispatch, at most; bounds the buffer of results
@@ -98,32 +100,9 @@ class Population:
 
     def __init__(self, problem: Problem, shape: Shape, devices: Sequence[jax.Device] | None = None):
         self.problem, self.shape = problem, shape
-        devices = list(devices or jax.local_devices())[: shape.n_devices]
-        self.mesh = jax.sharding.Mesh(np.array(devices), ("run",))
-        self.sharding = NamedSharding(self.mesh, PartitionSpec("run"))
-        over_runs, everywhere = PartitionSpec("run"), PartitionSpec()
-        # Nothing is exchanged between devices, so there is no replication to check (check_vma).
-        self._start = jax.jit(
-            jax.shard_map(
-                functools.partial(_start, problem),
-                mesh=self.mesh,
-                in_specs=(over_runs,) * 3,
-                out_specs=over_runs,
-                check_vma=False,
-            ),
-            donate_argnums=0,
-        )
-        self._advance = jax.jit(
-            jax.shard_map(
-                functools.partial(_advance, problem, shape),
-                mesh=self.mesh,
-                in_specs=(over_runs, over_runs, everywhere, everywhere),
-                out_specs=(over_runs, PartitionSpec(None, "run")),
-                check_vma=False,
-            ),
-            donate_argnums=0,
-        )
-        self._take = jax.jit(lambda tree, slots: jax.tree.map(lambda x: x[slots], tree))
+        devices = tuple(devices or jax.local_devices())[: shape.n_devices]
+        measures = tuple(registry.in_step(problem.measures).values())
+        self.sharding, self._start, self._advance = _compiled(problem, shape, devices, measures)
         self.state: State = self._put(_zeros(problem, shape.width))
 
     def _put(self, tree):
@@ -159,7 +138,7 @@ class Population:
 
     def take(self, slots: Sequence[int]) -> State:
         """Copies of the state of some slots, stacked, unaffected by what happens next."""
-        return self._take(self.state, np.array(slots, np.int32))
+        return _take(self.state, np.array(slots, np.int32))
 
     def restore(self, state: State, slots: Sequence[int]) -> None:
         """Puts saved states, stacked, into slots; the others are left as they are."""
@@ -170,6 +149,31 @@ class Population:
             return new
 
         self.state = self._put(jax.tree.map(put, self.state, state))
+
+
+@jax.jit
+def _take(tree, slots):
+    return jax.tree.map(lambda x: x[slots], tree)
+
+
+@functools.cache
+def _compiled(problem: Problem, shape: Shape, devices: tuple[jax.Device, ...], measures: tuple[Measure, ...]):
+    """The sharding over runs and the jitted `_start` and `_advance`; `measures` tells redefined ones apart."""
+    mesh = jax.sharding.Mesh(np.array(devices), ("run",))
+    runs, everywhere = PartitionSpec("run"), PartitionSpec()
+
+    def on_each_device(function, in_specs, out_specs):
+        # Nothing is exchanged between devices, so there is no replication to check (check_vma).
+        mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        return jax.jit(mapped, donate_argnums=0)
+
+    start = on_each_device(functools.partial(_start, problem), (runs,) * 3, runs)
+    advance = on_each_device(
+        functools.partial(_advance, problem, shape),
+        (runs, runs, everywhere, everywhere),
+        (runs, PartitionSpec(None, "run")),
+    )
+    return NamedSharding(mesh, runs), start, advance
 
 
 def blank(problem: Problem) -> State:

@@ -130,8 +130,9 @@ def _to_arrow(values, arrow_type: pa.DataType) -> pa.Array:
     if not pa.types.is_list(arrow_type):
         return pa.array(values, arrow_type, mask=bad)
     n, length = values.shape
-    offsets = pa.array(np.arange(n + 1, dtype=np.int32) * length, mask=np.append(bad.any(1), False))
-    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), arrow_type.value_type))
+    offsets = pa.array(np.arange(n + 1, dtype=np.int32) * length)
+    flat = pa.array(values.ravel(), arrow_type.value_type)
+    return pa.ListArray.from_arrays(offsets, flat, mask=pa.array(bad.any(1)))
 
 
 def finish(columns: Mapping[str, Measure], values: Mapping[str, Any], cfg, n_train: int) -> dict[str, np.ndarray]:

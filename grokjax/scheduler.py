@@ -223,12 +223,17 @@ class Scheduler:
         frame = self._until_divergence(frame)
         self.writer.add(frame)
         self.ledger.update(frame)
+        for run in runs:
+            record = self.ledger.records[run.run]
+            if record["status"] == "diverged":
+                self.progress.say(f"run {run.run} diverged: its loss is not finite at step {record['last_step']}.")
+                self._free(run)
+
+    def _free(self, run: Run) -> None:
+        """Gives up a run's slot, if it still has one."""
         for i, slot in list(self.slots.items()):
-            if self.ledger.records[slot.run.run]["status"] == "diverged":
-                record = self.ledger.records[slot.run.run]
-                self.progress.say(
-                    f"run {slot.run.run} diverged at step {record['last_step']}; its slot goes to the next."
-                )
+            if slot.run.run == run.run:
+                self.progress.advanced(run.steps - slot.step, None)
                 del self.slots[i]
 
     def _until_divergence(self, frame: dict[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Run:
             precision=v["precision"],
             eval_every=v["eval_every"],
             measures=v["measures"],
+            key_rule=v["key_rule"],
             key_threshold=v["key_threshold"],
         )
 
@@ -117,7 +118,7 @@ def expand(config, get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | Non
 
 def _product(config) -> list[dict[str, Any]]:
     axes = {}
-    for path, values in config_lib.leaves(config["sweep"]).items():
+    for path, values in config_lib.leaves(config.get("sweep", {})).items():
         if path not in FIELDS or FIELDS[path].kind == SETTING:
             raise unknown("sweep axis", path, [path for path, field in FIELDS.items() if field.kind != SETTING])
         if values is None:

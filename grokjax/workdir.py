@@ -92,8 +92,10 @@ class Workdir:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            lock.close()
             raise InputError(
-                f"--workdir={self.path} is in use by {lock.read().strip() or 'another process'}."
+                f"--workdir={self.path} is in use by {holder}."
             ) from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {platform.node()}")

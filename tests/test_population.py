@@ -1,0 +1,131 @@
+"""Laws 2, 3 and 6: one compilation per group, and bits that depend on a run's own inputs and the lanes alone."""
+
+import jax
+import numpy as np
+import pytest
+
+import tiny
+from grokjax import population, sweeps, training
+from grokjax.population import Population, Shape
+
+RUNS = sweeps.expand(tiny.get_config()).runs
+PROBLEM = RUNS[0].problem()
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids=["one lane", "three lanes"])
+def shape(request):
+    return Shape(slots=3, lanes=request.param, eval_lanes=request.param, n_devices=1)
+
+
+def trained(shape, runs, n_segments=2, n_steps=20, rounds=2):
+    """Parameters and last results of each slot after a few dispatches."""
+    pop = Population(PROBLEM, shape)
+    pop.start({slot: run.inputs() for slot, run in runs.items()})
+    for _ in range(rounds):
+        results = pop.advance(list(runs), n_segments, n_steps)
+    params = jax.tree.map(np.asarray, pop.take(range(shape.width)).params)
+    last = {name: np.asarray(x)[n_segments - 1] for name, x in results.items()}
+    return {slot: ({k: x[slot] for k, x in params.items()}, {k: x[slot] for k, x in last.items()}) for slot in runs}
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_bits_do_not_depend_on_slot_or_neighbours(shape):
+    one = trained(shape, {0: RUNS[0], 1: RUNS[1], 2: RUNS[2]})
+    other = trained(shape, {0: RUNS[3], 1: RUNS[2], 2: RUNS[0]})
+    alone = trained(shape, {1: RUNS[0]})
+    assert_same(one[0], other[2])
+    assert_same(one[2], other[1])
+    assert_same(one[0], alone[1])
+    assert not np.array_equal(one[0][0]["embed.W_E"], one[1][0]["embed.W_E"])
+
+
+def test_bits_do_not_depend_on_how_steps_are_dispatched(shape):
+    whole = trained(shape, {0: RUNS[0], 1: RUNS[1]}, n_segments=4, rounds=1)
+    pop = Population(PROBLEM, shape)
+    pop.start({0: RUNS[0].inputs(), 1: RUNS[1].inputs()})
+    for n_steps, evaluate in [(13, False), (7, True), (20, True), (20, True), (1, False), (19, True)]:
+        results = pop.advance([0, 1], 1, n_steps, evaluate)
+    assert_same(whole[1][0], {k: np.asarray(x)[1] for k, x in pop.take(range(3)).params.items()})
+    assert_same(whole[1][1], {k: np.asarray(x)[0, 1] for k, x in results.items()})
+
+
+def test_bits_do_not_depend_on_when_a_run_starts_or_whether_it_is_restored(shape):
+    together = trained(shape, {0: RUNS[0], 1: RUNS[1]}, rounds=2)
+    pop = Population(PROBLEM, shape)
+    pop.start({0: RUNS[0].inputs()})
+    pop.advance([0], 2, 20)
+    pop.start({2: RUNS[1].inputs()})
+    pop.advance([0, 2], 2, 20)
+    saved = jax.tree.map(np.asarray, pop.take([2]))
+    again = Population(PROBLEM, shape)
+    again.restore(saved, [1])
+    again.advance([1], 2, 20)
+    assert_same(together[0][0], {k: np.asarray(x)[0] for k, x in pop.take(range(3)).params.items()})
+    assert_same(together[1][0], {k: np.asarray(x)[1] for k, x in again.take(range(3)).params.items()})
+
+
+def test_one_lane_gives_the_same_bits_in_any_number_of_slots():
+    few = trained(Shape(1, 1, 1, 1), {0: RUNS[1]})
+    many = trained(Shape(5, 1, 1, 1), {3: RUNS[1], 0: RUNS[0]})
+    assert_same(few[0], many[3])
+
+
+def test_a_run_in_a_population_is_the_run_alone(shape):
+    def alone(inputs):
+        return training.train(PROBLEM, training.init(PROBLEM, inputs), 20)
+
+    state = jax.jit(alone)(RUNS[0].inputs())
+    params, results = trained(shape, {0: RUNS[0]}, n_segments=1, rounds=1)[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), params, state.params)
+    np.testing.assert_allclose(results["train_loss"], training.evaluate(PROBLEM, state)["train_loss"], rtol=1e-4)
+
+
+def test_an_idle_slot_is_left_alone_with_one_lane():
+    pop = Population(PROBLEM, Shape(2, 1, 1, 1))
+    pop.start({0: RUNS[0].inputs(), 1: RUNS[1].inputs()})
+    before = jax.tree.map(np.asarray, pop.take([1]))
+    pop.advance([0], 1, 20)
+    assert_same(before, jax.tree.map(np.asarray, pop.take([1])))
+
+
+def test_traced_hyperparameters_never_recompile(shape):
+    pop = Population(PROBLEM, shape)
+    pop.start({0: RUNS[0].inputs()})
+    pop.advance([0], 1, 0)
+    with count_compilations() as compiled:
+        inputs = RUNS[1].inputs()
+        for name in training.HYPERPARAMETERS:
+            inputs.hyperparameters[name] = np.float32(0.5)
+        pop.start({0: inputs, 1: RUNS[3].inputs()})
+        for n_segments, n_steps, evaluate in [(1, 20, True), (3, 7, True), (1, 5, False)]:
+            pop.advance([0, 1], n_segments, n_steps, evaluate)
+        Population(PROBLEM, shape).start({2: RUNS[2].inputs()})
+    assert compiled == []
+
+
+class count_compilations(list):
+    """One entry for each program that is compiled inside the block."""
+
+    def __enter__(self):
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return self
+
+    def __exit__(self, *_):
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+
+    def _listen(self, event, seconds, **_):
+        # Lowering, not XLA's compilation, which a persistent cache may skip.
+        if event.endswith("jaxpr_to_mlir_module_duration"):
+            self.append(event)
+
+
+def test_layouts():
+    chosen = population.choose(PROBLEM, 25)
+    assert chosen == Shape(slots=4, lanes=1, eval_lanes=1, n_devices=jax.local_device_count())
+    assert population.choose(PROBLEM, 2).slots == 2
+    assert population.choose(PROBLEM, 25, slots=7).slots == 7
+    assert population.relaid(Shape(4, 2, 1, 4), 2) == Shape(8, 2, 1, 2)
+    assert population.relaid(Shape(3, 3, 1, 1), 2) == Shape(3, 3, 1, 2)

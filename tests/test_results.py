@@ -1,0 +1,133 @@
+"""What is on disk: read back by pandas, described by its own schema, whole at any moment."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+import tiny
+from grokjax import results, sweeps
+from grokjax.measures import registry
+from grokjax.results import Ledger, MetricsWriter
+from grokjax.sweeps import Run
+
+COLUMNS = registry.in_step(("paper",))
+RUNS = sweeps.expand(tiny.get_config()).runs
+
+
+def rows(runs, steps, **values):
+    """Rows with made-up values for every column."""
+    n, rng = len(runs), np.random.default_rng(0)
+    frame = {"run": np.array(runs), "step": np.array(steps)}
+    for name, m in COLUMNS.items():
+        shape = (n, *(registry.DIMS[dim](RUNS[0].problem().model) for dim in m.shape))
+        frame[name] = rng.random(shape) if m.dtype == "float" or m.count_of else rng.integers(0, 2, shape) == 1
+        if m.dtype == "int32" and not m.count_of:
+            frame[name] = rng.integers(1, 4, shape)
+    return frame | {name: np.array(value) for name, value in values.items()}
+
+
+@pytest.fixture
+def writer(tmp_path):
+    schema = results.metrics_schema(COLUMNS, {"weight_decay": (0.0, 1.0)}, {"config": {"p": 7}})
+    return MetricsWriter(tmp_path / "metrics", schema)
+
+
+def test_what_is_written_is_read_back(writer, tmp_path):
+    frame = rows([0, 1, 0], [0, 0, 20], weight_decay=[0.0, 1.0, 0.0])
+    writer.add(frame)
+    writer.flush()
+    writer.add(rows([1], [20], weight_decay=[1.0]))
+    writer.flush()
+    back = pd.read_parquet(tmp_path / "metrics")
+    assert list(back.columns) == ["run", "step", "weight_decay", *COLUMNS]
+    assert len(back) == 4
+    for name in COLUMNS:
+        values = np.stack(back[name][:3])
+        np.testing.assert_allclose(values, np.asarray(frame[name], values.dtype), rtol=1e-7)
+    assert results.read_metrics(tmp_path)["step"].tolist() == [0, 20, 0, 20]
+
+
+def test_non_finite_and_missing_values_are_null(writer, tmp_path):
+    frame = rows([0, 1], [0, 0], weight_decay=[0.0, 1.0], test_loss=[np.nan, 1.0], excluded_loss_max=[1.0, np.inf])
+    frame["excluded_loss_per_freq"][1, 1] = np.nan
+    del frame["gini_W_E"]
+    writer.add(frame)
+    writer.flush()
+    table = pq.read_table(tmp_path / "metrics")
+    nulls = {name: table[name].is_null().to_pylist() for name in table.column_names}
+    assert nulls["test_loss"] == [True, False]
+    assert nulls["excluded_loss_max"] == [False, True]
+    assert nulls["excluded_loss_per_freq"] == [False, True]
+    np.testing.assert_allclose(table["excluded_loss_per_freq"][0].as_py(), frame["excluded_loss_per_freq"][0])
+    assert nulls["gini_W_E"] == [True, True]
+    assert not any(nulls["train_loss"])
+
+
+def test_the_schema_describes_every_column(writer, tmp_path):
+    writer.add(rows([0], [0], weight_decay=[0.0]))
+    writer.flush()
+    schema = pq.read_schema(next((tmp_path / "metrics").glob("part-*.parquet")))
+    assert json.loads(schema.metadata[b"config"]) == {"p": 7}
+    for field in schema:
+        assert field.metadata[b"description"].endswith(b"."), field.name
+    loss = schema.field("restricted_loss_online").metadata
+    assert loss[b"unit"] == b"nats"
+    assert loss[b"source"].startswith(b"Nanda et al. 2023")
+    assert b"Keys: those of the model at this step" in loss[b"description"]
+
+
+def test_an_unfinished_part_is_not_read(writer, tmp_path):
+    writer.add(rows([0], [0], weight_decay=[0.0]))
+    writer.flush()
+    (tmp_path / "metrics" / ".part-000001.parquet.tmp").write_bytes(b"half")
+    assert len(pd.read_parquet(tmp_path / "metrics")) == 1
+    assert len(results.parts(tmp_path / "metrics")) == 1
+
+
+def test_accuracies_come_from_integer_counts():
+    cfg, n_train = RUNS[0].problem().model, 29
+    done = results.finish(COLUMNS, {"train_acc": np.array([29, 28]), "test_acc": np.array([20, 0])}, cfg, n_train)
+    assert done["train_acc"].tolist() == [1.0, 28 / 29]
+    assert done["test_acc"].tolist() == [1.0, 0.0]
+
+
+def feed(ledger, run, steps, train_acc, test_acc, train_loss=None):
+    n = len(steps)
+    loss = train_loss or [1.0] * n
+    ledger.update(
+        {
+            "run": [run] * n,
+            "step": steps,
+            "train_loss": loss,
+            "test_loss": [2.0] * n,
+            "train_acc": train_acc,
+            "test_acc": test_acc,
+        }
+    )
+
+
+def test_ledger_follows_runs():
+    ledger = Ledger(RUNS)
+    feed(ledger, 0, [0, 20, 200], [0.1, 0.99, 1.0], [0.1, 0.5, 0.995])
+    feed(ledger, 1, [0, 20], [0.1, 0.2], [0.1, 0.2])
+    feed(ledger, 2, [0, 20], [0.1, 0.2], [0.1, 0.2], [1.0, float("nan")])
+    assert [r["status"] for r in ledger.records.values()] == ["finished", "training", "diverged", "waiting"]
+    assert ledger.records[0]["memorised_step"] == 20
+    assert ledger.records[0]["grokked_step"] == 200
+    assert ledger.records[2]["last_step"] == 20
+    assert ledger.records[2]["train_loss"] == 1.0
+    assert [ledger.over(i) for i in range(4)] == [True, False, True, False]
+    assert (ledger.count("memorised_step"), ledger.count("grokked_step"), ledger.count("diverged")) == (1, 1, 1)
+
+
+def test_runs_table_has_every_hyperparameter(tmp_path):
+    ledger = Ledger(RUNS)
+    results.write_parquet(ledger.table(), tmp_path / "runs.parquet")
+    back = results.read_runs(tmp_path)
+    assert back["weight_decay"].tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert back["model.d_mlp"].tolist() == [16] * 4
+    assert set(RUNS[0].values) <= set(back.columns)
+    assert isinstance(RUNS[0], Run)

@@ -1,0 +1,350 @@
+"""The whole job: train, interrupt, resume, rerun, diverge. What is on disk is held against an uninterrupted sweep."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+import tiny
+from grokjax import checkpoints, config, population, results, study, tasks
+from grokjax.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+
+
+def train(c, path, **kwargs):
+    """Runs a study and returns its exit status and what it printed."""
+    out = io.StringIO()
+    status = study.run(c, kwargs.pop("get_sweep", None), path, console=Console(file=out, width=100), **kwargs)
+    return status, out.getvalue()
+
+
+def assert_equal_sweeps(a, b):
+    """Metrics, runs and final parameters, bit for bit."""
+    pd.testing.assert_frame_equal(results.read_metrics(a), results.read_metrics(b), check_exact=True)
+    pd.testing.assert_frame_equal(results.read_runs(a), results.read_runs(b), check_exact=True)
+    keys = set(checkpoints.snapshots(a))
+    assert keys == set(checkpoints.snapshots(b))
+    for run, step in keys:
+        x, y = checkpoints.load_params(a, run, step), checkpoints.load_params(b, run, step)
+        assert x.keys() == y.keys()
+        for name in x:
+            np.testing.assert_array_equal(x[name], y[name])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished tiny sweep and what was printed."""
+    path = tmp_path_factory.mktemp("sweep") / "tiny"
+    return path, train(tiny.get_config(), path)[1]
+
+
+def test_a_sweep_leaves_what_it_promises(finished):
+    path, text = finished
+    metrics = pd.read_parquet(path / "metrics")
+    assert len(metrics) == 4 * 11
+    assert not metrics.duplicated(["run", "step"]).any()
+    assert metrics.groupby("run")["step"].apply(sorted).tolist() == [list(range(0, 201, 20))] * 4
+    assert metrics["train_loss"].notna().all()
+    assert results.read_runs(path)["status"].tolist() == ["finished"] * 4
+    record = json.loads((path / "config.json").read_text())
+    assert record["config"]["p"] == 7
+    assert record["groups"] == [{"slots": 3, "lanes": 1, "eval_lanes": 1, "n_devices": 1}]
+    assert record["versions"]["jax"]
+    assert {"platform", "device_kind", "cpu_threads", "precision", "git_commit"} <= set(record)
+    for expected in ("4 = 2 weight_decay × 2 seed", "run-steps", "left", "memorised", str(path)):
+        assert expected in text
+    assert study.report.figure_path(path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_final_parameters_reproduce_the_last_row(finished):
+    import jax.numpy as jnp
+
+    from grokjax import sweeps
+    from grokjax.measures import Shared
+
+    path, _ = finished
+    run = sweeps.expand(tiny.get_config()).runs[2]
+    inputs = run.inputs()
+    params = {key: jnp.asarray(x) for key, x in checkpoints.load_params(path, 2).items()}
+    shared = Shared(run.problem().model, 1, params, jnp.asarray(inputs.train_pairs), jnp.asarray(inputs.answers))
+    last = results.read_metrics(path).query("run == 2").iloc[-1]
+    mask = np.asarray(shared.train_mask_N)
+    np.testing.assert_allclose(np.asarray(shared.loss_N)[mask].mean(), last["train_loss"], rtol=1e-5)
+
+
+def test_load_params_says_what_there_is(finished):
+    path, _ = finished
+    with pytest.raises(InputError, match="no snapshot of run 9: it has runs 0-3"):
+        checkpoints.load_params(path, 9)
+    with pytest.raises(InputError, match="no snapshot of run 1 at step 7: it has steps 200"):
+        checkpoints.load_params(path, 1, 7)
+
+
+def test_a_finished_sweep_says_so_and_does_nothing(finished):
+    path, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in path.rglob("*.parquet")}
+    status, text = train(tiny.get_config(), path)
+    assert status == 0
+    assert "is finished: nothing to do" in text
+    assert {p: p.stat().st_mtime_ns for p in path.rglob("*.parquet")} == before
+
+
+def test_another_sweep_is_refused_and_overwrite_starts_again(finished, tmp_path):
+    path, _ = finished
+    c = tiny.get_config()
+    c.learning_rate = 3e-3
+    with pytest.raises(InputError, match=r"learning_rate of run 0 is 0\.01 there, 0\.003 here"):
+        train(c, path)
+    c.sweep.seed = (0,)
+    with pytest.raises(InputError, match="of 4 runs, not 2"):
+        train(c, path)
+    assert len(results.read_metrics(path)) == 44
+    small = tmp_path / "small"
+    c.steps = 20
+    train(c, small)
+    c.learning_rate = 1e-3
+    assert train(c, small, overwrite=True)[0] == 0
+    assert results.read_runs(small)["learning_rate"].tolist() == [1e-3] * 2
+
+
+def test_a_foreign_or_unwritable_directory_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("dear")
+    with pytest.raises(InputError, match=r"holds thesis\.tex but no sweep"):
+        train(tiny.get_config(), tmp_path)
+    with pytest.raises(InputError, match="is a file, but it must be a directory"):
+        train(tiny.get_config(), tmp_path / "thesis.tex")
+    with pytest.raises(InputError, match="cannot be written"):
+        train(tiny.get_config(), "/proc/nowhere/sweep")
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_plan_writes_nothing(tmp_path):
+    status, text = train(tiny.get_config(), tmp_path / "new", plan_only=True)
+    assert status == 0
+    assert "800 run-steps in all" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+class StopAfter(study.StopRequest):
+    """A stop request that comes at the n-th question."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.left = n
+
+    def __call__(self):
+        self.left -= 1
+        if self.left <= 0:
+            self.signal = signal.SIGTERM
+        return super().__call__()
+
+
+@pytest.mark.parametrize("gap", [1, 2, 3])
+def test_interrupted_again_and_again_equals_uninterrupted(gap, finished, tmp_path, monkeypatch):
+    # Short dispatches, so that interruptions fall inside segments too.
+    monkeypatch.setattr("grokjax.scheduler.DISPATCH_SECONDS", 1e-6)
+    monkeypatch.setattr("grokjax.scheduler.Scheduler._size", odd_sizes(gap))
+    status, text, stops = 143, "", 0
+    while status == 143:
+        status, text = train(tiny.get_config(), tmp_path / "a", stop=StopAfter(gap))
+        stops += status == 143
+        assert stops < 200
+    assert stops > 3
+    assert status == 0
+    assert_equal_sweeps(tmp_path / "a", finished[0])
+
+
+def odd_sizes(seed):
+    """A replacement for Scheduler._size that cuts segments at odd places."""
+    rng = np.random.default_rng(seed)
+
+    def size(self):
+        left = self.problem.eval_every - self.offset
+        n_steps = int(rng.integers(1, left + 1))
+        return 1, n_steps, n_steps == left
+
+    return size
+
+
+def test_stopping_says_how_to_go_on(tmp_path):
+    status, text = train(tiny.get_config(), tmp_path / "a", stop=StopAfter(1))
+    assert status == 128 + signal.SIGTERM
+    assert "To go on, give the same command again" in text
+    assert train(tiny.get_config(), tmp_path / "a")[1].count("going on from") == 1
+
+
+def test_more_slots_or_fewer_change_nothing(finished, tmp_path):
+    c = tiny.get_config()
+    c.slots = 1
+    train(c, tmp_path / "one")
+    pd.testing.assert_frame_equal(
+        results.read_metrics(tmp_path / "one"), results.read_metrics(finished[0]), check_exact=True
+    )
+
+
+def test_only_trains_runs_again_and_compares(finished):
+    path, _ = finished
+    status, text = train(tiny.get_config(), path, only=[3, 1])
+    assert status == 0
+    assert f"all 22 rows equal those in {path}, bit for bit" in text
+    again = results.read_metrics(path / "only_1.3")
+    assert again["run"].unique().tolist() == [1, 3]
+    assert len(results.read_metrics(path)) == 44
+
+
+def test_a_diverged_run_keeps_its_rows_and_disturbs_no_one(tmp_path):
+    c = tiny.get_config("hot")
+    c.sweep.seed = (0,)
+    c.sweep.weight_decay = (0.0,)
+    status, text = train(c, tmp_path / "both")
+    assert status == 0
+    runs = results.read_runs(tmp_path / "both")
+    assert runs["status"].tolist() == ["finished", "diverged"]
+    assert "run 1 diverged" in text
+    metrics = results.read_metrics(tmp_path / "both")
+    hot = metrics[metrics["run"] == 1]
+    assert hot["train_loss"].notna().tolist() == [True] * (len(hot) - 1) + [False]
+    assert hot["step"].tolist() == list(range(0, 20 * len(hot), 20))
+    assert hot.iloc[-1]["step"] == runs["last_step"][1]
+    c.sweep.learning_rate = (1e-2,)
+    train(c, tmp_path / "alone")
+    alone = results.read_metrics(tmp_path / "alone")
+    together = metrics[metrics["run"] == 0].reset_index(drop=True)
+    # pandas reads an integer column with a null as floats.
+    pd.testing.assert_frame_equal(alone, together, check_exact=True, check_dtype=False)
+    assert (1, 200) not in checkpoints.snapshots(tmp_path / "both")
+
+
+def test_groups_follow_one_another(tmp_path):
+    c = tiny.get_config()
+    c.sweep.p = (5, 7)
+    c.sweep.seed = (0,)
+    c.steps = 40
+    stopped, _ = train(c, tmp_path / "a", stop=StopAfter(2))
+    assert stopped == 143
+    assert train(c, tmp_path / "a")[0] == 0
+    metrics = results.read_metrics(tmp_path / "a")
+    assert len(metrics) == 4 * 3
+    lengths = metrics.groupby("p")["freq_norm_W_E"].apply(lambda x: set(map(len, x)))
+    assert lengths.to_dict() == {5: {2}, 7: {3}}
+
+
+def test_runs_of_different_lengths_share_slots(tmp_path):
+    c = tiny.get_config()
+    c.slots = 2
+    c.sweep.steps = (20, 100)
+    c.sweep.seed = (0,)
+    train(c, tmp_path / "a")
+    metrics = results.read_metrics(tmp_path / "a")
+    assert metrics.groupby("run")["step"].max().tolist() == metrics.groupby("run")["steps"].first().tolist()
+    assert set(checkpoints.snapshots(tmp_path / "a")) == {(0, 20), (1, 100), (2, 20), (3, 100)}
+
+
+def test_an_experiments_own_task(tmp_path):
+    @tasks.register(name="test_a_plus_2b")
+    def a_plus_2b(a, b, p):
+        return a + 2 * b
+
+    c = tiny.get_config()
+    c.task = "test_a_plus_2b"
+    c.steps = 20
+    c.sweep.seed = (0,)
+    try:
+        train(c, tmp_path / "a")
+    finally:
+        del tasks.TASKS["test_a_plus_2b"]
+    metrics = results.read_metrics(tmp_path / "a")
+    assert metrics["train_loss"].notna().all()
+    # Not a function of a ± b: the sum measures mean nothing and are null.
+    assert metrics["restricted_loss_online"].isna().all()
+    assert metrics["excluded_loss_per_freq"].isna().all()
+    assert metrics["gini_W_E"].notna().all()
+
+
+def test_two_layers_train(tmp_path):
+    c = tiny.get_config()
+    c.model.n_layers = 2
+    c.model.act = "gelu"
+    c.steps = 40
+    c.sweep.seed = (0,)
+    assert train(c, tmp_path / "a")[0] == 0
+    losses = results.read_metrics(tmp_path / "a").pivot(index="step", columns="run", values="train_loss")
+    assert (losses.loc[40] < losses.loc[0]).all()
+
+
+def launch(workdir, *flags, **kwargs):
+    command = [sys.executable, "launch.py", "--config=tests/tiny.py:long", f"--workdir={workdir}", *flags]
+    env = os.environ | {"PYTHONPATH": "tests"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs
+    )
+
+
+def wait_for(condition, process, seconds=120):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def long_sweep(tmp_path_factory):
+    path = tmp_path_factory.mktemp("long") / "whole"
+    assert train(tiny.get_config("long"), path)[0] == 0
+    return path
+
+
+def test_killed_and_resumed_equals_uninterrupted(long_sweep, tmp_path):
+    workdir = tmp_path / "killed"
+    process = launch(workdir)
+    wait_for(lambda: (workdir / "checkpoints" / "000002").exists(), process)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert "finished" not in set(results.read_runs(workdir)["status"]) or len(results.read_metrics(workdir)) < 804
+    process = launch(workdir)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, text
+    assert "going on from" in text
+    assert_equal_sweeps(workdir, long_sweep)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(number, long_sweep, tmp_path):
+    workdir = tmp_path / "stopped"
+    process = launch(workdir)
+    wait_for(lambda: (workdir / "checkpoints" / "000000").exists(), process)
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, text
+    assert "To go on, give the same command again" in text
+    assert train(tiny.get_config("long"), workdir)[0] == 0
+    assert_equal_sweeps(workdir, long_sweep)
+
+
+def test_a_directory_in_use_is_refused_by_name(tmp_path):
+    workdir = tmp_path / "busy"
+    process = launch(workdir)
+    try:
+        wait_for(lambda: (workdir / "runs.parquet").exists(), process)
+        with pytest.raises(InputError, match=f"is in use by process {process.pid}"):
+            train(tiny.get_config("long"), workdir)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_more_devices_give_the_same_bits_with_equal_lanes():
+    assert population.relaid(population.Shape(4, 4, 1, 1), 2).lanes == 4
+    assert config.OPERATIONAL == ("checkpoint_every_minutes", "checkpoint_every_steps")

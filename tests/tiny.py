@@ -1,0 +1,26 @@
+"""A sweep small enough to train inside a test; variants for what tests need."""
+
+from grokjax import config
+
+
+def get_config(arg: str = ""):
+    """P = 7, four runs of 200 steps; "long" takes some seconds, "hot" has runs that diverge."""
+    c = config.default()
+    c.p = 7
+    c.train_fraction = 0.6
+    c.model.d_model = 8
+    c.model.n_heads = 2
+    c.model.d_mlp = 16
+    c.learning_rate = 1e-2
+    c.steps = 200
+    c.eval_every = 20
+    c.slots = 3
+    c.sweep.weight_decay = (0.0, 1.0)
+    c.sweep.seed = (0, 1)
+    if arg == "long":
+        c.steps = 4_000
+        c.checkpoint_every_steps = 400
+    if arg == "hot":
+        c.optimizer = "sgd"
+        c.sweep.learning_rate = (1e-2, 1e6)
+    return c
