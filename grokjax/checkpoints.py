@@ -152,8 +152,19 @@ def load_params(workdir: str | Path, run: int, step: int | None = None) -> dict[
         raise InputError(
             f"{workdir} has no snapshot of run {run} at step {step}: it has steps {', '.join(map(str, steps))}."
         )
-    path, index = found[run, step]
-    with _quiet():
-        shapes = ocp.metadata(path.absolute()).metadata
-        stacked = ocp.load(path.absolute(), {key: np.zeros(x.shape, x.dtype) for key, x in shapes.items()})
-    return {key: np.asarray(x[index]) for key, x in stacked.items()}
+    return load_many(workdir, step, [run])[run]
+
+
+def load_many(workdir: str | Path, step: int, runs: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
+    """The parameters of several runs at one snapshot step, by run; each folder is read once."""
+    found = snapshots(workdir)
+    result = {}
+    for path in dict.fromkeys(found[run, step][0] for run in runs):
+        with _quiet():
+            shapes = ocp.metadata(path.absolute()).metadata
+            stacked = ocp.load(path.absolute(), {key: np.zeros(x.shape, x.dtype) for key, x in shapes.items()})
+        for run in runs:
+            if found[run, step][0] == path:
+                index = found[run, step][1]
+                result[run] = {key: np.asarray(x[index]) for key, x in stacked.items()}
+    return result

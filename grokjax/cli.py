@@ -1,5 +1,6 @@
 """The command line of launch.py: flags, the experiment file, and sentences for what is wrong."""
 
+import argparse
 import importlib.util
 import re
 import signal
@@ -126,7 +127,9 @@ def load_experiment(given: str | None) -> tuple[ModuleType, object]:
         place = _line_in(error, file)
         raise InputError(f"{file}{place} failed with {type(error).__name__}: {error}") from error
     if not isinstance(config, ml_collections.ConfigDict):
-        raise InputError(f"{file}: get_config returned {config!r}, but it must return grokjax.config.default(), changed.")
+        raise InputError(
+            f"{file}: get_config returned {config!r}, but it must return grokjax.config.default(), changed."
+        )
     return module, config
 
 
@@ -188,6 +191,7 @@ def launch(overrides: dict[str, str]) -> int:
         only=None if FLAGS.only is None else [_run_number(text) for text in FLAGS.only],
         overwrite=FLAGS.overwrite,
         plan_only=FLAGS.plan,
+        experiment=FLAGS.config,
         stop=stop,
     )
 
@@ -196,6 +200,37 @@ def default_workdir(given: str) -> str:
     """results/<experiment>_<variant>."""
     file, _, variant = given.partition(":")
     return str(Path("results") / "_".join(filter(None, [Path(file).stem, re.sub(r"[^\w.-]", "_", variant)])))
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one sentence on stderr."""
+
+    def error(self, message):
+        _fail(f"{message}. See --help.")
+
+
+def guarded(function, *args) -> None:
+    """Runs a command; bad input is a sentence and exit status 2."""
+    try:
+        function(*args)
+    except InputError as error:
+        _fail(str(error))
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """Comma-separated whole numbers, for argparse."""
+    return tuple(int(part) for part in text.split(","))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Comma-separated names, for argparse."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def import_experiment(file: str | None, needed: bool) -> None:
+    """Imports an experiment file for the tasks and measures it registers; a missing one only matters if `needed`."""
+    if file and (needed or Path(file).is_file()):
+        load_experiment(file)
 
 
 def _run_number(text: str) -> int:

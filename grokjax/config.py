@@ -99,7 +99,7 @@ FIELDS: dict[str, Field] = {
         40_000, "full-batch steps per run (the paper's epochs)", TRACED, int, "in [1, 2³¹)", lambda v: 1 <= v < 2**31
     ),
     "eval_every": _positive(100, "steps between evaluations, which are rows of the metrics table", STATIC, int),
-    "measures": Field(("paper",), "groups of measures to log", SETTING, tuple),
+    "measures": Field(("paper",), "groups of measures to log beside the losses", SETTING, tuple),
     "key_rule": _name(
         "W_L",
         "what makes a frequency key: its norm in W_L or in W_E, neurons that it explains, or its share of the logits",
@@ -114,6 +114,10 @@ FIELDS: dict[str, Field] = {
         "in (0, 1)",
         lambda v: 0 < v < 1,
     ),
+    "snapshot_every": _positive(
+        1_000, "steps between snapshots of the parameters, to replay with final keys", SETTING, int
+    ),
+    "slow_every": _positive(1_000, "steps between evaluations of slow groups of measures", SETTING, int),
     "checkpoint_every_minutes": _positive(5.0, "minutes between checkpoints to resume from", SETTING),
     "checkpoint_every_steps": _not_negative(
         0, "population steps between checkpoints as well; 0 = by time only", SETTING, int
@@ -220,6 +224,9 @@ def check(values: Mapping[str, Any]) -> None:
     steps, every = values["steps"], values["eval_every"]
     if steps % every:
         raise InputError(f"config.steps is {steps}, but it must be a multiple of eval_every, {every}.")
+    for path in ("snapshot_every", "slow_every"):
+        if values[path] % every:
+            raise InputError(f"config.{path} is {values[path]}, but it must be a multiple of eval_every, {every}.")
     p, fraction = values["p"], values["train_fraction"]
     n = tasks.n_train(p, fraction)
     if n < 1 or n >= p * p:

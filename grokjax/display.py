@@ -12,7 +12,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
-from grokjax import model
+from grokjax import model, results
 from grokjax.measures import registry
 from grokjax.population import Shape
 from grokjax.results import Ledger
@@ -48,7 +48,7 @@ def plan(sweep: Sweep, shapes: Sequence[Shape], environment: dict[str, Any], wor
         "training": f"{run_steps:,} run-steps in all, evaluated every {first.eval_every} steps: {rows:,} rows",
         "device": f"{shape.n_devices} × {environment['device_kind']}{threads}, {base['precision']}, "
         f"{_count(shape.slots, 'slot')} per device in lanes of {shape.lanes}",
-        "disk": f"about {_size(metrics_bytes(sweep))} of metrics and {_size(params_bytes(sweep))} of parameters "
+        "disk": f"about {_size(metrics_bytes(sweep))} of metrics and {_size(snapshot_bytes(sweep))} of snapshots "
         f"in {workdir}",
     }
     return "\n".join(f"{name:>9}  {text}" for name, text in lines.items())
@@ -72,18 +72,20 @@ def metrics_bytes(sweep: Sweep) -> int:
     for run in sweep.runs:
         problem = run.problem()
         dims = {name: dim(problem.model) for name, dim in registry.DIMS.items()}
-        columns = registry.in_step(problem.measures).values()
+        columns = results.metrics_columns(problem.measures).values()
         row = sum(int(np.prod([dims[d] for d in m.shape])) * (4 if m.dtype != "bool" else 1 / 8) for m in columns)
         total += int((run.steps // problem.eval_every + 1) * row)
     return total
 
 
-def params_bytes(sweep: Sweep) -> int:
-    """Size of the snapshots, in bytes: the final parameters of every run."""
-    return sum(
-        4 * sum(int(np.prod(s)) for s in model.shapes(runs[0].problem().model).values()) * len(runs)
-        for runs in sweep.groups()
-    )
+def snapshot_bytes(sweep: Sweep) -> int:
+    """Size of the snapshots, in bytes: parameters at step 0, every snapshot_every steps, and the last step."""
+    total = 0
+    for runs in sweep.groups():
+        one = 4 * sum(int(np.prod(s)) for s in model.shapes(runs[0].problem().model).values())
+        every = sweep.base["snapshot_every"]
+        total += one * sum(1 + -(-run.steps // every) for run in runs)
+    return total
 
 
 def duration(seconds: float) -> str:

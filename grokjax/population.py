@@ -101,7 +101,7 @@ class Population:
     def __init__(self, problem: Problem, shape: Shape, devices: Sequence[jax.Device] | None = None):
         self.problem, self.shape = problem, shape
         devices = tuple(devices or jax.local_devices())[: shape.n_devices]
-        measures = tuple(registry.in_step(problem.measures).values())
+        measures = tuple(registry.of_groups(problem.measures))
         self.sharding, self._start, self._advance = _compiled(problem, shape, devices, measures)
         self.state: State = self._put(_zeros(problem, shape.width))
 
@@ -116,7 +116,14 @@ class Population:
         stacked = jax.tree.map(lambda *x: np.stack(x), *(runs.get(i, filler) for i in range(self.shape.width)))
         self.state = self._start(self.state, self._put(fresh), self._put(stacked))
 
-    def advance(self, active: Sequence[int], n_segments: int, n_steps: int, evaluate: bool = True):
+    def advance(
+        self,
+        active: Sequence[int],
+        n_segments: int,
+        n_steps: int,
+        evaluate: bool = True,
+        slow: Sequence[bool] = (),
+    ):
         """Dispatches segments of `n_steps` steps, each ended by an evaluation unless `evaluate` is False.
 
         Returns at once; the results are there when the device is done.
@@ -127,13 +134,18 @@ class Population:
           n_segments: at most MAX_SEGMENTS.
           n_steps: per segment; 0 only evaluates.
           evaluate: whether segments end in an evaluation.
+          slow: for each segment, whether its evaluation includes the slow measures; by default none does.
 
         Returns:
           {column: array [MAX_SEGMENTS, slots over all devices, ...]}, of which the first `n_segments` are filled.
         """
         counts = np.zeros(self.shape.width, np.int32)
         counts[list(active)] = n_segments
-        self.state, results = self._advance(self.state, self._put(counts), np.int32(n_steps), np.bool_(evaluate))
+        with_slow = np.zeros(MAX_SEGMENTS, bool)
+        with_slow[: len(slow)] = slow
+        self.state, results = self._advance(
+            self.state, self._put(counts), np.int32(n_steps), np.bool_(evaluate), with_slow
+        )
         return results
 
     def take(self, slots: Sequence[int]) -> State:
@@ -162,15 +174,17 @@ def _compiled(problem: Problem, shape: Shape, devices: tuple[jax.Device, ...], m
     mesh = jax.sharding.Mesh(np.array(devices), ("run",))
     runs, everywhere = PartitionSpec("run"), PartitionSpec()
 
-    def on_each_device(function, in_specs, out_specs):
+    def on_each_device(function, in_specs, out_specs, **options):
         # Nothing is exchanged between devices, so there is no replication to check (check_vma).
         mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-        return jax.jit(mapped, donate_argnums=0)
+        return jax.jit(mapped, donate_argnums=0, **options)
 
-    start = on_each_device(functools.partial(_start, problem), (runs,) * 3, runs)
+    # Drawing weights runs once per run: on a CPU, where optimizing it takes seconds, it is not worth optimizing.
+    quick = {"compiler_options": {"xla_backend_optimization_level": 0}} if devices[0].platform == "cpu" else {}
+    start = on_each_device(functools.partial(_start, problem), (runs,) * 3, runs, **quick)
     advance = on_each_device(
         functools.partial(_advance, problem, shape),
-        (runs, runs, everywhere, everywhere),
+        (runs, runs, everywhere, everywhere, everywhere),
         (runs, PartitionSpec(None, "run")),
     )
     return NamedSharding(mesh, runs), start, advance
@@ -203,7 +217,7 @@ def _start(problem: Problem, state: State, fresh_R, inputs: Inputs) -> State:
     return jax.tree.map(pick, state, new)
 
 
-def _advance(problem: Problem, shape: Shape, state: State, counts_R, n_steps, evaluate):
+def _advance(problem: Problem, shape: Shape, state: State, counts_R, n_steps, evaluate, with_slow):
     """One device's share: lanes in turn, each through its segments."""
 
     def in_lanes(x):
@@ -211,7 +225,7 @@ def _advance(problem: Problem, shape: Shape, state: State, counts_R, n_steps, ev
 
     def lanes_through(args):
         state, counts_L = args
-        return _segments(problem, shape, state, jnp.max(counts_L), n_steps, evaluate)
+        return _segments(problem, shape, state, jnp.max(counts_L), n_steps, evaluate, with_slow)
 
     state, results = jax.lax.map(lanes_through, (jax.tree.map(in_lanes, state), in_lanes(counts_R)))
     state = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), state)
@@ -219,17 +233,29 @@ def _advance(problem: Problem, shape: Shape, state: State, counts_R, n_steps, ev
     return state, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(MAX_SEGMENTS, -1, *x.shape[3:]), results)
 
 
-def _segments(problem: Problem, shape: Shape, state: State, n_segments, n_steps, evaluate):
+def _segments(problem: Problem, shape: Shape, state: State, n_segments, n_steps, evaluate, with_slow):
     """Lanes that train together, through some segments; trip counts are traced, so any number is one program."""
     train = jax.vmap(functools.partial(training.train, problem), (0, None))
-    measure = functools.partial(jax.lax.map, functools.partial(training.evaluate, problem), batch_size=shape.eval_lanes)
-    blank_row = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(measure, state))
-    results = jax.tree.map(lambda x: jnp.zeros((MAX_SEGMENTS, *x.shape), x.dtype), blank_row)
+
+    def measure(slow):
+        one = functools.partial(training.evaluate, problem, slow=slow)
+        return functools.partial(jax.lax.map, one, batch_size=shape.eval_lanes)
+
+    def blank(function):
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, state))
+
+    tiers = [measure(False), measure(True)]
+    blanks = [blank(tier) for tier in tiers]
+    results = jax.tree.map(lambda x: jnp.zeros((MAX_SEGMENTS, *x.shape), x.dtype), blanks[0] | blanks[1])
 
     def segment(i, carry):
         state, results = carry
         state = train(state, n_steps)
-        row = jax.lax.cond(evaluate, measure, lambda _: blank_row, state)
+        row = {}
+        # The predicates are the same for all lanes, so that these stay branches and do not become selects.
+        for tier, nothing, wanted in zip(tiers, blanks, (evaluate, evaluate & with_slow[i]), strict=True):
+            if nothing:
+                row |= jax.lax.cond(wanted, tier, lambda _, nothing=nothing: nothing, state)
         return state, jax.tree.map(lambda all_, one: all_.at[i].set(one), results, row)
 
     return jax.lax.fori_loop(0, n_segments, segment, (state, results))

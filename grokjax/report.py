@@ -5,12 +5,14 @@ python -m grokjax.report results/small
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
 
-from grokjax import results
+from grokjax import cli, results
+from grokjax.errors import InputError
 
 # Curves in the order they are explained; colours from Okabe & Ito, told apart by colour-blind readers too.
 CURVES = {
@@ -88,5 +90,15 @@ def _panel(panel, metrics: pd.DataFrame) -> None:
     panel.set_yscale("log")
 
 
+def main(argv: Sequence[str]) -> None:
+    """Entry point."""
+    parser = cli.Parser(prog="python -m grokjax.report", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("workdir", help="of a sweep, finished or not")
+    path = Path(parser.parse_args(argv).workdir)
+    if not (path / "runs.parquet").is_file() or not results.parts(path / "metrics"):
+        raise InputError(f"{path} holds no metrics yet: name the --workdir of a sweep that has begun to train.")
+    print(f"drawn: {write(path)}")
+
+
 if __name__ == "__main__":
-    print(write(sys.argv[1]))
+    cli.guarded(main, sys.argv[1:])

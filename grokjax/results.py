@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grokjax import config as config_lib
+from grokjax.measures import registry
 from grokjax.measures.registry import COUNTS, Measure
 
 ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string()}
@@ -27,11 +28,17 @@ def field_metadata(description: str, unit: str = "", **more: str) -> dict[str, s
     return {name: text for name, text in {"description": description, "unit": unit, **more}.items() if text}
 
 
+def metrics_columns(groups: Iterable[str]) -> dict[str, Measure]:
+    """The measures in a metrics table by column: those of the step, and keyed ones again with final keys."""
+    groups = list(groups)
+    return registry.in_step(groups) | registry.in_step(groups, slow=True) | registry.final(groups)
+
+
 def metrics_schema(columns: Mapping[str, Measure], axes: Iterable[str], metadata: Mapping[str, Any]) -> pa.Schema:
     """The schema that every part of a sweep's metrics has.
 
     Args:
-      columns: in-step measures by column name.
+      columns: measures by column name.
       axes: the swept fields, by dotted path.
       metadata: for the file: JSON-serializable values by key.
     """
@@ -43,11 +50,36 @@ def metrics_schema(columns: Mapping[str, Measure], axes: Iterable[str], metadata
         spec = config_lib.FIELDS[path]
         fields.append(pa.field(path, ARROW[spec.type], True, field_metadata(f"Swept: {spec.doc}.")))
     for name, m in columns.items():
-        description = m.description + (" Keys: those of the model at this step." if m.keyed else "")
-        shape = f"[{', '.join(m.shape)}]" if m.shape else ""
-        metadata_ = field_metadata(description, m.unit, range=m.range, source=m.source, shape=shape, null=m.when_null)
-        fields.append(pa.field(name, _arrow_type(m), True, metadata_))
+        fields.append(measure_field(name, m))
     return pa.schema(fields, {key: json.dumps(value) for key, value in metadata.items()})
+
+
+def measure_field(name: str, m: Measure) -> pa.Field:
+    """A measure's column, described by its metadata."""
+    shape = f"[{', '.join(m.shape)}]" if m.shape else ""
+    return pa.field(
+        name,
+        _arrow_type(m),
+        True,
+        field_metadata(
+            described(name, m), m.unit, range=m.range, source=m.source, shape=shape, null=null_reasons(name, m)
+        ),
+    )
+
+
+def described(name: str, m: Measure) -> str:
+    """A column's description; for keyed measures with whose keys."""
+    if not m.keyed:
+        return m.description
+    whose = "the model at this step" if name.endswith("_online") else "the run's final model"
+    return f"{m.description} Keys: those of {whose}."
+
+
+def null_reasons(name: str, m: Measure) -> str:
+    """When a column holds null."""
+    if m.keyed and not name.endswith("_online"):
+        return f"there is no snapshot at this step, or the run has not ended, or {m.when_null}"
+    return f"{m.when_null}, or this evaluation was not one of every slow_every steps" if m.slow else m.when_null
 
 
 def _arrow_type(m: Measure) -> pa.DataType:
@@ -71,9 +103,7 @@ class MetricsWriter:
 
     def add(self, columns: Mapping[str, Any]) -> None:
         """Adds rows, given as arrays by column name; a column that is not given is null, as is a non-finite value."""
-        n = len(columns["run"])
-        arrays = [_to_arrow(columns[f.name], f.type) if f.name in columns else pa.nulls(n, f.type) for f in self.schema]
-        self._tables.append(pa.Table.from_arrays(arrays, schema=self.schema))
+        self._tables.append(to_table(columns, self.schema))
 
     @property
     def n_rows(self) -> int:
@@ -122,6 +152,13 @@ def _durable_rename(temporary: Path, path: Path) -> None:
     os.replace(temporary, path)
 
 
+def to_table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    """Arrays by column name as a table; a column that is not given is null, as is a non-finite value."""
+    n = len(columns["run"])
+    arrays = [_to_arrow(columns[f.name], f.type) if f.name in columns else pa.nulls(n, f.type) for f in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
 def _to_arrow(values, arrow_type: pa.DataType) -> pa.Array:
     values = np.asarray(values)
     if values.dtype == object:
@@ -142,6 +179,34 @@ def finish(columns: Mapping[str, Measure], values: Mapping[str, Any], cfg, n_tra
         of = columns[name].count_of
         result[name] = np.asarray(value) / COUNTS[of](cfg, n_train) if of else np.asarray(value)
     return result
+
+
+def fill(folder: Path, frame: Mapping[str, Any]) -> None:
+    """Sets columns of rows that are on disk already; each part is replaced whole.
+
+    Args:
+      folder: of the parts.
+      frame: columns "run" and "step", which say which rows, and the columns to set.
+    """
+    where = {key: i for i, key in enumerate(zip(map(int, frame["run"]), map(int, frame["step"]), strict=True))}
+    for path in parts(folder):
+        keys = pq.read_table(path, columns=["run", "step"])
+        rows = list(zip(keys["run"].to_pylist(), keys["step"].to_pylist(), strict=True))
+        if not any(row in where for row in rows):
+            continue
+        table = pq.read_table(path)
+        for name in frame:
+            if name in ("run", "step"):
+                continue
+            field = table.schema.field(name)
+            values = table[name].to_pylist()
+            new = _to_arrow(frame[name], field.type).to_pylist()
+            for i, row in enumerate(rows):
+                if row in where:
+                    values[i] = new[where[row]]
+            index = table.schema.get_field_index(name)
+            table = table.set_column(index, field, pa.array(values, field.type))
+        write_parquet(table, path)
 
 
 def read_metrics(workdir: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -178,6 +243,7 @@ class Ledger:
         "test_loss": (pa.float64(), "Test loss at last_step.", "nats"),
         "train_acc": (pa.float64(), "Training accuracy at last_step.", "fraction"),
         "test_acc": (pa.float64(), "Test accuracy at last_step.", "fraction"),
+        "key_freqs": (pa.list_(pa.int64()), "Key frequencies of the final model; null until they are settled.", "1"),
     }
 
     def __init__(self, runs):
@@ -187,7 +253,7 @@ class Ledger:
         }
 
     def update(self, frame: Mapping[str, Any] | pd.DataFrame) -> None:
-        """Takes in new rows in the order of their steps (columns run, step and those in FINAL)."""
+        """Takes in new rows in the order of their steps (columns run, step, those in FINAL, and key_freqs if any)."""
         finals = [np.asarray(frame[name], float) for name in self.FINAL]
         for run, step, *values in zip(frame["run"], frame["step"], *finals, strict=True):
             record = self.records[int(run)]
@@ -203,6 +269,17 @@ class Ledger:
                 record["memorised_step"] = int(step)
             if record["test_acc"] >= THRESHOLD and record["grokked_step"] is None:
                 record["grokked_step"] = int(step)
+        if "key_freqs" in frame:
+            for run, step, keys in zip(frame["run"], frame["step"], frame["key_freqs"], strict=True):
+                if step >= self.runs[int(run)].steps and keys is not None:
+                    self.records[int(run)]["key_freqs"] = [int(k) + 1 for k in np.flatnonzero(keys)]
+
+    def unsettled(self, columns: Mapping[str, Measure]) -> list:
+        """Finished runs whose measures with final keys are still to be computed."""
+        if not any(m.keyed for m in columns.values()):
+            return []
+        finished = (n for n, record in self.records.items() if record["status"] == "finished")
+        return [self.runs[n] for n in finished if self.records[n]["key_freqs"] is None]
 
     def over(self, run: int) -> bool:
         """Whether a run needs no more training."""

@@ -7,13 +7,12 @@ counts, so every run is trained the same way whatever its slot, its neighbours, 
 import collections
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from grokjax import checkpoints, population, results
-from grokjax.measures import registry
+from grokjax import checkpoints, population, replay, results
 from grokjax.population import Population, Shape
 from grokjax.results import Ledger, MetricsWriter
 from grokjax.sweeps import Run
@@ -53,8 +52,8 @@ class Dispatch:
     n_segments: int  # with results
     rows: dict[int, tuple[Run, int, int]]  # by slot: the run, its step at the first result, steps between results
     run_steps: int
-    ended: list[tuple[Run, int]]  # runs at their last step, with the index of their parameters in `final`
-    final: Any = None
+    snapshots: list[tuple[Run, int]]  # runs to take a snapshot of, and at which step
+    params: Any = None  # of those, stacked in that order
 
 
 class Scheduler:
@@ -106,7 +105,7 @@ class Scheduler:
     def _begin_group(self, number: int) -> None:
         self.group, self.shape = number, self.shapes[number]
         self.problem = self.groups[number][0].problem()
-        self.columns = registry.in_step(self.problem.measures)
+        self.columns = results.metrics_columns(self.problem.measures)
         self.population = Population(self.problem, self.shape)
         self.slots: dict[int, Slot] = {}
         self.offset = 0  # steps into the current segment, the same for all slots
@@ -126,6 +125,7 @@ class Scheduler:
                 self._fill(waiting)
             self._dispatch()
             self._collect(leave=1)
+            self._settle(at_least=self.shape.width)
             if self.stop():
                 self._checkpoint()
                 raise Interrupted
@@ -134,6 +134,16 @@ class Scheduler:
             elif time.monotonic() - self._flush_time > FLUSH_SECONDS:
                 self._flush()
         self._collect(leave=0)
+        self._settle(at_least=1)
+
+    def _settle(self, at_least: int) -> None:
+        """Fills in the measures with final keys once enough runs have ended, so that parts are not rewritten often."""
+        runs = [run for run in self.ledger.unsettled(self.columns) if run in self.groups[self.group]]
+        if len(runs) < at_least:
+            return
+        self._flush()
+        replay.settle(self.workdir.path, runs, self.ledger, self.shape.eval_lanes)
+        self._last_collected = None
 
     def _fill(self, waiting: collections.deque[Run]) -> None:
         """Starts waiting runs in free slots and evaluates them before their first step."""
@@ -142,25 +152,34 @@ class Scheduler:
         if not fresh:
             return
         self.population.start({slot: run.inputs() for slot, run in fresh.items()})
-        outputs = self.population.advance(list(fresh), 1, 0)
-        self.pending.append(Dispatch(outputs, 1, {slot: (run, 0, 0) for slot, run in fresh.items()}, 0, []))
+        outputs = self.population.advance(list(fresh), 1, 0, slow=[True])
+        rows = {slot: (run, 0, 0) for slot, run in fresh.items()}
+        params = self.population.take(list(fresh)).params
+        self.pending.append(Dispatch(outputs, 1, rows, 0, [(run, 0) for run in fresh.values()], params))
         self.slots |= {slot: Slot(run, 0) for slot, run in fresh.items()}
 
     def _dispatch(self) -> None:
         n_segments, n_steps, evaluate = self._size()
-        outputs = self.population.advance(list(self.slots), n_segments, n_steps, evaluate)
+        ends = [[slot.step + (i + 1) * n_steps for slot in self.slots.values()] for i in range(n_segments)]
+        slow = [any(step % self._base["slow_every"] == 0 for step in steps) for steps in ends]
+        outputs = self.population.advance(list(self.slots), n_segments, n_steps, evaluate, slow)
         rows = {i: (slot.run, slot.step + n_steps, n_steps) for i, slot in self.slots.items()}
         for slot in self.slots.values():
             slot.step += n_segments * n_steps
         self.offset = 0 if evaluate else self.offset + n_steps
         ended = [i for i, slot in self.slots.items() if slot.step >= slot.run.steps]
+        due = [
+            i
+            for i, slot in self.slots.items()
+            if evaluate and (i in ended or not slot.step % self._base["snapshot_every"])
+        ]
         dispatch = Dispatch(
             outputs,
             n_segments if evaluate else 0,
             rows,
             run_steps=n_segments * n_steps * len(self.slots),
-            ended=[(self.slots[i].run, index) for index, i in enumerate(ended)],
-            final=self.population.take(ended).params if ended else None,
+            snapshots=[(self.slots[i].run, self.slots[i].step) for i in due],
+            params=self.population.take(due).params if due else None,
         )
         self.pending.append(dispatch)
         self._steps_since_checkpoint += n_segments * n_steps
@@ -180,8 +199,10 @@ class Scheduler:
         if left < every or 2 * most < every:
             n_steps = left if left <= 2 * most else most
             return 1, n_steps, n_steps == left
-        n_segments = min((slot.run.steps - slot.step) // every for slot in self.slots.values())
-        limits = [n_segments, most // every, population.MAX_SEGMENTS]
+        snapshot_every = self._base["snapshot_every"]
+        to_end = min(slot.run.steps - slot.step for slot in self.slots.values())
+        to_snapshot = min(snapshot_every - slot.step % snapshot_every for slot in self.slots.values())
+        limits = [to_end // every, to_snapshot // every, most // every, population.MAX_SEGMENTS]
         if self._checkpoint_steps:
             limits.append(-(-self._checkpoint_steps // every))
         return max(1, min(limits)), every, True
@@ -193,11 +214,15 @@ class Scheduler:
             outputs = {name: np.asarray(x) for name, x in dispatch.outputs.items()}
             self._clock(dispatch)
             self._take_rows(dispatch, outputs)
-            finished = [(run, i) for run, i in dispatch.ended if self.ledger.records[run.run]["status"] == "finished"]
-            for step in {run.steps for run, _ in finished}:
-                some = sorted((run.run, i) for run, i in finished if run.steps == step)
-                picked = {key: np.asarray(x)[[i for _, i in some]] for key, x in dispatch.final.items()}
-                checkpoints.save_snapshot(self.workdir.snapshots, step, [run for run, _ in some], picked)
+            self._save_snapshots(dispatch)
+
+    def _save_snapshots(self, dispatch: Dispatch) -> None:
+        taken = [(step, run.run, i) for i, (run, step) in enumerate(dispatch.snapshots)]
+        whole = [item for item in taken if self.ledger.records[item[1]]["status"] != "diverged"]
+        for step in sorted({step for step, _, _ in whole}):
+            some = sorted((run, i) for s, run, i in whole if s == step)
+            picked = {key: np.asarray(x)[[i for _, i in some]] for key, x in dispatch.params.items()}
+            checkpoints.save_snapshot(self.workdir.snapshots, step, [run for run, _ in some], picked)
 
     def _clock(self, dispatch: Dispatch) -> None:
         now = time.monotonic()
@@ -216,6 +241,10 @@ class Scheduler:
         steps = np.stack([first + every * np.arange(n) for _, first, every in rows.values()], 1)
         values = results.finish(self.columns, outputs, self.problem.model, self.problem.n_train)
         frame: dict[str, Any] = {name: x[:n, slots].reshape(-1, *x.shape[2:]) for name, x in values.items()}
+        not_slow = steps.reshape(-1) % self._base["slow_every"] != 0
+        for name in frame:
+            if self.columns[name].slow and not_slow.any():
+                frame[name] = _nulled(frame[name], not_slow)
         frame["run"] = np.tile([run.run for run in runs], n)
         frame["step"] = steps.reshape(-1)
         for path in self.workdir.sweep.axes:
@@ -254,11 +283,15 @@ class Scheduler:
     # --- to disk ------------------------------------------------------------------------------------------------
 
     @property
+    def _base(self) -> Mapping[str, Any]:
+        return self.workdir.sweep.base
+
+    @property
     def _checkpoint_steps(self) -> int:
-        return self.workdir.sweep.base["checkpoint_every_steps"]
+        return self._base["checkpoint_every_steps"]
 
     def _checkpoint_due(self) -> bool:
-        minutes = self.workdir.sweep.base["checkpoint_every_minutes"]
+        minutes = self._base["checkpoint_every_minutes"]
         by_steps = self._checkpoint_steps and self._steps_since_checkpoint >= self._checkpoint_steps
         return bool(by_steps) or time.monotonic() - self._checkpoint_time > 60 * minutes
 
@@ -323,5 +356,6 @@ def resume(workdir: Workdir, ledger: Ledger) -> tuple[tuple[int, dict[str, Any]]
         if results.part_number(path) >= next_part:
             path.unlink()
     if next_part:
-        ledger.update(results.read_metrics(workdir.path, ["run", "step", *Ledger.FINAL]))
+        keys = ["key_freqs"] if "key_freqs" in results.metrics_columns(workdir.sweep.base["measures"]) else []
+        ledger.update(results.read_metrics(workdir.path, ["run", "step", *Ledger.FINAL, *keys]))
     return checkpoint, next_part

@@ -1,6 +1,7 @@
 """One sweep from config to summary: plan, train or go on, and say what came out."""
 
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ def run(
     only: Sequence[int] | None = None,
     overwrite: bool = False,
     plan_only: bool = False,
+    experiment: str | None = None,
     stop: StopRequest | None = None,
     console: Console | None = None,
 ) -> int:
@@ -56,6 +58,7 @@ def run(
         compared with those there.
       overwrite: throw away another sweep's results.
       plan_only: print the plan and return.
+      experiment: the file it came from, for the record.
       stop: asked between dispatches.
       console: where to print.
 
@@ -81,7 +84,14 @@ def run(
         return 0
     target = Workdir(path, sweep, overwrite)
     try:
-        return _train(target, sweep, shapes, plan, stop, console, original)
+        if target.record and _all_over(target.runs, sweep):
+            console.print(f"{target.path} is finished: nothing to do. --overwrite trains it again.", highlight=False)
+            _say_result(target, sweep, console)
+            return 0
+        status = _train(target, sweep, shapes, plan, stop, console, experiment)
+        if original and status == 0:
+            console.print(compare(path, original), highlight=False, soft_wrap=True)
+        return status
     finally:
         target.close()
 
@@ -100,20 +110,16 @@ def _shapes_of_part(whole: Sweep, shapes: Sequence[Shape], part: Sweep) -> list[
     return [of_run[runs[0].run] for runs in part.groups()]
 
 
-def _train(target: Workdir, sweep: Sweep, shapes, plan: str, stop, console: Console, original: Path | None) -> int:
+def _train(target: Workdir, sweep: Sweep, shapes, plan: str, stop, console: Console, experiment: str | None) -> int:
     started = time.monotonic()
     ledger = Ledger(sweep.runs)
-    if target.record and _all_over(target.runs):
-        console.print(f"{target.path} is finished: nothing to do. --overwrite trains it again.", highlight=False)
-        _say_result(target, sweep, console)
-        return 0
     checkpoint, part = None, 0
     if target.record:
         checkpoint, part = resume(target, ledger)
         _warn_of_changes(target.record, console)
     console.print(plan, highlight=False, soft_wrap=True)
     if target.record is None:
-        target.begin(list(shapes))
+        target.begin(list(shapes), experiment)
     if checkpoint:
         at = sum(record["last_step"] or 0 for record in ledger.records.values())
         console.print(f"going on from {at:,} run-steps", highlight=False)
@@ -134,21 +140,22 @@ def _train(target: Workdir, sweep: Sweep, shapes, plan: str, stop, console: Cons
         )
         return 128 + (stop.signal or 0)
     console.print(f"trained in {display.duration(time.monotonic() - started)}", highlight=False)
+    shutil.rmtree(target.checkpoints, ignore_errors=True)
     report.write(target.path)
     _say_result(target, sweep, console)
-    if original:
-        console.print(compare(target.path, original), highlight=False, soft_wrap=True)
     return 0
 
 
-def _all_over(path: Path) -> bool:
+def _all_over(path: Path, sweep: Sweep) -> bool:
     if not path.is_file():
         return False
-    return bool(pd.read_parquet(path, columns=["status"])["status"].isin(["finished", "diverged"]).all())
+    runs = pd.read_parquet(path, columns=["status", "key_freqs"])
+    settled = runs["key_freqs"].notna() if registry.final(sweep.base["measures"]) else True
+    return bool(((runs["status"] == "diverged") | (runs["status"] == "finished") & settled).all())
 
 
 def _schema(target: Workdir, sweep: Sweep):
-    columns = registry.in_step(sweep.base["measures"])
+    columns = results.metrics_columns(sweep.base["measures"])
     assert target.record
     return results.metrics_schema(
         columns, sweep.axes, {"config": target.record["config"], "axes": target.record["axes"]}

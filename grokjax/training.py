@@ -31,6 +31,7 @@ class Problem:
     precision: str = "float32"
     eval_every: int = 100
     measures: tuple[str, ...] = ("paper",)
+    key_rule: str = "W_L"
     key_threshold: float = 0.25
 
 
@@ -88,16 +89,42 @@ def train(problem: Problem, state: State, n_steps: jax.Array | int) -> State:
     return jax.lax.fori_loop(0, n_steps, lambda _, s: train_step(problem, s, pairs, labels_B), state)
 
 
-def evaluate(problem: Problem, state: State) -> dict[str, jax.Array]:
-    """Every in-step measure of the problem's groups, by column name; shapes are declared in `grokjax.measures`."""
-    inputs = state.inputs
-    shared = Shared(
+def shared(problem: Problem, inputs: Inputs, params: model.Params, opt_state: optax.OptState | None = None) -> Shared:
+    """What measures of these parameters are computed from.
+
+    Args:
+      problem: of the run.
+      inputs: of the run.
+      params: at some step.
+      opt_state: at that step, if it is known; without it there is no next update to measure.
+    """
+    pairs, labels_B = batch(problem, inputs)
+
+    def updates(grads):
+        return _optimizer(problem, inputs).update(grads, opt_state, params)[0]
+
+    return Shared(
         problem.model,
         problem.direction,
-        state.params,
+        params,
         inputs.train_pairs,
         inputs.answers,
+        key_rule=problem.key_rule,
         key_threshold=problem.key_threshold,
+        loss_fn=lambda params: loss(problem, params, pairs, labels_B),
+        update_fn=None if opt_state is None else updates,
     )
+
+
+def evaluate(problem: Problem, state: State, slow: bool = False) -> dict[str, jax.Array]:
+    """The in-step measures of the problem's groups, by column name; shapes are declared in `grokjax.measures`.
+
+    Args:
+      problem: of the run.
+      state: of the run.
+      slow: the slow measures instead of the others.
+    """
     with jax.default_matmul_precision(problem.precision):
-        return registry.compute(registry.in_step(problem.measures), shared)
+        return registry.compute(
+            registry.in_step(problem.measures, slow), shared(problem, state.inputs, state.params, state.opt_state)
+        )

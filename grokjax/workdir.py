@@ -94,9 +94,7 @@ class Workdir:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
             lock.close()
-            raise InputError(
-                f"--workdir={self.path} is in use by {holder}."
-            ) from None
+            raise InputError(f"--workdir={self.path} is in use by {holder}.") from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {platform.node()}")
         lock.flush()
@@ -113,9 +111,10 @@ class Workdir:
         for name in ("metrics", "checkpoints", "snapshots", "report"):
             shutil.rmtree(self.path / name, ignore_errors=True)
 
-    def begin(self, shapes: list[Shape]) -> None:
+    def begin(self, shapes: list[Shape], experiment: str | None = None) -> None:
         """Writes config.json for a new sweep: what will be trained, with what, on what."""
         self.record = {
+            "experiment": experiment,
             "config": dict(self.sweep.base),
             "axes": {path: list(values) for path, values in self.sweep.axes.items()},
             "runs": described(self.sweep),

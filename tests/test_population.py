@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 import pytest
-
 import tiny
+
 from grokjax import population, sweeps, training
 from grokjax.population import Population, Shape
 

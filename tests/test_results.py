@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-
 import tiny
+
 from grokjax import results, sweeps
 from grokjax.measures import registry
 from grokjax.results import Ledger, MetricsWriter

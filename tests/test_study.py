@@ -1,6 +1,5 @@
 """The whole job: train, interrupt, resume, rerun, diverge. What is on disk is held against an uninterrupted sweep."""
 
-import io
 import json
 import os
 import signal
@@ -12,20 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
-
 import tiny
+from tiny import train
+
 from grokjax import checkpoints, config, population, results, study, tasks
 from grokjax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
-
-
-def train(c, path, **kwargs):
-    """Runs a study and returns its exit status and what it printed."""
-    out = io.StringIO()
-    status = study.run(c, kwargs.pop("get_sweep", None), path, console=Console(file=out, width=100), **kwargs)
-    return status, out.getvalue()
 
 
 def assert_equal_sweeps(a, b):
@@ -39,13 +31,6 @@ def assert_equal_sweeps(a, b):
         assert x.keys() == y.keys()
         for name in x:
             np.testing.assert_array_equal(x[name], y[name])
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished tiny sweep and what was printed."""
-    path = tmp_path_factory.mktemp("sweep") / "tiny"
-    return path, train(tiny.get_config(), path)[1]
 
 
 def test_a_sweep_leaves_what_it_promises(finished):
@@ -73,7 +58,7 @@ def test_final_parameters_reproduce_the_last_row(finished):
     from grokjax.measures import Shared
 
     path, _ = finished
-    run = sweeps.expand(tiny.get_config()).runs[2]
+    run = sweeps.expand(tiny.get_config("paper")).runs[2]
     inputs = run.inputs()
     params = {key: jnp.asarray(x) for key, x in checkpoints.load_params(path, 2).items()}
     shared = Shared(run.problem().model, 1, params, jnp.asarray(inputs.train_pairs), jnp.asarray(inputs.answers))
@@ -86,14 +71,14 @@ def test_load_params_says_what_there_is(finished):
     path, _ = finished
     with pytest.raises(InputError, match="no snapshot of run 9: it has runs 0-3"):
         checkpoints.load_params(path, 9)
-    with pytest.raises(InputError, match="no snapshot of run 1 at step 7: it has steps 200"):
+    with pytest.raises(InputError, match="no snapshot of run 1 at step 7: it has steps 0, 100, 200"):
         checkpoints.load_params(path, 1, 7)
 
 
 def test_a_finished_sweep_says_so_and_does_nothing(finished):
     path, _ = finished
     before = {p: p.stat().st_mtime_ns for p in path.rglob("*.parquet")}
-    status, text = train(tiny.get_config(), path)
+    status, text = train(tiny.get_config("paper"), path)
     assert status == 0
     assert "is finished: nothing to do" in text
     assert {p: p.stat().st_mtime_ns for p in path.rglob("*.parquet")} == before
@@ -101,7 +86,7 @@ def test_a_finished_sweep_says_so_and_does_nothing(finished):
 
 def test_another_sweep_is_refused_and_overwrite_starts_again(finished, tmp_path):
     path, _ = finished
-    c = tiny.get_config()
+    c = tiny.get_config("paper")
     c.learning_rate = 3e-3
     with pytest.raises(InputError, match=r"learning_rate of run 0 is 0\.01 there, 0\.003 here"):
         train(c, path)
@@ -110,7 +95,7 @@ def test_another_sweep_is_refused_and_overwrite_starts_again(finished, tmp_path)
         train(c, path)
     assert len(results.read_metrics(path)) == 44
     small = tmp_path / "small"
-    c.steps = 20
+    c.steps, c.measures = 20, ()
     train(c, small)
     c.learning_rate = 1e-3
     assert train(c, small, overwrite=True)[0] == 0
@@ -154,9 +139,9 @@ def test_interrupted_again_and_again_equals_uninterrupted(gap, finished, tmp_pat
     # Short dispatches, so that interruptions fall inside segments too.
     monkeypatch.setattr("grokjax.scheduler.DISPATCH_SECONDS", 1e-6)
     monkeypatch.setattr("grokjax.scheduler.Scheduler._size", odd_sizes(gap))
-    status, text, stops = 143, "", 0
+    status, stops = 143, 0
     while status == 143:
-        status, text = train(tiny.get_config(), tmp_path / "a", stop=StopAfter(gap))
+        status, _ = train(tiny.get_config("paper"), tmp_path / "a", stop=StopAfter(gap))
         stops += status == 143
         assert stops < 200
     assert stops > 3
@@ -183,18 +168,18 @@ def test_stopping_says_how_to_go_on(tmp_path):
     assert train(tiny.get_config(), tmp_path / "a")[1].count("going on from") == 1
 
 
-def test_more_slots_or_fewer_change_nothing(finished, tmp_path):
+def test_more_slots_or_fewer_change_nothing(tmp_path):
     c = tiny.get_config()
+    train(c, tmp_path / "three")
     c.slots = 1
     train(c, tmp_path / "one")
-    pd.testing.assert_frame_equal(
-        results.read_metrics(tmp_path / "one"), results.read_metrics(finished[0]), check_exact=True
-    )
+    three, one = (results.read_metrics(tmp_path / name) for name in ("three", "one"))
+    pd.testing.assert_frame_equal(three, one, check_exact=True)
 
 
 def test_only_trains_runs_again_and_compares(finished):
     path, _ = finished
-    status, text = train(tiny.get_config(), path, only=[3, 1])
+    status, text = train(tiny.get_config("paper"), path, only=[3, 1])
     assert status == 0
     assert f"all 22 rows equal those in {path}, bit for bit" in text
     again = results.read_metrics(path / "only_1.3")
@@ -235,8 +220,8 @@ def test_groups_follow_one_another(tmp_path):
     assert train(c, tmp_path / "a")[0] == 0
     metrics = results.read_metrics(tmp_path / "a")
     assert len(metrics) == 4 * 3
-    lengths = metrics.groupby("p")["freq_norm_W_E"].apply(lambda x: set(map(len, x)))
-    assert lengths.to_dict() == {5: {2}, 7: {3}}
+    assert metrics["p"].value_counts().to_dict() == {5: 6, 7: 6}
+    assert [checkpoints.load_params(tmp_path / "a", run)["embed.W_E"].shape for run in (0, 2)] == [(6, 8), (8, 8)]
 
 
 def test_runs_of_different_lengths_share_slots(tmp_path):
@@ -247,7 +232,7 @@ def test_runs_of_different_lengths_share_slots(tmp_path):
     train(c, tmp_path / "a")
     metrics = results.read_metrics(tmp_path / "a")
     assert metrics.groupby("run")["step"].max().tolist() == metrics.groupby("run")["steps"].first().tolist()
-    assert set(checkpoints.snapshots(tmp_path / "a")) == {(0, 20), (1, 100), (2, 20), (3, 100)}
+    assert set(checkpoints.snapshots(tmp_path / "a")) >= {(0, 20), (1, 100), (2, 20), (3, 100)}
 
 
 def test_an_experiments_own_task(tmp_path):
@@ -255,7 +240,7 @@ def test_an_experiments_own_task(tmp_path):
     def a_plus_2b(a, b, p):
         return a + 2 * b
 
-    c = tiny.get_config()
+    c = tiny.get_config("paper")
     c.task = "test_a_plus_2b"
     c.steps = 20
     c.sweep.seed = (0,)

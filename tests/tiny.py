@@ -1,10 +1,15 @@
 """A sweep small enough to train inside a test; variants for what tests need."""
 
+import io
+
+from rich.console import Console
+
 from grokjax import config
 
 
 def get_config(arg: str = ""):
-    """P = 7, four runs of 200 steps; "long" takes some seconds, "hot" has runs that diverge."""
+    """P = 7, four runs of 200 steps; "long" takes some seconds, "hot" has runs that diverge, "paper"
+    logs the paper's measures."""
     c = config.default()
     c.p = 7
     c.train_fraction = 0.6
@@ -15,12 +20,25 @@ def get_config(arg: str = ""):
     c.steps = 200
     c.eval_every = 20
     c.slots = 3
+    c.measures = ()  # the losses alone, which compile fast
     c.sweep.weight_decay = (0.0, 1.0)
     c.sweep.seed = (0, 1)
     if arg == "long":
         c.steps = 4_000
         c.checkpoint_every_steps = 400
+    if arg == "paper":
+        c.measures = ("paper",)
+        c.snapshot_every = 100
     if arg == "hot":
         c.optimizer = "sgd"
         c.sweep.learning_rate = (1e-2, 1e6)
     return c
+
+
+def train(c, path, **kwargs):
+    """Runs a study and returns its exit status and what it printed."""
+    from grokjax import study
+
+    out = io.StringIO()
+    status = study.run(c, kwargs.pop("get_sweep", None), path, console=Console(file=out, width=100), **kwargs)
+    return status, out.getvalue()

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared
+from grokjax.measures.vectors import ratio
 
 NANDA = "Nanda et al. 2023"
 WEIGHTS = ("W_E", "W_pos", "W_Q", "W_K", "W_V", "W_O", "W_in", "b_in", "W_out", "b_out", "W_U")
@@ -12,40 +13,14 @@ WEIGHTS = ("W_E", "W_pos", "W_Q", "W_K", "W_V", "W_O", "W_in", "b_in", "W_out", 
 def gini(v_X):
     """Gini coefficient of non-negative numbers (Hurley & Rickard 2009): 0 if all are equal, 1 - 1/n if one has all.
 
-    Σ (2i - n - 1) v_(i) / (n Σ v), v_(i) sorted ascending, i from 1.
+    Σ (2i - n - 1) v_(i) / (n Σ v), v_(i) sorted ascending, i from 1; NaN if all are 0.
     """
     n = v_X.shape[0]
-    return jnp.sum((2 * jnp.arange(1, n + 1) - n - 1) * jnp.sort(v_X)) / (n * jnp.sum(v_X))
+    return ratio(jnp.sum((2 * jnp.arange(1, n + 1) - n - 1) * jnp.sort(v_X)), n * jnp.sum(v_X))
 
 
 def _loss(**column):
     return measure("paper", unit="nats", range="[0, ∞)", **column)
-
-
-def _accuracy(count_of, **column):
-    return measure("paper", unit="fraction", range="[0, 1]", dtype="int32", count_of=count_of, **column)
-
-
-@_loss(description="Mean cross-entropy over the training pairs.", source=f"{NANDA}, §3")
-def train_loss(s: Shared):
-    return jnp.sum(jnp.where(s.train_mask_N, s.loss_N, 0)) / s.train_pairs_B.shape[0]
-
-
-@_loss(description="Mean cross-entropy over the test pairs, which are all pairs not trained on.", source=f"{NANDA}, §3")
-def test_loss(s: Shared):
-    return jnp.sum(jnp.where(s.train_mask_N, 0, s.loss_N)) / (s.loss_N.shape[0] - s.train_pairs_B.shape[0])
-
-
-@_accuracy(
-    "train pairs", description="Share of training pairs whose largest logit is the answer.", source=f"{NANDA}, §3"
-)
-def train_acc(s: Shared):
-    return jnp.sum(s.correct_N & s.train_mask_N)
-
-
-@_accuracy("test pairs", description="Share of test pairs whose largest logit is the answer.", source=f"{NANDA}, §3")
-def test_acc(s: Shared):
-    return jnp.sum(s.correct_N & ~s.train_mask_N)
 
 
 @_loss(
@@ -69,8 +44,12 @@ def restricted_loss_test(s: Shared):
     return jnp.sum((s.cfg.p - s.train_per_sum_P) * s.restricted_loss_P) / n_test
 
 
-@_accuracy(
-    "sums",
+@measure(
+    "paper",
+    unit="fraction",
+    range="[0, 1]",
+    dtype="int32",
+    count_of="sums",
     description="Accuracy on all pairs of the restricted logits.",
     source=f"{NANDA}, App. C.1.5",
     keyed=True,
@@ -141,6 +120,7 @@ def _gini(which, over, norms):
         range="[0, 1)",
         description=f"Gini coefficient of the Fourier norms of {which} over {over}.",
         source=f"{NANDA}, §5.1; Hurley & Rickard 2009",
+        undefined=f"{which} is zero",
     )
     column(lambda s: gini(norms(s)))
 
@@ -170,30 +150,3 @@ def _register_sum_sq(name, names, what):
 _register_sum_sq("sum_sq_weights", WEIGHTS, "all parameters, biases included")
 for _name in WEIGHTS:
     _register_sum_sq(f"sum_sq_{_name}", (_name,), f"{_name}, over all layers")
-
-
-@measure(
-    "paper",
-    unit="1",
-    range="false, true",
-    shape=("freq",),
-    dtype="bool",
-    keyed=True,
-    description="Which frequencies are key: norm in W_L above key_threshold times the largest.",
-    source=f"{NANDA}, App. C.2 (the rule; the threshold is this project's)",
-)
-def key_freqs(s: Shared):
-    return s.key_freqs_K
-
-
-@measure(
-    "paper",
-    unit="1",
-    range="[1, (P-1)/2]",
-    dtype="int32",
-    keyed=True,
-    description="The number of key frequencies.",
-    source=f"{NANDA}, App. C.2",
-)
-def n_key_freqs(s: Shared):
-    return jnp.sum(s.key_freqs_K)

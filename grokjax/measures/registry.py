@@ -1,12 +1,23 @@
 """The registry: a measure is one function of the shared intermediates and the column that it fills.
 
+An experiment file adds its own in ten lines:
+
+    import jax.numpy as jnp
+    from grokjax import config
     from grokjax.measures import measure
 
     @measure("mine", unit="nats", description="Largest loss of any training pair.", source="this study")
     def train_loss_max(s):
         return jnp.max(jnp.where(s.train_mask_N, s.loss_N, 0))
 
-What a column says of itself here is what the Parquet schema, the README's table and the docs say of it.
+    def get_config(arg=""):
+        c = config.default()
+        c.measures = ("paper", "mine")
+        return c
+
+`s` is a `grokjax.measures.shared.Shared`; whatever two measures take from it is computed once. What a column says of
+itself here is what the Parquet schema, the README's table and the docs say of it. A value that is undefined (0/0, say)
+must come out as NaN on purpose, which is stored as null; `undefined` says when.
 """
 
 import dataclasses
@@ -49,6 +60,10 @@ class Measure:
       count_of: for an integer count, the name in `COUNTS` of what it is divided by on the host.
       keyed: depends on the set of key frequencies.
       needs_sum: defined only for tasks whose answer is a function of a + b or a - b; null otherwise.
+      needs_update: looks at the update that the next step will make, which takes the optimizer's state; null where
+        there are only saved parameters.
+      slow: too costly for every evaluation; `in_step` lists these apart.
+      undefined: when else the value is undefined and comes out as NaN, in words; "" if never.
     """
 
     name: str
@@ -63,16 +78,24 @@ class Measure:
     count_of: str | None = None
     keyed: bool = False
     needs_sum: bool = False
+    needs_update: bool = False
+    slow: bool = False
+    undefined: str = ""
 
-    def defined(self, direction: int | None) -> bool:
-        """Whether the measure means anything for a task of that direction."""
-        return direction is not None or not self.needs_sum
+    def defined(self, direction: int | None, has_update: bool = True) -> bool:
+        """Whether the measure means anything for a task of that direction, with or without an optimizer's state."""
+        return (direction is not None or not self.needs_sum) and (has_update or not self.needs_update)
 
     @property
     def when_null(self) -> str:
         """When a row holds null instead of a value."""
-        always = "the run diverged"
-        return f"the task is no function of a ± b, or {always}" if self.needs_sum else always
+        reasons = [
+            self.needs_sum and "the task is no function of a ± b",
+            self.needs_update and "the row was computed from saved parameters, without the optimizer's state",
+            self.undefined,
+            "the run diverged",
+        ]
+        return ", or ".join(reason for reason in reasons if reason)
 
 
 MEASURES: dict[str, Measure] = {}
@@ -106,13 +129,16 @@ def _origin(function) -> tuple[str, str]:
     return function.__code__.co_filename, function.__qualname__
 
 
+ALWAYS = "losses"  # the group that is logged whatever else is asked for
+
+
 def groups() -> list[str]:
     """The names that `config.measures` may hold."""
     return list(dict.fromkeys(m.group for m in MEASURES.values()))
 
 
 def of_groups(names: Iterable[str]) -> list[Measure]:
-    """The measures of these groups, in the order of registration.
+    """The measures of these groups and of `ALWAYS`, in the order of registration.
 
     Raises:
       InputError: a name is no group.
@@ -121,14 +147,24 @@ def of_groups(names: Iterable[str]) -> list[Measure]:
     for group in names:
         if group not in groups():
             raise unknown("config.measures: group", group, groups())
-    return [m for m in MEASURES.values() if m.group in names]
+    return [m for m in MEASURES.values() if m.group in (ALWAYS, *names)]
 
 
-def in_step(names: Iterable[str]) -> dict[str, Measure]:
-    """The measures of these groups by the column they fill in the step: keyed ones use the keys of that moment."""
-    return {m.name + "_online" * m.keyed: m for m in of_groups(names)}
+def in_step(names: Iterable[str], slow: bool = False) -> dict[str, Measure]:
+    """The measures of these groups by the column they fill in the step: keyed ones use the keys of that moment.
+
+    Args:
+      names: of groups.
+      slow: the slow ones only; by default the others only.
+    """
+    return {m.name + "_online" * m.keyed: m for m in of_groups(names) if m.slow == slow}
+
+
+def final(names: Iterable[str]) -> dict[str, Measure]:
+    """The keyed measures of these groups by the column they fill once a run has ended and its keys are final."""
+    return {m.name: m for m in of_groups(names) if m.keyed}
 
 
 def compute(columns: dict[str, Measure], shared: Shared) -> dict[str, jax.Array]:
-    """Evaluates the measures that are defined for the task; what two of them share is computed once."""
-    return {name: m.function(shared) for name, m in columns.items() if m.defined(shared.direction)}
+    """Evaluates the measures that are defined here; what two of them share is computed once."""
+    return {name: m.function(shared) for name, m in columns.items() if m.defined(shared.direction, shared.has_update)}

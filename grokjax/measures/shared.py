@@ -3,25 +3,36 @@
 Size letters: N all P² pairs, B training pairs, P residues (also sums s = a ± b), K frequencies, M d_mlp.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 
 import jax
 import jax.numpy as jnp
 
 from grokjax import fourier, losses, model
+from grokjax.errors import unknown
+from grokjax.measures import marginals
+from grokjax.measures.vectors import ratio
+
+NEURON_FVE = 0.85  # from which on a neuron counts as one of its frequency (Nanda et al. 2023, §4.3)
+LOGIT_SHARES = 3  # a frequency is key by "logits" with this many times the share it had if all shared alike
 
 
 class Shared:
     """One model at one step, seen over the whole grid of pairs. Attributes are traced arrays.
 
-    Args:
+    Args, each also an attribute:
       cfg: the model's shape.
       direction: +1 or -1 if the task's answer is a function of a + b or a - b, else None.
       params: the parameters, by TransformerLens key.
       train_pairs_B: int32 [n_train], a * P + b.
       answers_N: int32 [P²].
       key_freqs_K: bool [(P-1)//2], the key frequencies to use; by default those of this very model.
-      key_threshold: a frequency is key if its norm in W_L is above this fraction of the largest.
+      key_rule: a name in `KEY_RULES`, by which this model's key frequencies are found.
+      key_threshold: for the rules W_L and W_E: what fraction of the largest norm a key frequency's must exceed.
+      loss_fn: the training loss as a function of the parameters; by default the mean over the training pairs.
+      update_fn: from gradients to the update that the next step adds to the parameters; None where the optimizer's
+        state is not known.
     """
 
     def __init__(
@@ -32,13 +43,23 @@ class Shared:
         train_pairs_B: jax.Array,
         answers_N: jax.Array,
         key_freqs_K: jax.Array | None = None,
+        key_rule: str = "W_L",
         key_threshold: float = 0.25,
+        loss_fn: Callable[[model.Params], jax.Array] | None = None,
+        update_fn: Callable[[model.Params], model.Params] | None = None,
     ):
         self.cfg, self.direction, self.params = cfg, direction, params
         self.train_pairs_B, self.answers_N = train_pairs_B, answers_N
-        self.key_threshold = key_threshold
+        self.key_rule, self.key_threshold = key_rule, key_threshold
+        self.loss_fn = loss_fn or self._mean_loss
+        self.update_fn = update_fn
         if key_freqs_K is not None:
             self.key_freqs_K = key_freqs_K
+
+    @property
+    def has_update(self) -> bool:
+        """Whether the next update can be computed."""
+        return self.update_fn is not None
 
     # --- the grid -----------------------------------------------------------------------------------------------
 
@@ -81,6 +102,49 @@ class Shared:
         """Answers of the training pairs."""
         return self.answers_N[self.train_pairs_B]
 
+    @cached_property
+    def right_logit_N(self) -> jax.Array:
+        """The answer's logit for every pair."""
+        right_NxP = jnp.asarray(self.answers_N)[:, None] == jnp.arange(self.cfg.p)
+        return jnp.sum(jnp.where(right_NxP, self.logits_NxP, 0), 1)
+
+    @cached_property
+    def mean_logit_N(self) -> jax.Array:
+        """The mean over the classes of every pair's logits."""
+        return jnp.mean(self.logits_NxP, 1)
+
+    @cached_property
+    def centred_logit_sq(self) -> jax.Array:
+        """Sum of squares of the centred logits, that is of all P³ logits less their one mean."""
+        return jnp.sum((self.logits_NxP - jnp.mean(self.logits_NxP)) ** 2)
+
+    # --- single frequencies over the grid -----------------------------------------------------------------------
+
+    @cached_property
+    def logit_spectra(self) -> marginals.Spectra:
+        """What the logits hold of single frequencies in a, b, a + b and a - b."""
+        return marginals.spectra(self.logits_NxP, self.cfg.p)
+
+    @cached_property
+    def neuron_fit(self) -> tuple[jax.Array, jax.Array]:
+        """Each neuron's best frequency, int32 [M] from 1, and the share of its centred variance that the 8 non-constant
+        products of that frequency explain, [M]; both 0 for a neuron whose activation is the same for all pairs.
+        """
+        energy_KxM = marginals.energy(marginals.spectra(self.acts_NxM, self.cfg.p))
+        mean_M = jnp.mean(self.acts_NxM, 0)
+        total_M = jnp.sum((self.acts_NxM - mean_M) ** 2, 0)
+        # What rounding leaves of a constant is no variance.
+        varies_M = total_M > self.cfg.p**2 * (16 * jnp.finfo(total_M.dtype).eps * mean_M) ** 2
+        fve_M = jnp.where(varies_M, jnp.max(energy_KxM, 0) / jnp.where(varies_M, total_M, 1), 0)
+        return jnp.where(varies_M, jnp.argmax(energy_KxM, 0) + 1, 0).astype(jnp.int32), fve_M
+
+    @cached_property
+    def neurons_per_freq_K(self) -> jax.Array:
+        """How many neurons each frequency explains over 85 % of, int32."""
+        freq_M, fve_M = self.neuron_fit
+        of_freq_KxM = freq_M == jnp.arange(1, fourier.n_freqs(self.cfg.p) + 1)[:, None]
+        return jnp.sum(of_freq_KxM & (fve_M > NEURON_FVE), 1, dtype=jnp.int32)
+
     # --- functions of the sum -----------------------------------------------------------------------------------
 
     @cached_property
@@ -89,7 +153,26 @@ class Shared:
 
         It determines the restricted and the excluded logits for any set of keys.
         """
-        return fourier.transform(fourier.sum_mean(self.logits_NxP, self.cfg.p, self.direction or 1))
+        return self.logit_spectra.along(self.direction)
+
+    @cached_property
+    def trig_coef_K(self) -> jax.Array:
+        """Coefficient of the logits on cos(w_k(a ± b - c)) for each k.
+
+        cos(w_k(s - c)) = cos cos + sin sin, whose coefficients are the diagonal of the logits' transform over s and c.
+        """
+        c_P = jnp.sum(self.sum_spectrum_PxP * jnp.asarray(fourier.basis(self.cfg.p), self.logits_NxP.dtype), 1)
+        return fourier.per_freq(c_P) / self.cfg.p
+
+    @cached_property
+    def trig_sq_K(self) -> jax.Array:
+        """Sum of squares over the P³ logits of each α_k cos(w_k(a ± b - c)); different k are orthogonal."""
+        return self.trig_coef_K**2 * self.cfg.p**3 / 2
+
+    @cached_property
+    def logit_share_K(self) -> jax.Array:
+        """The share of the centred logits' variance in the sum directions of each frequency."""
+        return ratio(jnp.sum(marginals.energy((self.sum_spectrum_PxP,)), 1), self.centred_logit_sq)
 
     @cached_property
     def train_sums_B(self) -> jax.Array:
@@ -157,7 +240,56 @@ class Shared:
         return fourier.norms(self.W_L_PxM)
 
     @cached_property
+    def pca_W_E(self) -> tuple[jax.Array, jax.Array]:
+        """Principal components of W_E, "=" left out, as unit functions of the token [P, X], and their sizes [X]."""
+        W_E_PxD = jnp.asarray(self.params["embed.W_E"][: self.cfg.p])
+        components_PxX, sizes_X, _ = jnp.linalg.svd(W_E_PxD - jnp.mean(W_E_PxD, 0), full_matrices=False)
+        return components_PxX, sizes_X
+
+    # --- key frequencies ----------------------------------------------------------------------------------------
+
+    @cached_property
     def key_freqs_K(self) -> jax.Array:
         """The key frequencies in use, bool."""
-        norms_K = self.norms_W_L[1]
-        return norms_K > self.key_threshold * jnp.max(norms_K)
+        return self.keys_by(self.key_rule)
+
+    def keys_by(self, rule: str) -> jax.Array:
+        """This model's key frequencies by a rule in `KEY_RULES`, bool [(P-1)//2]."""
+        if rule not in KEY_RULES:
+            raise unknown("config.key_rule", rule, KEY_RULES)
+        return KEY_RULES[rule](self)
+
+    # --- derivatives --------------------------------------------------------------------------------------------
+
+    def _mean_loss(self, params: model.Params) -> jax.Array:
+        logits_BxP, _ = model.forward(self.cfg, params, model.lookup(self.train_pairs_B, self.cfg.p))
+        return jnp.mean(losses.cross_entropy(logits_BxP, self.train_answers_B))
+
+    @cached_property
+    def grads(self) -> model.Params:
+        """Gradient of the training loss, by parameter."""
+        return jax.grad(self.loss_fn)(self.params)
+
+    @cached_property
+    def updates(self) -> model.Params:
+        """What the next step adds to the parameters."""
+        assert self.update_fn, "measures with needs_update are left out where there is no optimizer state"
+        return self.update_fn(self.grads)
+
+
+def _outstanding(norms_K: jax.Array, threshold: float) -> jax.Array:
+    return norms_K > threshold * jnp.max(norms_K)
+
+
+def logit_share_threshold(p: int) -> float:
+    """The share of the logits' variance above which a frequency is key: 3 / ((P-1)//2), at most a half."""
+    return min(LOGIT_SHARES / fourier.n_freqs(p), 0.5)
+
+
+# The sets of key frequencies that one may choose from, each a bool [(P-1)//2] of a model.
+KEY_RULES: dict[str, Callable[[Shared], jax.Array]] = {
+    "W_L": lambda s: _outstanding(s.norms_W_L[1], s.key_threshold),
+    "W_E": lambda s: _outstanding(s.norms_W_E[1], s.key_threshold),
+    "neurons": lambda s: s.neurons_per_freq_K > 0,
+    "logits": lambda s: s.logit_share_K > logit_share_threshold(s.cfg.p),
+}

@@ -1,0 +1,87 @@
+"""What machine a benchmark runs on, as the program itself reads it, and whether it has it to itself."""
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from grokjax import workdir
+
+QUIET = 0.05  # of the processor, at most this taken by other programs
+
+
+def torch_device() -> str:
+    """Where PyTorch trains: beside JAX on a CUDA device if both can, else on the CPU."""
+    import torch
+
+    return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+
+
+def environment(torch_device: str | None) -> dict[str, Any]:
+    """What the figures may depend on: processor, devices, threads, versions, commit."""
+    found = {"processor": _processor(), **workdir.environment()}
+    if torch_device:
+        import torch
+
+        found["torch_device"], found["torch_threads"] = torch_device, torch.get_num_threads()
+        found["versions"]["torch"] = torch.__version__
+    return found
+
+
+def _processor() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def line(found: Mapping[str, Any]) -> str:
+    """The machine in one line."""
+    versions, kind = found["versions"], found["device_kind"]
+    parts = [found["processor"], f"JAX on {kind} with {found['cpu_threads']} CPU threads"]
+    if "torch_device" in found:
+        parts.append(f"PyTorch on {found['torch_device']} with {found['torch_threads']} CPU threads")
+    named = [f"{name} {versions[name]}" for name in ("python", "jax", "jaxlib", "torch") if versions.get(name)]
+    return f"machine: {'; '.join(parts)}; {', '.join(named)}"
+
+
+class Others:
+    """What other programs take of the processor from now on, as far as the system tells (Linux)."""
+
+    def __init__(self):
+        self._start = self._read()
+
+    @staticmethod
+    def _read() -> np.ndarray | None:
+        """Processor seconds of everybody but this process, and those there were to be had."""
+        try:
+            fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        except OSError:
+            return None
+        user, nice, system, _, _, irq, softirq, steal = (int(text) / os.sysconf("SC_CLK_TCK") for text in fields)
+        busy = user + nice + system + irq + softirq + steal
+        return np.array([busy - time.process_time(), time.monotonic() * (os.cpu_count() or 1)])
+
+    def share(self) -> float | None:
+        """Of the whole processor, in [0, 1]; None where the system does not tell."""
+        now = self._read()
+        if self._start is None or now is None:
+            return None
+        taken, available = now - self._start
+        return float(np.clip(taken / available, 0, 1))
+
+
+def others_line(share: float | None) -> str:
+    """Whether the machine was left alone."""
+    if share is None:
+        return "other programs: unknown how much of the processor they took meanwhile"
+    verdict = "" if share <= QUIET else ": not quiet enough to quote these figures"
+    return f"other programs took {100 * share:.0f} % of the processor meanwhile{verdict}"

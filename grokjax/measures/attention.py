@@ -1,0 +1,76 @@
+"""How alike the attention heads are (arXiv 2605.20441), from the "=" row alone.
+
+The source flattens all three rows; the earlier ones see so little that they push every similarity towards 1.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from grokjax import model
+from grokjax.measures.registry import measure
+from grokjax.measures.shared import Shared
+
+SOURCE = "arXiv 2605.20441 (there over all rows)"
+
+
+def patterns(s: Shared) -> list[jax.Array]:
+    """Each layer's attention from "=", [N, H, 3], for every pair."""
+    pairs = model.grid(s.cfg.p)
+    if s.cfg.n_layers == 1:
+        return [model.attention_to_last(s.cfg, s.params, pairs)[0]]
+    net = model.module(s.cfg, s.params)
+    x_NxTxD = net.embed(model.tokens(pairs.pairs_B, s.cfg.p)) + net.pos_embed.W_pos[...]
+    found = []
+    for block in net.blocks:
+        found.append(block.attn.pattern(x_NxTxD)[:, :, -1])
+        x_NxTxD = block(x_NxTxD)
+    return found
+
+
+def _similarity(pattern_NxHx3):
+    n_heads = pattern_NxHx3.shape[1]
+    dots_HxH = jnp.einsum("nhk,ngk->hg", pattern_NxHx3, pattern_NxHx3)
+    norms_H = jnp.sqrt(jnp.diag(dots_HxH))
+    cosines_HxH = dots_HxH / (norms_H[:, None] * norms_H)
+    return (jnp.sum(cosines_HxH) - jnp.trace(cosines_HxH)) / (n_heads * (n_heads - 1))
+
+
+@measure(
+    "attention",
+    unit="1",
+    range="[0, 1]",
+    description="Cosine between two heads' attention from = over all pairs, mean over pairs of heads, then layers.",
+    source=SOURCE,
+    undefined="there is one head",
+)
+def head_similarity(s: Shared):
+    if s.cfg.n_heads == 1:
+        return jnp.nan
+    return jnp.mean(jnp.stack([_similarity(pattern) for pattern in patterns(s)]))
+
+
+def _entropies(s: Shared):
+    """Entropy of attention from "=", mean over all pairs: [layer, head]."""
+    return jnp.stack([jnp.mean(jnp.sum(jax.scipy.special.entr(pattern), 2), 0) for pattern in patterns(s)])
+
+
+@measure(
+    "attention",
+    unit="nats",
+    range="[0, log 3]",
+    description="Entropy of a head's attention from =, mean over all pairs, heads and layers.",
+    source=SOURCE,
+)
+def head_entropy_mean(s: Shared):
+    return jnp.mean(_entropies(s))
+
+
+@measure(
+    "attention",
+    unit="nats",
+    range="[0, log(3)/2]",
+    description="Standard deviation over heads of their mean entropy of attention from =, mean over layers.",
+    source=SOURCE,
+)
+def head_entropy_std(s: Shared):
+    return jnp.mean(jnp.std(_entropies(s), 1))

@@ -1,0 +1,77 @@
+"""Clock or pizza: which of two algorithms adds (Zhong et al. 2023)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from grokjax import fourier, model
+from grokjax.measures.registry import measure
+from grokjax.measures.shared import Shared
+from grokjax.measures.vectors import cosine, ratio
+
+ZHONG = "Zhong et al. 2023"
+N_TRIPLES = 100
+N_COMPONENTS = 4
+
+
+@measure(
+    "clock",
+    unit="1",
+    range="[0, ∞)",
+    description="Mean over d of the standard deviation of the right logit at fixed a - b = d (a + b for subtraction),"
+    " divided by its standard deviation over all pairs; small if the logit depends on the distance of a and b.",
+    source=f"{ZHONG} (distance irrelevance)",
+    needs_sum=True,
+    undefined="the right logit is the same for all pairs",
+)
+def distance_irrelevance(s: Shared):
+    by_distance_PxP = s.right_logit_N[fourier.sum_index(s.cfg.p, -(s.direction or 1))]
+    varies = jnp.max(by_distance_PxP) > jnp.min(by_distance_PxP)
+    return jnp.where(varies, ratio(jnp.mean(jnp.std(by_distance_PxP, 1)), jnp.std(by_distance_PxP)), jnp.nan)
+
+
+def triples(p: int) -> np.ndarray:
+    """The 100 fixed triples (a, b, c), all different; fewer if there are fewer: int [100, 3]."""
+    drawn = np.random.default_rng(0).choice(p**3, min(N_TRIPLES, p**3), replace=False)
+    return np.stack([drawn // p**2, drawn // p % p, drawn % p], 1)
+
+
+@measure(
+    "clock",
+    unit="1",
+    range="[-1, 1]",
+    description="Mean over 100 fixed triples of the cosine between the gradients of logit c by the embeddings of a and"
+    " of b, each taken at its own position; near 1 for pizza.",
+    source=f"{ZHONG} (gradient symmetricity)",
+    undefined="one of the gradients is zero",
+)
+def gradient_symmetricity(s: Shared):
+    abc_Bx3 = triples(s.cfg.p)
+    net = model.module(s.cfg, s.params)
+
+    def picked(x_BxTxD):
+        for block in net.blocks:
+            x_BxTxD = block(x_BxTxD)
+        return jnp.sum(net.unembed(x_BxTxD[:, -1]) * jax.nn.one_hot(abc_Bx3[:, 2], s.cfg.p))
+
+    pairs_B = jnp.asarray(abc_Bx3[:, 0] * s.cfg.p + abc_Bx3[:, 1])
+    x_BxTxD = net.embed(model.tokens(pairs_B, s.cfg.p)) + net.pos_embed.W_pos[...]
+    grads_BxTxD = jax.grad(picked)(x_BxTxD)
+    return jnp.mean(jax.vmap(lambda g: cosine([g[0]], [g[1]]))(grads_BxTxD))
+
+
+@measure(
+    "clock",
+    unit="fraction",
+    range="[0, 1]",
+    description="Mean over the first 4 principal components of W_E (= left out) of the largest share that one frequency"
+    " has of the component, seen as a function of the token; 1 if tokens lie on circles.",
+    source=f"{ZHONG} (circularity)",
+    undefined="W_E less its mean has rank under 4 (under P - 1 for P < 5)",
+)
+def circularity(s: Shared):
+    n = min(N_COMPONENTS, s.cfg.p - 1, s.cfg.d_model)
+    components_PxX, sizes_X = s.pca_W_E
+    shares_KxX = fourier.per_freq(fourier.transform(components_PxX[:, :n]) ** 2)
+    rank_is_enough = sizes_X[n - 1] > s.cfg.p * jnp.finfo(sizes_X.dtype).eps * sizes_X[0]
+    return jnp.where(rank_is_enough, jnp.mean(jnp.clip(jnp.max(shares_KxX, 0), 0, 1)), jnp.nan)

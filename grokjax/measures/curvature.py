@@ -1,0 +1,130 @@
+"""The shape of the training loss around the weights, and of the neurons' regions around the inputs; all slow.
+
+Derivatives are Hessian-vector products, each worth about three gradients; nothing of the Hessian's size is formed.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from grokjax import model
+from grokjax.measures.registry import measure
+from grokjax.measures.shared import Shared
+
+N_LANCZOS = 20
+N_PROBES = 8
+N_POINTS, N_DIRECTIONS, RADIUS = 256, 25, 0.05
+
+
+def _hessian(s: Shared):
+    """The product of the Hessian with a flat vector, and that vector's length."""
+    flat, unravel = ravel_pytree(s.params)
+    gradient = jax.grad(lambda flat: s.loss_fn(unravel(flat)))
+    return lambda v: jax.jvp(gradient, (flat,), (v,))[1], flat.size
+
+
+def _unit(v):
+    """v / |v|, or zeros if there is nothing left of v."""
+    size = jnp.linalg.norm(v)
+    return jnp.where(size > 0, v / jnp.where(size > 0, size, 1), 0)
+
+
+def krylov(product, start, n):
+    """Ritz values in the space spanned by start, H start, H² start, …: n products, orthogonalised in full.
+
+    Returns:
+      [n], ascending; where the space has fewer dimensions, its first Rayleigh quotient takes their places.
+    """
+
+    def step(i, carry):
+        basis, images = carry
+        image = product(basis[i])
+        images = images.at[i].set(image)
+        rest = image
+        for _ in range(2):  # once leaves rounding errors that grow
+            rest = rest - basis.T @ (basis @ rest)
+        # Of a space that H maps into itself only rounding errors are left.
+        rest = jnp.where(jnp.linalg.norm(rest) > 1e-5 * jnp.linalg.norm(image), _unit(rest), 0)
+        return basis.at[i + 1].set(rest, mode="drop"), images
+
+    empty = jnp.zeros((n, start.size), start.dtype)
+    basis, images = jax.lax.fori_loop(0, n, step, (empty.at[0].set(_unit(start)), empty))
+    small = basis @ images.T
+    found = jnp.sum(basis**2, 1) > 0.5
+    return jnp.linalg.eigvalsh((small + small.T) / 2 + jnp.diag(jnp.where(found, 0, small[0, 0])))
+
+
+@measure(
+    "curvature",
+    unit="nats",
+    slow=True,
+    description="Largest eigenvalue of the training loss's Hessian by all parameters: largest Ritz value of"
+    f" {N_LANCZOS} Lanczos steps from a fixed start, a lower bound.",
+    source="Cohen et al. 2021, App. (edge of stability)",
+)
+def hessian_top(s: Shared):
+    product, n = _hessian(s)
+    start = jax.random.normal(jax.random.key(0), (n,), ravel_pytree(s.params)[0].dtype)
+    return krylov(product, start, N_LANCZOS)[-1]
+
+
+@measure(
+    "curvature",
+    unit="nats",
+    slow=True,
+    description="Trace of the training loss's Hessian by all parameters, estimated as the mean of v·Hv over"
+    f" {N_PROBES} fixed vectors v of ±1.",
+    source="Hutchinson 1990",
+)
+def hessian_trace(s: Shared):
+    product, n = _hessian(s)
+    probes = jax.random.rademacher(jax.random.key(1), (N_PROBES, n), ravel_pytree(s.params)[0].dtype)
+    return jnp.mean(jax.lax.map(lambda v: v @ product(v), probes))
+
+
+def frame(n_inputs: int) -> np.ndarray:
+    """Fixed orthonormal directions in the space of all three positions' inputs: [25, n_inputs] or fewer."""
+    drawn = np.random.default_rng(0).normal(size=(n_inputs, min(N_DIRECTIONS, n_inputs)))
+    return np.linalg.qr(drawn)[0].T
+
+
+def points(p: int) -> np.ndarray:
+    """Fixed pairs around which to look, int [256] or fewer."""
+    return np.random.default_rng(0).choice(p * p, min(N_POINTS, p * p), replace=False)
+
+
+def _signs(net: model.Transformer, x_BxTxD):
+    """Whether each neuron's pre-activation above "=" is positive, over all layers: bool [B, layers · M]."""
+    found = []
+    for block in net.blocks:
+        mid_BxTxD = x_BxTxD + block.attn(x_BxTxD)
+        found.append(mid_BxTxD[:, -1] @ block.mlp.W_in[...] + block.mlp.b_in[...] > 0)
+        x_BxTxD = mid_BxTxD + block.mlp(mid_BxTxD)
+    return jnp.concatenate(found, 1)
+
+
+def _crossings(net: model.Transformer, x_TxD, directions_VxTxD):
+    offsets_VxTxD = RADIUS * jnp.linalg.norm(x_TxD) * directions_VxTxD
+    signs_VxM = _signs(net, jnp.concatenate([x_TxD + offsets_VxTxD, x_TxD - offsets_VxTxD]))
+    return jnp.sum(jnp.any(signs_VxM, 0) & ~jnp.all(signs_VxM, 0))
+
+
+@measure(
+    "curvature",
+    unit="neurons",
+    range="[0, n_layers d_mlp]",
+    slow=True,
+    description=f"How many pre-activations above = change sign among the {2 * N_DIRECTIONS} corners x ± r v of a"
+    f" neighbourhood of the three embedded positions x (r = {RADIUS} |x|, {N_DIRECTIONS} fixed orthonormal v), mean"
+    f" over {N_POINTS} fixed pairs (or all, if fewer).",
+    source="Humayun et al. 2024 (there around images, with r not relative)",
+)
+def local_complexity(s: Shared):
+    net = model.module(s.cfg, s.params)
+    x_BxTxD = net.embed(model.tokens(jnp.asarray(points(s.cfg.p)), s.cfg.p)) + net.pos_embed.W_pos[...]
+    directions = jnp.asarray(frame(3 * s.cfg.d_model), x_BxTxD.dtype).reshape(-1, 3, s.cfg.d_model)
+    counts_B = jax.lax.map(partial(_crossings, net, directions_VxTxD=directions), x_BxTxD, batch_size=16)
+    return jnp.mean(counts_B)

@@ -1,0 +1,304 @@
+"""Measures of models that were saved while they trained: with the run's final keys, other keys, or measures of today.
+
+    python -m grokjax.replay results/small                                 # final keys, into the metrics table
+    python -m grokjax.replay results/small --rule=W_E --threshold=0.5      # another rule, into a table of its own
+    python -m grokjax.replay results/small --measures=clock,mine --experiment=mine.py
+
+Key frequencies are a property of the finished model (Nanda et al. 2023, App. C.2): they are settled from a run's last
+snapshot and then applied to all its earlier ones. Nothing is trained again.
+"""
+
+import argparse
+import dataclasses
+import functools
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from grokjax import checkpoints, cli, fourier, results, sweeps, training, workdir
+from grokjax.config import coerce
+from grokjax.errors import InputError
+from grokjax.measures import registry
+from grokjax.measures.registry import Measure
+from grokjax.results import Ledger
+from grokjax.sweeps import Run, Sweep
+from grokjax.training import Inputs, Problem
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _evaluate(problem: Problem, measures: tuple[tuple[str, Measure], ...], params, inputs: Inputs, keys_RxK):
+    """Measures of several models with given keys, or each with its own where `keys_RxK` is None."""
+
+    def one(args):
+        params, inputs, keys_K = args
+        with jax.default_matmul_precision(problem.precision):
+            shared = training.shared(problem, inputs, params)
+            if keys_K is not None:
+                shared.key_freqs_K = keys_K
+            return registry.compute(dict(measures), shared)
+
+    n = len(inputs.seed)
+    return jax.lax.map(one, (params, inputs, keys_RxK), batch_size=n)
+
+
+def evaluate(
+    problem: Problem,
+    columns: Mapping[str, Measure],
+    models: Sequence[tuple[Mapping[str, np.ndarray], Inputs]],
+    keys_RxK: np.ndarray | None,
+    lanes: int = 1,
+) -> dict[str, np.ndarray]:
+    """Measures of saved models.
+
+    Args:
+      problem: that the models share.
+      columns: what to compute, by column name.
+      models: parameters and inputs of each.
+      keys_RxK: bool, the key frequencies to use for each; None for each model's own by the problem's rule.
+      lanes: models evaluated together; the last batch is padded.
+
+    Returns:
+      Columns as they are stored, one entry per model; those that are undefined here are left out.
+    """
+    batches = []
+    for start in range(0, len(models), lanes):
+        index = [min(start + i, len(models) - 1) for i in range(lanes)]
+        stacked = jax.tree.map(lambda *x: np.stack(x), *(models[i] for i in index))
+        keys = None if keys_RxK is None else keys_RxK[index]
+        batches.append(jax.device_get(_evaluate(problem, tuple(columns.items()), *stacked, keys)))
+    values = {name: np.concatenate([b[name] for b in batches])[: len(models)] for name in batches[0]}
+    return results.finish(columns, values, problem.model, problem.n_train)
+
+
+KEYS = {"key_freqs": registry.MEASURES["key_freqs"]}
+
+
+def final_keys(path: Path, problem: Problem, runs: Sequence[Run], lanes: int = 1) -> np.ndarray:
+    """The key frequencies of each run's last snapshot by the problem's rule, bool [runs, (P-1)//2]."""
+    models = [(checkpoints.load_params(path, run.run), run.inputs()) for run in runs]
+    return evaluate(problem, KEYS, models, None, lanes)["key_freqs"].astype(bool)
+
+
+def replay_runs(
+    path: Path,
+    runs: Sequence[Run],
+    columns: Mapping[str, Measure],
+    problem: Problem,
+    keys_RxK: np.ndarray,
+    lanes: int = 1,
+) -> dict[str, Any]:
+    """Measures of every snapshot of some runs.
+
+    Args:
+      path: of the working directory.
+      runs: that share `problem`.
+      columns: what to compute, by column name.
+      problem: of the runs.
+      keys_RxK: bool, the keys to use for each run.
+      lanes: models evaluated together.
+
+    Returns:
+      Columns "run", "step" and the measures.
+    """
+    found = checkpoints.snapshots(path)
+    keys = {run.run: row for run, row in zip(runs, keys_RxK, strict=True)}
+    inputs = {run.run: run.inputs() for run in runs}
+    where = sorted((step, run) for run, step in found if run in keys)
+    frames = []
+    for step in dict.fromkeys(step for step, _ in where):
+        some = [run for s, run in where if s == step]
+        params = checkpoints.load_many(path, step, some)
+        models = [(params[run], inputs[run]) for run in some]
+        values = evaluate(problem, columns, models, np.stack([keys[run] for run in some]), lanes)
+        frames.append(values | {"run": np.array(some), "step": np.full(len(some), step)})
+    return {name: np.concatenate([frame[name] for frame in frames]) for name in frames[0]}
+
+
+def settle(path: Path, runs: Sequence[Run], ledger: Ledger, lanes: int = 1) -> None:
+    """Settles the key frequencies of finished runs and fills in the measures with final keys, in the metrics on disk.
+
+    Args:
+      path: of the working directory.
+      runs: finished, of one group, with all their rows on disk.
+      ledger: is told the keys.
+      lanes: models evaluated together.
+    """
+    problem = runs[0].problem()
+    columns = registry.final(problem.measures)
+    keys = final_keys(path, problem, runs, lanes)
+    results.fill(path / "metrics", replay_runs(path, runs, columns, problem, keys, lanes))
+    for run, row in zip(runs, keys, strict=True):
+        ledger.records[run.run]["key_freqs"] = [int(k) + 1 for k in np.flatnonzero(row)]
+
+
+# --- later, from the command line -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to replay, where it differs from what the sweep itself did.
+
+    Attributes:
+      rule: key_rule, or None for the sweep's.
+      threshold: key_threshold, or None for the sweep's.
+      keys: frequencies to use for every run instead of a rule.
+      measures: groups to compute beside the sweep's keyed measures.
+      runs: numbers, or None for all that have ended.
+    """
+
+    rule: str | None = None
+    threshold: float | None = None
+    keys: tuple[int, ...] = ()
+    measures: tuple[str, ...] = ()
+    runs: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the table that this request fills; "" if it is the metrics table itself."""
+        parts = [
+            f"rule_{self.rule}" if self.rule else "",
+            f"threshold_{self.threshold}" if self.threshold is not None else "",
+            "keys_" + ".".join(map(str, self.keys)) if self.keys else "",
+            "-".join(self.measures),
+        ]
+        return re.sub(r"[^\w.-]", "_", "-".join(filter(None, parts)))
+
+
+def load_sweep(path: Path) -> Sweep:
+    """The sweep that a working directory was made from, as config.json tells it.
+
+    Raises:
+      InputError: there is none.
+    """
+    record = workdir.read_record(path)
+    if record is None:
+        raise InputError(f"{path} holds no sweep: config.json is missing.")
+    runs = [
+        Run(values["run"], {name: coerce(name, value) for name, value in values.items() if name != "run"})
+        for values in record["runs"]
+    ]
+    base = {name: coerce(name, value) for name, value in record["config"].items()}
+    return Sweep(base, {name: tuple(values) for name, values in record["axes"].items()}, tuple(runs))
+
+
+def replay(path: str | Path, request: Request, track=lambda items, text: items) -> Path:
+    """Replays the snapshots of a sweep; goes on where an earlier call with the same request stopped.
+
+    Args:
+      path: of the working directory.
+      request: what to compute.
+      track: wraps the batches, to show progress.
+
+    Returns:
+      The folder of Parquet files that holds the result: the metrics themselves where the request asks for nothing
+      that the sweep would not have done.
+
+    Raises:
+      InputError: no sweep, no such run or frequency, nothing to replay.
+    """
+    path = Path(path)
+    sweep = load_sweep(path)
+    have = {run for run, _ in checkpoints.snapshots(path)}
+    status = results.read_runs(path).set_index("run")["status"]
+    ended = [run for run in sweep.runs if status[run.run] == "finished" and run.run in have]
+    if request.runs is not None:
+        ended = [run for run in sweeps.only(sweep, request.runs).runs if run in ended]
+    if not ended:
+        raise InputError(f"{path} has no finished run to replay{' among those asked for' if request.runs else ''}.")
+    for problem in {run.problem() for run in ended}:
+        _mask(request.keys, problem.model.p)
+    registry.of_groups(request.measures)
+    for name, value in (("key_rule", request.rule), ("key_threshold", request.threshold)):
+        if value is not None:
+            coerce(name, value)
+    if not request.name:
+        ledger = Ledger(sweep.runs)
+        for runs in track(list(_batches(ended)), "final keys"):
+            settle(path, runs, ledger)
+        return path / "metrics"
+    folder = path / "replay" / request.name
+    for runs in track([runs for runs in _batches(ended) if not _part(folder, runs).exists()], request.name):
+        _replay_batch(path, folder, sweep, runs, request)
+    return folder
+
+
+def _batches(runs: Iterable[Run]) -> Iterable[list[Run]]:
+    """Runs of one problem, at most as many as lie together in a snapshot."""
+    by_problem: dict[Problem, list[Run]] = {}
+    for run in runs:
+        by_problem.setdefault(run.problem(), []).append(run)
+    for some in by_problem.values():
+        for start in range(0, len(some), checkpoints.SNAPSHOT_RUNS):
+            yield some[start : start + checkpoints.SNAPSHOT_RUNS]
+
+
+def _part(folder: Path, runs: Sequence[Run]) -> Path:
+    return folder / f"runs_{checkpoints.compact([run.run for run in runs])}.parquet"
+
+
+def _replay_batch(path: Path, folder: Path, sweep: Sweep, runs: list[Run], request: Request) -> None:
+    problem = runs[0].problem()
+    changes = {"key_rule": request.rule, "key_threshold": request.threshold}
+    problem = dataclasses.replace(problem, **{k: coerce(k, v) for k, v in changes.items() if v is not None})
+    groups = dict.fromkeys([*request.measures] if request.measures else problem.measures)
+    columns = {m.name: m for m in registry.of_groups(groups) if (m.keyed or request.measures) and not m.needs_update}
+    if request.keys:
+        keys = np.tile(_mask(request.keys, problem.model.p), (len(runs), 1))
+    else:
+        keys = final_keys(path, problem, runs)
+    frame = replay_runs(path, runs, columns, problem, keys)
+    by_run = {run.run: run for run in runs}
+    for axis in sweep.axes:
+        frame[axis] = np.array([by_run[int(n)].values[axis] for n in frame["run"]], object)
+    folder.mkdir(parents=True, exist_ok=True)
+    schema = results.metrics_schema(columns, sweep.axes, {"request": dataclasses.asdict(request)})
+    results.write_parquet(results.to_table(frame, schema), _part(folder, runs))
+
+
+def _mask(keys: Iterable[int], p: int) -> np.ndarray:
+    n = fourier.n_freqs(p)
+    mask = np.zeros(n, bool)
+    for k in keys:
+        if not 1 <= k <= n:
+            raise InputError(f"--keys has {k}, but for P = {p} frequencies are 1 to {n}.")
+        mask[k - 1] = True
+    return mask
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Request]:
+    """The command line."""
+    parser = cli.Parser(prog="python -m grokjax.replay", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("workdir", help="of a sweep")
+    parser.add_argument("--rule", help="another key_rule: W_L, W_E, neurons or logits")
+    parser.add_argument("--threshold", type=float, help="another key_threshold, in (0, 1)")
+    parser.add_argument("--keys", type=cli.integers, default=(), help="frequencies for every run, such as 6,23,37")
+    parser.add_argument("--measures", type=cli.names, default=(), help="groups of measures, such as clock,spectra")
+    parser.add_argument("--runs", type=cli.integers, help="run numbers, such as 3,17; by default all finished ones")
+    parser.add_argument("--experiment", help="experiment file whose measures and tasks to use; by default the sweep's")
+    parser.add_argument("--overwrite", action="store_true", help="compute again what has been replayed before")
+    args = parser.parse_args(argv)
+    return args, Request(args.rule, args.threshold, args.keys, args.measures, args.runs)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Entry point."""
+    from rich.progress import track
+
+    args, request = parse(argv)
+    path = Path(args.workdir)
+    record = workdir.read_record(path) or {}
+    cli.import_experiment(args.experiment or record.get("experiment"), needed=bool(args.experiment))
+    if args.overwrite and request.name:
+        shutil.rmtree(path / "replay" / request.name, ignore_errors=True)
+    folder = replay(path, request, lambda items, text: track(items, f"replaying {text}"))
+    print(f"replayed into {folder}: pandas.read_parquet('{folder}')")
+
+
+if __name__ == "__main__":
+    cli.guarded(main, sys.argv[1:])

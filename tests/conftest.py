@@ -1,0 +1,50 @@
+"""Models that several tests look at, and how hypothesis runs. Test modules import `slow` from this folder."""
+
+import os
+from pathlib import Path
+
+# Before JAX is imported. Programs compiled by one test serve the others, and the processes that tests start.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+import tiny
+from cases import QUICK, Case, hyperparameters
+
+from grokjax import tasks, training
+from grokjax.model import ModelConfig
+
+# The same examples every time: a failure can be repeated, and a passing suite stays passing.
+hypothesis.settings.register_profile("grokjax", derandomize=True, deadline=None, max_examples=40, database=None)
+hypothesis.settings.load_profile("grokjax")
+
+
+@pytest.fixture(scope="session")
+def training_run() -> dict[int, Case]:
+    """A model that learns addition modulo 23, by step: 0, 300 (memorised), 2000 (grokked, train loss near 4e-8)."""
+    cfg = ModelConfig(p=23, d_model=32, n_heads=2, d_mlp=128)
+    problem = training.Problem(cfg, n_train=tasks.n_train(23, 0.6))
+    inputs = training.Inputs(
+        seed=np.uint32(0),
+        hyperparameters=hyperparameters(learning_rate=5e-3),
+        train_pairs=tasks.train_pairs(23, 0.6, 0),
+        answers=tasks.answers("add", 23),
+    )
+    state = jax.jit(lambda inputs: training.init(problem, inputs), compiler_options=QUICK)(inputs)
+    train = jax.jit(lambda state, n: training.train(problem, state, n))
+    found, done = {}, 0
+    for step in (0, 300, 2000):
+        state, done = train(state, step - done), step
+        params = {key: np.asarray(value) for key, value in state.params.items()}
+        found[step] = Case(cfg, "add", params, inputs.train_pairs, inputs.answers)
+    return found
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished tiny sweep with the paper's measures, and what was printed."""
+    path = tmp_path_factory.mktemp("sweep") / "tiny"
+    return path, tiny.train(tiny.get_config("paper"), path)[1]
