@@ -1,5 +1,6 @@
 """What one sees: the plan, the progress, the summary."""
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,13 +36,15 @@ def plan(sweep: Sweep, shapes: Sequence[Shape], environment: dict[str, Any], wor
     n_groups = len(sweep.groups())
     first = sweep.runs[0].problem()
     cfg = first.model
+    is_product = len(sweep.runs) == math.prod(len(values) for values in sweep.axes.values())
+    runs = f"{len(sweep.runs)}{f' = {axes}' if axes and is_product else ''}"
     rows = sum(run.steps // run.values["eval_every"] + 1 for run in sweep.runs)
     run_steps = sum(run.steps for run in sweep.runs)
     shape = shapes[0]
     threads = f" with {environment['cpu_threads']} threads" if environment["platform"] == "cpu" else ""
     varies = " (first group)" if n_groups > 1 else ""
     lines = {
-        "runs": f"{len(sweep.runs)}{f' = {axes}' if axes else ''}, in {_count(n_groups, 'compiled group')}",
+        "runs": f"{runs}, in {_count(n_groups, 'compiled group')}",
         "model": f"{_count(cfg.n_layers, 'layer')}, d_model {cfg.d_model}, {cfg.n_heads} heads, d_mlp {cfg.d_mlp}, "
         f"{cfg.act}{varies}",
         "task": f"{base['task']} mod {cfg.p}, {first.n_train:,} of {cfg.p**2:,} pairs to train on{varies}",

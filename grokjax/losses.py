@@ -29,7 +29,8 @@ def _forward(logits_BxC, labels_B):
     top_B = jnp.max(others_BxC, 1)
     exp_BxC = jnp.exp(others_BxC - top_B[:, None])
     total_B = jnp.sum(exp_BxC, 1)
-    margin_B = jnp.log(total_B) + top_B - jnp.sum(jnp.where(right_BxC, logits_BxC, 0), 1)
+    # The difference first: logits share a level that must not cost the sum its digits.
+    margin_B = jnp.log(total_B) + (top_B - jnp.sum(jnp.where(right_BxC, logits_BxC, 0), 1))
     return jax.nn.softplus(margin_B), (exp_BxC, total_B, margin_B, right_BxC)
 
 

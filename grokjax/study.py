@@ -192,7 +192,8 @@ def compare(path: Path, original: Path) -> str:
     first = first[first["run"].isin(again["run"].unique())].reset_index(drop=True)
     if len(first) < len(again):
         return f"{original} has not trained these runs to their end yet, so there is nothing to compare with."
-    both = again.astype(str).to_numpy() == first.astype(str).to_numpy()
+    # Text holds every bit of a float, and makes nulls and lists comparable.
+    both = again.map(str).to_numpy() == first.map(str).to_numpy()
     if both.all():
         return f"all {len(again):,} rows equal those in {original}, bit for bit."
     row = again.iloc[int((~both.all(1)).argmax())]

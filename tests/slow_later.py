@@ -107,27 +107,28 @@ def neuron_shares(acts):
     return np.where(total > 0, energy / np.where(total > 0, total, 1), 0)
 
 
-def neuron_fit(acts):
-    """Each neuron's best frequency and its share; both 0 for a constant neuron."""
-    shares = neuron_shares(acts)
-    alive = np.ptp(acts, axis=0) > 0
-    return np.where(alive, np.argmax(shares, 0) + 1, 0), np.max(shares, 0)
+def neuron_fit(shares):
+    """Each neuron's best frequency and its share, from `neuron_shares`; both 0 for a constant neuron."""
+    return np.where(np.max(shares, 0) > 0, np.argmax(shares, 0) + 1, 0), np.max(shares, 0)
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
 
 
-def key_sets(params, logits, acts, direction=1, threshold=0.25):
-    """The set of key frequencies by each rule."""
+def key_sets(params, logits, shares, direction=1, threshold=0.25):
+    """The set of key frequencies by each rule; the neurons' are given by `neuron_shares`."""
     p = logits.shape[1]
     sets = {"W_L": set(slow.key_freqs(params, threshold))}
     norms = slow.fourier_norms(params["embed.W_E"][:p])[1]
     sets["W_E"] = {k for k in slow.freqs(p) if norms[k - 1] > threshold * max(norms)}
-    freq, fve = neuron_fit(acts)
+    freq, fve = neuron_fit(shares)
     sets["neurons"] = {int(k) for k, share in zip(freq, fve, strict=True) if share > 0.85}
     if direction is not None:
-        total = np.sum(centred(logits) ** 2)
-        share = {k: np.sum((slow.sum_directions(p, k, direction) @ logits) ** 2) / total for k in slow.freqs(p)}
+        a, b = np.divmod(np.arange(p * p), p)
+        total, share = np.sum(centred(logits) ** 2), {}
+        for k in slow.freqs(p):
+            waves = [slow.wave(f, k, np.arange(p), p)[(a + direction * b) % p] for f in (math.cos, math.sin)]
+            share[k] = sum(np.sum((slow.unit(wave) @ logits) ** 2) for wave in waves) / total
         sets["logits"] = {k for k in share if share[k] > min(3 / len(share), 0.5)}
     return sets
 
@@ -143,9 +144,9 @@ def jaccard(x, y):
 def distance_irrelevance(logits, answers, direction=1):
     """Mean over d of the deviation of the right logit along a ∓ b = d, over its deviation in all."""
     p = logits.shape[1]
-    right = {divmod(i, p): logits[i, answers[i]] for i in range(p * p)}
-    along = [[z for (a, b), z in right.items() if (a - direction * b - d) % p == 0] for d in range(p)]
-    return np.mean([np.std(some) for some in along]) / np.std(list(right.values()))
+    right = logits[np.arange(p * p), answers]
+    a, b = np.divmod(np.arange(p * p), p)
+    return np.mean([np.std(right[(a - direction * b - d) % p == 0]) for d in range(p)]) / np.std(right)
 
 
 def gradient_symmetricity(params, triples, act="relu", step=1e-6):
@@ -185,18 +186,19 @@ def circularity(W_E):
 # --- stability ------------------------------------------------------------------------------------------------------
 
 
+HALF_ULP = 2.0**-24  # what float32 drops from 1 + x at the most
+
+
 def collapsed(logits):
-    """Whether Σ exp(z - max z) is 1 in float32, for each row."""
-    logits = np.asarray(logits, np.float32)
-    return np.array([np.sum(np.exp(row - row.max()), dtype=np.float32) == 1 for row in logits])
+    """Whether Σ exp(z - max z) must be 1 in float32 in any order of summing, and whether it can be: two bool [B]."""
+    others = np.sort(np.exp(logits - np.max(logits, 1, keepdims=True)), 1)[:, :-1]
+    return np.sum(others, 1) < 0.99 * HALF_ULP, np.max(others, 1) < 1.01 * HALF_ULP
 
 
 def lost(logits, labels):
-    """Whether the usual cross-entropy is 0 in float32, for each row."""
-    logits = np.asarray(logits, np.float32)
-    top = logits.max(1)
-    right = logits[np.arange(len(labels)), labels]
-    return collapsed(logits) & (right == top)
+    """Likewise whether the usual cross-entropy is 0 in float32."""
+    right_on_top = np.argmax(logits, 1) == labels
+    return tuple(some & right_on_top for some in collapsed(logits))
 
 
 def cosine(xs, ys):

