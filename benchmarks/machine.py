@@ -46,11 +46,28 @@ def _processor() -> str:
 def line(found: Mapping[str, Any]) -> str:
     """The machine in one line."""
     versions, kind = found["versions"], found["device_kind"]
-    parts = [found["processor"], f"JAX on {kind} with {found['cpu_threads']} CPU threads"]
+    parts = [found["processor"], f"JAX on {kind} with {_threads(found['cpu_threads'])}"]
     if "torch_device" in found:
-        parts.append(f"PyTorch on {found['torch_device']} with {found['torch_threads']} CPU threads")
+        parts.append(f"PyTorch on {found['torch_device']} with {_threads(found['torch_threads'])}")
     named = [f"{name} {versions[name]}" for name in ("python", "jax", "jaxlib", "torch") if versions.get(name)]
     return f"machine: {'; '.join(parts)}; {', '.join(named)}"
+
+
+def _threads(n: int) -> str:
+    return f"{n} CPU thread{'s' * (n != 1)}"
+
+
+def pin_to_one_core() -> bool:
+    """Confines this process to one core, before JAX and PyTorch count cores; returns whether that can be done."""
+    if not hasattr(os, "sched_setaffinity"):
+        return False
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    return jax.default_backend() == "cpu"
+
+
+def one_core_line() -> str:
+    """What kind of time was measured."""
+    return "times are processor time of one core, which other programs disturb little"
 
 
 class Others:

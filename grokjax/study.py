@@ -134,7 +134,7 @@ def _train(target: Workdir, sweep: Sweep, shapes, plan: str, stop, console: Cons
         console.print(
             f"stopped with {ledger.count('finished')} of {len(sweep.runs)} runs finished; everything is saved in "
             f"{target.path}. To go on, give the same command again:\n"
-            f"  {shlex.join([Path(sys.executable).name, *sys.argv])}",
+            f"  {_again()}",
             highlight=False,
             soft_wrap=True,
         )
@@ -144,6 +144,11 @@ def _train(target: Workdir, sweep: Sweep, shapes, plan: str, stop, console: Cons
     report.write(target.path)
     _say_result(target, sweep, console)
     return 0
+
+
+def _again() -> str:
+    """This process's command line, without what would start from nothing."""
+    return shlex.join([Path(sys.executable).name, *(arg for arg in sys.argv if arg.lstrip("-") != "overwrite")])
 
 
 def _all_over(path: Path, sweep: Sweep) -> bool:

@@ -133,16 +133,27 @@ def test_figures_are_taken_round_by_round():
     assert line["share_of_floor"]["rounds"] == pytest.approx([0.25, 0.25, 0.25])
     assert found["evaluation_in_steps"]["median"] == pytest.approx(2)
     environment = {"torch_device": "cpu", "platform": "cpu"}
-    assert "holds (5.00 at width 1" in step.target_line(found, environment, 0.01)
-    assert "not judged on a busy machine (5.00" in step.target_line(found, environment, 0.5)
-    assert "different devices" in step.target_line(found, {"torch_device": "cpu", "platform": "gpu"}, 0.01)
+    assert "holds (5.00 at width 1" in step.target_line(found, environment, True)
+    assert "not judged on a busy machine (5.00" in step.target_line(found, environment, False)
+    assert "different devices" in step.target_line(found, {"torch_device": "cpu", "platform": "gpu"}, True)
 
 
 def test_figures_without_pytorch():
     contenders, times = made_up([step.EVALUATION, *step.FACTORED.values()])
     found = step.figures(step.mainline(1)[0], step.Field(contenders, {}), times)
     assert found["lines"]["factored_4"]["ratio_to_eager"] is None
-    assert "not judged without PyTorch" in step.target_line(found, {}, None)
+    assert "not judged without PyTorch" in step.target_line(found, {}, True)
+
+
+def test_visits_are_timed_per_run_and_step():
+    now = [0.0]
+
+    def advance(n_steps):
+        now[0] += 8 * n_steps
+
+    times = step.measure([step.Contender("a", "", advance, n_runs=4, least=3)], 2, 100, lambda: now[0], lambda _: None)
+    assert times["a"].tolist() == [2, 2]
+    assert now[0] == 8 * (1 + 3 + 2 * 12)  # a first step, a trial visit, two visits of about 100 s
 
 
 def test_contenders_that_train_differently_are_told():

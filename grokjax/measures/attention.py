@@ -45,7 +45,7 @@ def _similarity(pattern_NxHx3):
 )
 def head_similarity(s: Shared):
     if s.cfg.n_heads == 1:
-        return jnp.nan
+        return jnp.full((), jnp.nan)
     return jnp.mean(jnp.stack([_similarity(pattern) for pattern in patterns(s)]))
 
 
