@@ -5,17 +5,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from grokjax.checkpoints import load_params as load_params
+    from grokjax.interop import load as load_checkpoint
     from grokjax.results import read_metrics as read_metrics
     from grokjax.results import read_runs as read_runs
 
 __version__ = "0.1.0"
 
 # Loaded on first use: what analyses a table should not wait for JAX.
-_LAZY = {"load_params": "checkpoints", "read_metrics": "results", "read_runs": "results"}
-__all__ = ["load_params", "read_metrics", "read_runs"]
+_LAZY = {
+    "load_checkpoint": ("interop", "load"),
+    "load_params": ("checkpoints", "load_params"),
+    "read_metrics": ("results", "read_metrics"),
+    "read_runs": ("results", "read_runs"),
+}
+__all__ = ["load_checkpoint", "load_params", "read_metrics", "read_runs"]
 
 
 def __getattr__(name: str):
     if name in _LAZY:
-        return getattr(import_module(f"grokjax.{_LAZY[name]}"), name)
+        module, attribute = _LAZY[name]
+        return getattr(import_module(f"grokjax.{module}"), attribute)
     raise AttributeError(f"module 'grokjax' has no attribute '{name}'")

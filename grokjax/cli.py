@@ -229,7 +229,7 @@ def names(text: str) -> tuple[str, ...]:
 
 def import_experiment(file: str | None, needed: bool) -> None:
     """Imports an experiment file for the tasks and measures it registers; a missing one only matters if `needed`."""
-    if file and (needed or Path(file).is_file()):
+    if file and (needed or Path(file.partition(":")[0]).is_file()):
         load_experiment(file)
 
 

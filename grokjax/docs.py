@@ -107,7 +107,9 @@ def with_sections(text: str) -> str:
         pattern = re.escape(begin) + ".*?" + re.escape(end)
         if not re.search(pattern, text, re.DOTALL):
             raise ValueError(f"README.md has no markers for {name}")
-        text = re.sub(pattern, lambda _, s=f"{begin}\n\n{body}\n\n{end}": s, text, flags=re.DOTALL)
+        text = re.sub(
+            pattern, (lambda section: lambda _: section)(f"{begin}\n\n{body}\n\n{end}"), text, flags=re.DOTALL
+        )
     return text
 
 
@@ -148,7 +150,7 @@ def draw_group(rows: pd.DataFrame, measures: Sequence[Measure]):
             name = m.name + "_online" * m.keyed
             seen = rows[rows[name].notna()]
             if m.shape and len(seen):
-                values = np.stack(seen[name]).T.astype(float)
+                values = np.stack(list(seen[name])).T.astype(float)
                 last = int(seen["step"].iloc[-1])
                 panel.imshow(values, aspect="auto", origin="lower", extent=(0, last, 1, len(values) + 1))
             else:

@@ -251,7 +251,7 @@ def _segments(problem: Problem, shape: Shape, state: State, n_segments, n_steps,
     def segment(i, carry):
         state, results = carry
         state = train(state, n_steps)
-        row = {}
+        row: dict[str, jax.Array] = {}
         # The predicates are the same for all lanes, so that these stay branches and do not become selects.
         for tier, nothing, wanted in zip(tiers, blanks, (evaluate, evaluate & with_slow[i]), strict=True):
             if nothing:

@@ -215,6 +215,8 @@ class Shared:
             part_PxP = basis_PxP[rows].T @ self.sum_spectrum_PxP[rows]
             return self.excluded_loss(part_PxP)
 
+        # Made here: what is first made inside the loop belongs to its trace and must not be kept.
+        _ = self.train_logits_BxP, self.train_sums_B, self.train_answers_B
         return jax.lax.map(without, jnp.arange(fourier.n_freqs(self.cfg.p)))
 
     def excluded_loss(self, part_PxP: jax.Array) -> jax.Array:
@@ -262,8 +264,9 @@ class Shared:
     # --- derivatives --------------------------------------------------------------------------------------------
 
     def _mean_loss(self, params: model.Params) -> jax.Array:
+        # Nothing cached is used: this may run inside a trace of its own.
         logits_BxP, _ = model.forward(self.cfg, params, model.lookup(self.train_pairs_B, self.cfg.p))
-        return jnp.mean(losses.cross_entropy(logits_BxP, self.train_answers_B))
+        return jnp.mean(losses.cross_entropy(logits_BxP, self.answers_N[self.train_pairs_B]))
 
     @cached_property
     def grads(self) -> model.Params:
