@@ -194,15 +194,17 @@ def threshold(
     if math.isnan(middle):
         said.append("larger values do not grok more often, so there is no critical value")
         return Threshold(*(nothing._replace(warning=_sentences(said)) for _ in Threshold._fields))
-    low, high = (10**end for end in _interval(middles, confidence))
+    low, high = (float(_ten_to(end)) for end in _interval(middles, confidence))
     if math.isinf(slope):
         low, high = _gap(levels, succeeded, values)
         said.append(f"no run up to {low:g} and every run from {high:g} grokked, so only that gap is known")
     elif np.isnan(middles).mean() > SMALL_SHARE:
         said.append(f"{np.isnan(middles).mean():.0%} of resamples have no critical value")
-    critical = Estimate(float(10**middle), low, high, values.size, _sentences(said))
+    critical = Estimate(float(_ten_to(middle)), low, high, values.size, _sentences(said))
     slope_ = Estimate(float(slope), *_interval(slopes, confidence), values.size, critical.warning)
-    return Threshold(critical, slope_, *_power_law(values, succeeded, times, critical, 10**middles, pick, confidence))
+    return Threshold(
+        critical, slope_, *_power_law(values, succeeded, times, critical, _ten_to(middles), pick, confidence)
+    )
 
 
 def _gap(levels, succeeded, values) -> tuple[float, float]:
@@ -294,6 +296,12 @@ def _logistic(x: np.ndarray, wins: np.ndarray, count: np.ndarray) -> tuple[np.nd
     fitted = fit & (slope > 0)
     crossing[fitted] = x.mean() - beta[fitted, 0] / slope[fitted]
     return crossing, slope
+
+
+def _ten_to(exponent):
+    """10 ** exponent; infinite where a nearly flat fit puts its middle beyond what a float holds."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.float64(10) ** exponent
 
 
 def _power_law(values, succeeded, times, critical: Estimate, criticals, pick, confidence) -> list[Estimate]:

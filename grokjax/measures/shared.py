@@ -216,13 +216,25 @@ class Shared:
             return self.excluded_loss(part_PxP)
 
         # Made here: what is first made inside the loop belongs to its trace and must not be kept.
-        _ = self.train_logits_BxP, self.train_sums_B, self.train_answers_B
+        _ = self.train_others_BxP, self.train_right_B, self.train_sums_B
         return jax.lax.map(without, jnp.arange(fourier.n_freqs(self.cfg.p)))
+
+    @cached_property
+    def train_others_BxP(self) -> jax.Array:
+        """Logits of the training pairs with -∞ at the answer."""
+        right_BxP = self.train_answers_B[:, None] == jnp.arange(self.cfg.p)
+        return jnp.where(right_BxP, -jnp.inf, self.train_logits_BxP)
+
+    @cached_property
+    def train_right_B(self) -> jax.Array:
+        """The answer's logit of the training pairs."""
+        return jnp.take_along_axis(self.train_logits_BxP, self.train_answers_B[:, None], 1)[:, 0]
 
     def excluded_loss(self, part_PxP: jax.Array) -> jax.Array:
         """Mean training loss after subtracting a function of the sum, [s, logit], from the logits."""
-        logits_BxP = self.train_logits_BxP - part_PxP[self.train_sums_B]
-        return jnp.mean(losses.cross_entropy(logits_BxP, self.train_answers_B))
+        others_BxP = self.train_others_BxP - part_PxP[self.train_sums_B]
+        right_B = self.train_right_B - part_PxP[self.train_sums_B, self.train_answers_B]
+        return jnp.mean(losses.cross_entropy_of(others_BxP, right_B))
 
     # --- weights ------------------------------------------------------------------------------------------------
 
