@@ -286,11 +286,10 @@ def _dense_forward(x_BxI, W_IxO):
 def _dense_backward(residuals, ct_BxO):
     x_BxI, W_IxO = residuals
     keep = jax.lax.optimization_barrier
+    dx_BxI = ct_BxO @ W_IxO.T
     if x_BxI.shape[1] <= ct_BxO.shape[1]:
-        dW_IxO = keep(x_BxI.T) @ ct_BxO
-    else:
-        dW_IxO = keep(keep(ct_BxO.T) @ x_BxI).T
-    return ct_BxO @ W_IxO.T, dW_IxO
+        return dx_BxI, keep(x_BxI.T) @ ct_BxO
+    return dx_BxI, keep(keep(ct_BxO.T) @ x_BxI).T
 
 
 _dense.defvjp(_dense_forward, _dense_backward)
