@@ -8,7 +8,7 @@ on a GPU, most of a night on a laptop. Expected: λ = 0 memorises and never grok
     python launch.py --config=experiments/wd_sweep.py:small --workdir=results/small
 
 is the same study in under three minutes on two CPU cores: P = 53, half the width, 3 000 larger steps, 40 % of pairs,
-weight decays 0, 1 and 2 with three seeds each. Expected: most runs with λ ≥ 1 grok, λ = 0 does not.
+weight decays 0, 1 and 2 with three seeds each. Expected: about half of the runs with λ ≥ 1 grok, λ = 0 does not.
 """
 
 from grokjax import config
