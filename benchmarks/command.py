@@ -2,8 +2,9 @@
 
 import argparse
 import json
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from benchmarks import machine
-from grokjax import cli, results
+from benchmarks.timing import Say
+from grokjax import cli, storage
 from grokjax.errors import InputError
 
 RECORDS = Path(__file__).parent / "records"  # from which docs/performance.md is made
@@ -101,6 +103,33 @@ class Progress:
         self.console.print(text, highlight=False, soft_wrap=True)
 
 
+def enter(parse: Callable[[Sequence[str]], argparse.Namespace], run: Callable, argv: Sequence[str] | None) -> None:
+    """Runs a command; bad input is a sentence and exit status 2.
+
+    Args:
+      parse: the command line.
+      run: given what it holds, and the arguments it was made from.
+      argv: the arguments; None for this process's.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    cli.guarded(run, parse(argv), argv)
+
+
+def measured(benchmark: str, argv: Sequence[str], minutes: str, measure: Callable[[Say], Mapping[str, Any]]) -> Record:
+    """Measures something, with a line of progress.
+
+    Args:
+      benchmark, argv: as for `record`.
+      minutes: how long it will take, in words.
+      measure: given what shows what is going on; returns the figures.
+    """
+    with Progress() as progress:
+        progress.announce(minutes)
+        others = machine.Others()
+        found = measure(progress.say)
+    return record(benchmark, argv, others, **found)
+
+
 def record(benchmark: str, argv, others: machine.Others, torch_device: str | None = None, **figures) -> Record:
     """Figures with what they may depend on.
 
@@ -139,7 +168,7 @@ def conclude(found: Record, text: str, args: argparse.Namespace) -> None:
 
 def save(found: Mapping[str, Any], path: Path) -> None:
     """Writes a record."""
-    results.write_text(json.dumps(found, indent=1) + "\n", path)
+    storage.put((json.dumps(found, indent=1) + "\n").encode(), path)
 
 
 def keep(found: Record) -> None:

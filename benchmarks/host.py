@@ -11,7 +11,6 @@ perfetto_trace.json.gz) or XProf.
 
 import argparse
 import io
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,10 +20,10 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from benchmarks import command, machine, mainline, timing
+from benchmarks import command, mainline, timing
 from benchmarks.command import Record, percent
 from benchmarks.flight import Flight
-from grokjax import checkpoints, cli, config, cpu, population, study
+from grokjax import checkpoints, config, cpu, population, study
 from grokjax.population import Population
 from grokjax.sweeps import Run
 from grokjax.training import Problem
@@ -179,25 +178,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    cli.guarded(_measure, parse(argv), argv)
+    command.enter(parse, _measure, argv)
 
 
 def _measure(args: argparse.Namespace, argv: Sequence[str]) -> None:
     command.check(args)
     cpu.spread(args.runs or CPU_RUNS)
     n_runs = args.runs or (CPU_RUNS if jax.default_backend() == "cpu" else ACCELERATOR_RUNS)
-    with command.Progress() as progress:
-        if args.trace:
+    if args.trace:
+        with command.Progress() as progress:
             progress.say("tracing")
             trace(args.trace, n_runs)
             progress.announce(f"trace in {args.trace}: open its perfetto_trace.json.gz at https://ui.perfetto.dev")
-            return
-        minutes = (2 * args.rounds * args.seconds + 100) / 60
-        progress.announce(f"about {minutes:.0f} minutes, longer where a segment takes longer than {args.seconds:g} s")
-        others = machine.Others()
-        found = measure(n_runs, args.seconds, args.rounds, progress.say)
-    record = command.record("host", argv, others, **found)
+        return
+    minutes = f"about {(2 * args.rounds * args.seconds + 100) / 60:.0f} minutes"
+    minutes += f", longer where a segment takes longer than {args.seconds:g} s"
+    record = command.measured("host", argv, minutes, lambda say: measure(n_runs, args.seconds, args.rounds, say))
     command.conclude(record, page(record), args)
 
 

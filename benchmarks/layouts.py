@@ -3,13 +3,12 @@
     python -m benchmarks.layouts
 
 Four runs of the mainline at P = 113 train in each layout in turn. "Plain" leaves out one of the forms that the factored
-model's gradient has for CPUs (grokjax.model).
+model's gradient has for CPUs (grokjax.model, grokjax.training).
 """
 
 import argparse
 import contextlib
 import dataclasses
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,10 +16,10 @@ from unittest import mock
 
 import jax
 
-from benchmarks import command, machine, mainline, timing
+from benchmarks import command, mainline, timing
 from benchmarks.command import Record
 from benchmarks.timing import Contestant, ranged
-from grokjax import cli, cpu, model, population
+from grokjax import cpu, model, population, training
 from grokjax.errors import InputError
 from grokjax.population import Population, Shape
 
@@ -37,7 +36,7 @@ class Layout:
       devices: of the CPU.
       block: pairs, 0 for all.
       lanes: runs under vmap.
-      plain: the piece of `grokjax.model` that is replaced by its plain form, if any.
+      plain: the piece of the gradient that is replaced by its plain form, if any.
     """
 
     name: str
@@ -58,6 +57,7 @@ def layouts(n_devices: int, n_train: int, chosen: int) -> list[Layout]:
         *(Layout(f"a run per core in blocks of {b} pairs", n_devices, b) for b in _blocks(n_train, chosen)),
         Layout("plain: weight gradients from products over first axes", **both, plain="_copied"),
         Layout("plain: ReLU's gradient by a select", **both, plain="relu"),
+        Layout("plain: products instead of sums of rows", **both, plain="rows"),
     ]
 
 
@@ -93,6 +93,10 @@ def measure(rounds: int, seconds: float, say: timing.Say, **fields) -> dict[str,
     }
 
 
+def _plain_relu(x: jax.Array, once: bool) -> jax.Array:
+    return model._once(jax.nn.relu(x)) if once else jax.nn.relu(x)
+
+
 @contextlib.contextmanager
 def _plain(piece: str) -> Iterator[None]:
     """Programs compiled inside have a piece of the model in its plain form; compiled ones are forgotten."""
@@ -100,7 +104,8 @@ def _plain(piece: str) -> Iterator[None]:
     plain = {
         "": contextlib.nullcontext(),
         "_copied": mock.patch.object(model, "_copied", lambda x: x),
-        "relu": mock.patch.dict(model.FACTORED_ACTIVATIONS, relu=jax.nn.relu),
+        "relu": mock.patch.dict(model.FACTORED_ACTIVATIONS, relu=_plain_relu),
+        "rows": mock.patch.object(training, "sums_rows", return_value=False),
     }
     with plain[piece]:
         yield
@@ -127,8 +132,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    cli.guarded(_measure, parse(argv), argv)
+    command.enter(parse, _measure, argv)
 
 
 def _measure(args: argparse.Namespace, argv: Sequence[str]) -> None:
@@ -136,11 +140,8 @@ def _measure(args: argparse.Namespace, argv: Sequence[str]) -> None:
     cpu.spread(RUNS)
     if jax.default_backend() != "cpu":
         raise InputError("benchmarks.layouts compares layouts on a CPU: set JAX_PLATFORMS=cpu.")
-    with command.Progress() as progress:
-        progress.announce(f"about {2 + args.rounds:.0f} minutes on two cores")
-        others = machine.Others()
-        found = measure(args.rounds, args.seconds, progress.say)
-    record = command.record("layouts", argv, others, **found)
+    minutes = f"about {2 + args.rounds:.0f} minutes on two cores"
+    record = command.measured("layouts", argv, minutes, lambda say: measure(args.rounds, args.seconds, say))
     command.conclude(record, page(record), args)
 
 

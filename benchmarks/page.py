@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import browser
-from grokjax import config, report, results, sweeps, workdir
+from grokjax import config, report, results, storage, sweeps, workdir
 from grokjax.page import build, sweep
 
 WEIGHT_DECAYS = (0.0, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 3.0)
@@ -52,9 +52,9 @@ def make_sweep(path: Path, n_runs: int = 100, n_evaluations: int = 400, p: int =
         if writer.n_rows > 4_000:
             writer.flush()
     writer.flush()
-    results.write_parquet(ledger.table(), path / "runs.parquet")
+    storage.write_parquet(ledger.table(), path / "runs.parquet")
     record = {"experiment": None, **metadata, "runs": workdir.described(made), "groups": [], "precision": c.precision}
-    results.write_text(json.dumps(record | workdir.environment()), path / "config.json")
+    storage.write_text(json.dumps(record | workdir.environment()), path / "config.json")
     return path
 
 

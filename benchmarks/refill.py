@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import io
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,10 +21,10 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from benchmarks import command, machine, timing
+from benchmarks import command, timing
 from benchmarks.command import Record, percent
 from benchmarks.flight import Flight
-from grokjax import cli, config, population, study, sweeps
+from grokjax import config, population, study, sweeps
 from grokjax.population import Population, Shape
 from grokjax.sweeps import Run
 
@@ -156,18 +155,13 @@ def page(record: Record) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    args = command.parser("refill", __doc__, rounds=3).parse_args(argv)
-    cli.guarded(_measure, args, argv)
+    command.enter(command.parser("refill", __doc__, rounds=3).parse_args, _measure, argv)
 
 
 def _measure(args: argparse.Namespace, argv: Sequence[str]) -> None:
     command.check(args)
-    with command.Progress() as progress:
-        progress.announce(f"about {(args.rounds + 1) * 0.6:.0f} minutes on two cores")
-        others = machine.Others()
-        found = measure(Workload(), args.rounds, progress.say)
-    record = command.record("refill", argv, others, **found)
+    minutes = f"about {(args.rounds + 1) * 0.6:.0f} minutes on two cores"
+    record = command.measured("refill", argv, minutes, lambda say: measure(Workload(), args.rounds, say))
     command.conclude(record, page(record), args)
 
 

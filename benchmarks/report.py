@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import command, contestants, host, layouts, machine, refill, run, scaling, sweep
+from benchmarks import command, contestants, host, layouts, machine, refill, run, scaling, sweep, tables
 from benchmarks.command import RECORDS, Record
 from benchmarks.timing import ranged
 from grokjax import cli
@@ -37,6 +37,7 @@ SECTIONS = {
     "scaling": ("Scaling", "python -m benchmarks.scaling", scaling.page),
     "refill": ("Slots refilled", "python -m benchmarks.refill", refill.page),
     "sweep": ("Whole sweeps", "python -m benchmarks.sweep --config=experiments/wd_sweep.py", sweep.page),
+    "tables": ("Large tables", "python -m benchmarks.tables", tables.page),
 }
 
 INTRODUCTION = """# Performance
@@ -67,14 +68,19 @@ pairs whose activations stay in a core's cache; weight gradients from a transpos
 gradient as a product with a sign. The first two are chosen for sweeps of two runs or more and recorded in config.json
 (`groups`: `n_devices`, `block`); all are tested equal to the plain gradient.
 
+Kept since, in blocks: W_in and the skip path applied to tables of P rows, so that a pair's pre-activations are a
+weighted sum of eight gathered rows and need no product. Within the step XLA holds such a sum for cheap, repeats it in
+ReLU's gradient, and finds gathers too expensive to repeat there, so that it writes all eight out, which costs more than
+the product saved; a division at the end, by a denominator that is 1 wherever the result is finite and that is no
+broadcast, makes XLA compute it once. The look-ups' gradients are products over groups of up to eight pairs that share
+a token. Together they took 0.88 of the step's processor time at P = 113 when they were written ("plain: products
+instead of sums of rows" is the step without them). Where all pairs are one block (P = 53) they took 1.2 times as much,
+and an evaluation 1.4 times, so there products stay. Gradients by the same rows take 1.1 of the time of W_in's two
+products: not kept.
+
 Kept earlier: attention and its gradient by tables of P rows, W_O folded into W_in and W_U, W_out into W_U. This leaves
 three products per pair with 128·512 + 512·113 + 128·113 multiplications where the floor counts 128·512 + 512·128 +
 128·113, so the share of the floor could exceed 100 % by a little.
-
-Not kept yet: W_in applied to tables of P rows, so that a pair's pre-activations are a weighted sum of eight gathered
-rows. As a loop of its own that is far faster than the product which it replaces, but within the step XLA repeats it
-in ReLU's gradient, finds gathers too expensive to repeat, and so writes all eight out, which costs what the product
-did. Keeping XLA from repeating it is the most promising way to lower the floor.
 
 Dropped, because XLA's CPU backend gains nothing or loses: one product for neurons and skip path together (its result
 must be cut in two, which copies it); runs side by side under vmap, which batches products that are large enough

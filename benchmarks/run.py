@@ -98,6 +98,8 @@ def steps(args: argparse.Namespace, progress: command.Progress, deadline: float)
     """The training step of all contestants."""
     clock = time.process_time if args.one_core else time.perf_counter
     field = Field(contestants.setting(args.widths, not args.no_torch), deadline, progress.say, clock)
+    if not field.agreement:
+        raise InputError(f"--minutes is {args.minutes:g}, which start-up and sweep have used up: give more.")
     found: dict[str, Any] = {"agreement": field.agreement, "agree": field.agree, "left_out": field.left_out}
     if not field.agree:
         return found
@@ -269,8 +271,7 @@ def memory_line(record: Record) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    cli.guarded(_measure, parse(argv), argv)
+    command.enter(parse, _measure, argv)
 
 
 def _measure(args: argparse.Namespace, argv: Sequence[str]) -> None:

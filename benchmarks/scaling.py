@@ -9,7 +9,6 @@ own, so that all share the same cores; accelerators are used as they are.
 
 import argparse
 import functools
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any
 
 import jax
 
-from benchmarks import apart, command, machine, mainline, timing
+from benchmarks import apart, command, mainline, timing
 from benchmarks.command import Record
 from benchmarks.timing import Contestant
-from grokjax import cli, cpu
+from grokjax import cpu
 from grokjax.errors import InputError
 
 AXES = {
@@ -183,8 +182,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    cli.guarded(_measure, parse(argv), argv)
+    command.enter(parse, _measure, argv)
 
 
 def _measure(args: argparse.Namespace, argv: Sequence[str]) -> None:
@@ -195,12 +193,9 @@ def _measure(args: argparse.Namespace, argv: Sequence[str]) -> None:
     axes = ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR
     if args.widths:
         axes = axes | {"width": args.widths}
-    with command.Progress() as progress:
-        n = sum(map(len, axes.values()))
-        progress.announce(f"about {n * (7 + 2 * args.rounds * args.seconds) / 60:.0f} to {n / 3:.0f} minutes")
-        others = machine.Others()
-        found = measure(axes, args.rounds, args.seconds, progress.say)
-    record = command.record("scaling", argv, others, **found)
+    n = sum(map(len, axes.values()))
+    minutes = f"about {n * (7 + 2 * args.rounds * args.seconds) / 60:.0f} to {n / 3:.0f} minutes"
+    record = command.measured("scaling", argv, minutes, lambda say: measure(axes, args.rounds, args.seconds, say))
     if args.figure:
         draw({command.place(record): record}, args.figure)
     command.conclude(record, page(record), args)

@@ -15,17 +15,8 @@ from grokjax.errors import unknown
 
 def get_config(arg: str = ""):
     """The mainline's config; `arg` is "" or "small"."""
-    c = config.default()
-    c.sweep.seed = tuple(range(5))
-    if arg == "small":
-        c.p = 53
-        c.train_fraction = 0.5
-        c.model.d_model = 64
-        c.model.d_mlp = 256
-        c.learning_rate = 3e-3
-        c.steps = 2_500
-        c.eval_every = 50
-        c.snapshot_every = 250
-    elif arg:
+    if arg not in ("", "small"):
         raise unknown("variant of experiments/mainline.py", arg, ["small"])
+    c = config.small() if arg == "small" else config.default()
+    c.sweep.seed = tuple(range(5))
     return c

@@ -16,20 +16,14 @@ from grokjax.errors import unknown
 
 def get_config(arg: str = ""):
     """The study's config; `arg` is "" or "small"."""
-    c = config.default()
+    if arg not in ("", "small"):
+        raise unknown("variant of experiments/precision.py", arg, ["small"])
+    c = config.small() if arg == "small" else config.default()
     c.measures = ("paper", "stability")
     c.sweep.precision = config.PRECISIONS
     c.sweep.seed = tuple(range(16))
     if arg == "small":
-        c.p = 53
-        c.train_fraction = 0.5
-        c.model.d_model = 64
-        c.model.d_mlp = 256
-        c.learning_rate = 3e-3
         c.steps = 2_000
-        c.eval_every = 50
         c.snapshot_every = 2_000
         c.sweep.precision = ("float32", "tensorfloat32", "bfloat16")
-    elif arg:
-        raise unknown("variant of experiments/precision.py", arg, ["small"])
     return c

@@ -22,21 +22,12 @@ from grokjax.errors import unknown
 
 def get_config(arg: str = ""):
     """The study's config; `arg` is "", "small" or "study"."""
-    c = config.default()
-    c.sweep.weight_decay = (0.0, 0.1, 0.3, 1.0, 3.0)
-    c.sweep.seed = tuple(range(5))
     if arg not in ("", "small", "study"):
         raise unknown("variant of experiments/wd_sweep.py", arg, ["small", "study"])
-    if arg:
-        # Of 40 % of the pairs, some draws are not grokked within 5 000 steps at any λ; of half, all are.
-        c.p = 53
-        c.train_fraction = 0.5
-        c.model.d_model = 64
-        c.model.d_mlp = 256
-        c.learning_rate = 3e-3
-        c.steps = 2_500
-        c.eval_every = 50
-        c.snapshot_every = 250
+    c = config.small() if arg else config.default()
+    c.sweep.weight_decay = (0.0, 0.1, 0.3, 1.0, 3.0)
+    c.sweep.seed = tuple(range(5))
+    if arg == "small":
         c.sweep.weight_decay = (0.0, 1.0, 2.0)
         c.sweep.seed = tuple(range(3))
     if arg == "study":

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from grokjax.interop import load as load_checkpoint
     from grokjax.results import read_metrics as read_metrics
     from grokjax.results import read_runs as read_runs
+    from grokjax.results import read_table as read_table
 
 __version__ = "0.1.0"
 
@@ -17,8 +18,9 @@ _LAZY = {
     "load_params": ("checkpoints", "load_params"),
     "read_metrics": ("results", "read_metrics"),
     "read_runs": ("results", "read_runs"),
+    "read_table": ("results", "read_table"),
 }
-__all__ = ["load_checkpoint", "load_params", "read_metrics", "read_runs"]
+__all__ = ["load_checkpoint", "load_params", "read_metrics", "read_runs", "read_table"]
 
 
 def __getattr__(name: str):

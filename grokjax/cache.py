@@ -1,4 +1,7 @@
-"""Where compiled programs are kept between starts: JAX's persistent compilation cache, on by default."""
+"""What is kept between starts in the user's cache folder.
+
+Compiled programs are, by JAX's persistent compilation cache, on by default; so are measured widths (`width`).
+"""
 
 import hashlib
 import os
@@ -8,13 +11,17 @@ from pathlib import Path
 import jax
 
 
+def home() -> Path:
+    """The user's cache folder: $XDG_CACHE_HOME/grokjax or ~/.cache/grokjax."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grokjax"
+
+
 def folder() -> Path:
-    """The user's cache folder for this kind of processor: $XDG_CACHE_HOME/grokjax/… or ~/.cache/grokjax/….
+    """The folder of compiled programs for this kind of processor.
 
     Programs for a CPU use its instruction set, so that a home shared between machines must keep them apart.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "grokjax" / f"xla-{platform.machine()}-{hashlib.sha256(_processor().encode()).hexdigest()[:8]}"
+    return home() / f"xla-{platform.machine()}-{hashlib.sha256(_processor().encode()).hexdigest()[:8]}"
 
 
 def _processor() -> str:

@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 
-from grokjax import cache, cli, fourier, interop, measure, replay, results, training, workdir
+from grokjax import cache, cli, fourier, interop, measure, replay, results, storage, training
 from grokjax.circuits import FIGURES, Anatomy, Figure, text
 from grokjax.errors import InputError
 from grokjax.interop import Checkpoint
@@ -154,15 +153,10 @@ def rows(found: Mapping[str, Any]) -> list[Row]:
 
 def table(found: Mapping[str, Any]) -> str:
     """What `circuit` returned, to read: one line per claim."""
-    lines = [*measure.heading(found["measured"]), f"source {NANDA}; its figures are of its mainline model", ""]
+    heading = [*measure.heading(found["measured"]), f"source {NANDA}; its figures are of its mainline model"]
     cells = [("claim", "paper", "this model", "source")]
     cells += [(row.claim, row.paper, row.here, _short(row.source)) for row in rows(found)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    for reason in dict.fromkeys(found["null"].values()):
-        names = [name for name, why in found["null"].items() if why == reason]
-        lines += ["", f"left out, since {reason}: {', '.join(names)}."]
-    return "\n".join(lines)
+    return "\n".join([*heading, "", *measure.listing(cells, found["null"])])
 
 
 def _short(source: str) -> str:
@@ -203,8 +197,9 @@ def circuits_of(
     Raises:
       InputError: no sweep there, or none of its runs can be analysed.
     """
-    path = Path(folder)
+    path = storage.path(folder)
     sweep = replay.load_sweep(path)
+    replay.refuse_strangers(path, sweep)
     missed = list(_missed(path, sweep.runs))
     left_out = {run for run, _ in missed}
     some = [run for run in sweep.runs if run.run not in left_out]
@@ -222,10 +217,7 @@ def circuits_of(
             "step": int(checkpoint.source.rpartition(":")[2]),
             **{axis: run.values[axis] for axis in sweep.axes},
         }
-    try:
-        results.write_parquet(_to_table(found, tuple(sweep.axes)), path / FILE)
-    except OSError as error:
-        raise InputError(f"{path / FILE} cannot be written ({error.strerror}).") from None
+    storage.write_parquet(_to_table(found, tuple(sweep.axes)), path / FILE)
     return path / FILE, missed
 
 
@@ -312,11 +304,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--run", type=int, help="the run, where the model is a sweep's directory")
     parser.add_argument("--step", type=int, help="the snapshot's step; by default the run's last")
     parser.add_argument("--all", action="store_true", help=f"every finished run of a sweep, into its {FILE}")
-    parser.add_argument("--keys", type=cli.integers, default=(), help="key frequencies, such as 6,23,37")
-    parser.add_argument("--rule", help="key_rule where no keys are given: W_L, W_E, neurons or logits")
-    parser.add_argument("--threshold", type=float, help="key_threshold of rules W_L and W_E, in (0, 1)")
-    parser.add_argument("--split", help="mask (the model's own), all, jax:SEED:FRACTION or python:SEED:FRACTION")
-    parser.add_argument("--task", help="what the model computes; by default what it says itself, or else add")
+    measure.add_subject(parser)
     parser.add_argument("--experiment", help="experiment file whose tasks to use")
     parser.add_argument("--out", help="JSON file to write, with every value whole")
     args = parser.parse_args(argv)
@@ -342,28 +330,24 @@ def main(argv: Sequence[str]) -> None:
         if args.run < 0 or (args.step or 0) < 0:
             raise InputError("--run and --step are numbers from 0.")
         args.model += f":{args.run}" + (f":{args.step}" if args.step is not None else "")
-    elif os.path.isdir(args.model):
+    elif storage.path(args.model).is_dir():
         raise InputError(f"{args.model} is a directory: name a run of the sweep with --run, or all of them with --all.")
     checkpoint = measure.load(args)
-    cli.import_experiment(args.experiment or checkpoint.experiment, needed=bool(args.experiment))
+    cli.import_experiment(args.experiment)
     found = circuit(checkpoint, args.keys, args.rule, args.threshold, args.split, args.task)
     if args.out:
-        try:
-            results.write_text(measure.to_json(found) + "\n", Path(args.out))
-        except OSError as error:
-            raise InputError(f"--out={args.out} cannot be written ({error.strerror}): choose another place.") from None
-    print(table(found))
+        measure.write(found, args.out)
+    cli.say(table(found))
 
 
 def _all(args: argparse.Namespace) -> None:
     from rich.progress import track
 
-    record = workdir.read_record(args.model) or {}
-    cli.import_experiment(args.experiment or record.get("experiment"), needed=bool(args.experiment))
+    cli.import_experiment(args.experiment)
     path, missed = circuits_of(args.model, args.keys, args.rule, args.threshold, lambda runs, text: track(runs, text))
     if missed:
-        print(f"left out: {_listed(missed)}")
-    print(f"written: pandas.read_parquet('{path}')")
+        cli.say(f"left out: {_listed(missed)}")
+    cli.say(f"written: {results.how_to_read(path)}")
 
 
 if __name__ == "__main__":

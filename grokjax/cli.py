@@ -15,14 +15,24 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from grokjax import config as config_lib
-from grokjax.errors import InputError, unknown
+from grokjax.errors import InputError, file_name, one_line, plain, shown, unknown
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("config", None, "Experiment file, with a variant after a colon: experiments/wd_sweep.py:small.")
-flags.DEFINE_string("workdir", None, "Directory for results; by default results/<experiment>_<variant>.")
+flags.DEFINE_string(
+    "workdir",
+    None,
+    "Directory for results, or gs://bucket/path or s3://bucket/path; by default results/<experiment>_<variant>.",
+)
 flags.DEFINE_list("only", None, "Run numbers to train again, such as 3,17, at the width of the whole sweep.")
 flags.DEFINE_bool("overwrite", False, "Throw away what another sweep left in the working directory.")
 flags.DEFINE_bool("plan", False, "Print the plan and stop; nothing is written.")
+flags.DEFINE_bool(
+    "distributed", False, "Train with other processes, which the cluster names (TPU, SLURM, Open MPI, GKE)."
+)
+flags.DEFINE_string("coordinator_address", None, "Where no cluster says it: HOST:PORT of process 0, everywhere.")
+flags.DEFINE_integer("num_processes", None, "With --coordinator_address: how many processes train together.")
+flags.DEFINE_integer("process_id", None, "With --coordinator_address: the number of this process, from 0.")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -31,7 +41,9 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv if argv is None else argv
     logging.set_verbosity(logging.WARNING)
     overrides, rest = split_overrides(argv[1:])
-    app.run(lambda _: _exit(launch, overrides), [argv[0], *rest], flags_parser=_parse)
+    _open_standard_streams()
+    with _lasting_output():
+        app.run(lambda _: _exit(launch, overrides), [argv[0], *rest], flags_parser=_parse)
 
 
 def _parse(argv):
@@ -39,6 +51,10 @@ def _parse(argv):
         with reader_may_leave():
             print(help_text())
         sys.exit(0)
+    for arg in argv[1:]:
+        name = arg.partition("=")[0]
+        if name.startswith("-") and len(name) > 80:  # which absl would take long to compare with the flags there are
+            _fail(f"flag '{name[:80]}…' is unknown. See --help.")
     try:
         left = FLAGS(argv)
     except flags.Error as error:
@@ -50,14 +66,35 @@ def _parse(argv):
 
 def _exit(function, *args):
     try:
-        sys.exit(function(*args))
+        sys.exit(_told(function, *args))
     except InputError as error:
         _fail(str(error))
 
 
+def _told(function, *args):
+    """Calls a function; where the disk or another process fails it, that is a sentence and exit status 1."""
+    try:
+        return function(*args)
+    except Exception as error:
+        from grokjax.hosts import HostLost  # only now: these import much
+        from grokjax.storage import StorageError
+
+        if not isinstance(error, (HostLost, StorageError)):
+            raise
+        print(f"error: {one_line(str(error))}.", file=sys.stderr, flush=True)
+        if isinstance(error, HostLost):
+            os._exit(1)  # an orderly end would wait for the lost process
+        sys.exit(1)
+
+
 def _fail(sentence: str):
-    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"error: {one_line(sentence)}", file=sys.stderr)
     sys.exit(2)
+
+
+def say(text: str) -> None:
+    """Prints what a command found; names in it, whatever they are, cannot steer the terminal."""
+    print(plain(text))
 
 
 @contextlib.contextmanager
@@ -71,6 +108,69 @@ def reader_may_leave():
     except BrokenPipeError:
         # Python flushes once more at exit, which must not fail either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Lasting:
+    """A text stream that outlives its other end: once that is gone or full, the rest is dropped without a word.
+
+    Args:
+      stream: that it writes to.
+    """
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, function, *args) -> None:
+        try:
+            function(*args)
+        except OSError:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self._stream.fileno())
+            os.close(nothing)
+            function(*args)
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _lasting_output():
+    """Hours of training must not end because nobody reads what is printed: a closed pipe, a terminal that is gone."""
+    out, err = (Lasting(stream) if stream else None for stream in (sys.stdout, sys.stderr))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            yield
+        finally:
+            for stream in filter(None, (out, err)):
+                stream.flush()
+
+
+def _open_standard_streams() -> None:
+    """Where stdout or stderr was closed (`>&-`), a file of results would get its number, and then what is printed."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+
+
+def _on_signals(handler) -> None:
+    """Handles what asks a sweep to stop, but for what nohup or a shell's script has had ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _stop_at_once(number: int, frame) -> None:
+    """Before anything is trained there is nothing to save."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"\nstopped while starting: nothing was trained.\n")
+    os._exit(128 + number)
 
 
 def help_text() -> str:
@@ -124,7 +224,7 @@ def load_experiment(given: str | None) -> tuple[ModuleType, object]:
     if not given:
         raise InputError("--config is missing: name an experiment, such as --config=experiments/wd_sweep.py:small.")
     file, _, variant = given.partition(":")
-    if not Path(file).is_file():
+    if not os.path.isfile(file):
         raise InputError(
             f"--config={given} names no file: experiments are Python files, such as experiments/wd_sweep.py."
         )
@@ -139,12 +239,12 @@ def load_experiment(given: str | None) -> tuple[ModuleType, object]:
         config = module.get_config(variant)
     except InputError:
         raise
-    except Exception as error:  # whatever an experiment file may raise is the user's to mend
+    except (Exception, SystemExit) as error:  # whatever an experiment file may raise is the user's to mend
         place = _line_in(error, file)
         raise InputError(f"{file}{place} failed with {type(error).__name__}: {error}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise InputError(
-            f"{file}: get_config returned {config!r}, but it must return grokjax.config.default(), changed."
+            f"{file}: get_config returned {shown(config)}, but it must return grokjax.config.default(), changed."
         )
     return module, config
 
@@ -177,7 +277,7 @@ def override(config, overrides: dict[str, str]) -> None:
                 sweepable = [name for name, field in config_lib.FIELDS.items() if field.kind != config_lib.SETTING]
                 raise unknown("sweep axis", axis, sweepable) from None
             raise unknown("config field", path, config_lib.FIELDS) from None
-        except (flags.Error, ValueError, TypeError):
+        except Exception:  # a parser's, a path's, of either library
             raise InputError(f"--config.{path}={text} does not parse: {_expected(path)}.") from None
 
 
@@ -192,15 +292,17 @@ def _expected(path: str) -> str:
 
 def launch(overrides: dict[str, str]) -> int:
     """Trains what the flags say. Returns the exit status."""
+    _on_signals(_stop_at_once)
     module, config = load_experiment(FLAGS.config)
     override(config, overrides)
     # Only now the heavy imports: a mistyped flag should not wait for them.
     from grokjax import cache, study
 
     cache.enable()
+    hosts = _hosts()
     stop = study.StopRequest()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop.handle)
+    # After JAX has joined the others, since it handles SIGTERM itself otherwise.
+    _on_signals(stop.handle)
     return study.run(
         config,
         getattr(module, "get_sweep", None),
@@ -211,13 +313,36 @@ def launch(overrides: dict[str, str]) -> int:
         experiment=FLAGS.config,
         stop=stop,
         spread=True,
+        hosts=hosts,
     )
+
+
+def _hosts():
+    """The processes that train together, as the flags say.
+
+    Raises:
+      InputError: flags that do not go together.
+    """
+    from grokjax import hosts
+
+    address, n, index = FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id
+    if address is n is index is None:
+        return hosts.join() if FLAGS.distributed else hosts.ALONE
+    if address is None or n is None or index is None:
+        raise InputError("--coordinator_address, --num_processes and --process_id go together: give all three or none.")
+    if n < 1:
+        raise InputError(f"--num_processes is {n}, but it must be 1 or more.")
+    if not 0 <= index < n:
+        raise InputError(f"--process_id is {index}, but of {n} processes it must be 0 to {n - 1}.")
+    if not re.fullmatch(r".+:\d+", address):
+        raise InputError(f"--coordinator_address is '{address}', but it must be HOST:PORT.")
+    return hosts.join(address, n, index)
 
 
 def default_workdir(given: str) -> str:
     """results/<experiment>_<variant>."""
     file, _, variant = given.partition(":")
-    return str(Path("results") / "_".join(filter(None, [Path(file).stem, re.sub(r"[^\w.-]", "_", variant)])))
+    return str(Path("results") / file_name("_".join(filter(None, [Path(file).stem, variant]))))
 
 
 class Parser(argparse.ArgumentParser):
@@ -231,7 +356,7 @@ def guarded(function, *args) -> None:
     """Runs a command; bad input is a sentence and exit status 2."""
     try:
         with reader_may_leave():
-            function(*args)
+            _told(function, *args)
     except InputError as error:
         _fail(str(error))
 
@@ -246,13 +371,16 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def import_experiment(file: str | None, needed: bool) -> None:
-    """Imports an experiment file for the tasks and measures it registers; a missing one only matters if `needed`."""
-    if file and (needed or Path(file.partition(":")[0]).is_file()):
+def import_experiment(file: str | None) -> None:
+    """Imports the experiment file that --experiment names, for the tasks and measures it registers.
+
+    A file that a sweep's config.json names is not: nothing that is read decides what is run.
+    """
+    if file:
         load_experiment(file)
 
 
 def _run_number(text: str) -> int:
-    if not text.strip().isdigit():
+    if not re.fullmatch(r"[0-9]{1,18}", text.strip()):
         raise InputError(f"--only has '{text}', but it must be run numbers separated by commas, such as 3,17.")
     return int(text)

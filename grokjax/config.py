@@ -1,6 +1,7 @@
 """Every field of an experiment: its default, what it means, what it must be, and whether sweeping it recompiles.
 
-`default()` gives the paper's mainline (Nanda et al. 2023, §3 and App. A); an experiment file changes what differs:
+`default()` gives the paper's mainline (Nanda et al. 2023, §3 and App. A), `small()` the same at a size for two CPU
+cores; an experiment file changes what differs:
 
     from grokjax import config
 
@@ -19,7 +20,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from grokjax.errors import InputError, unknown
+from grokjax.errors import InputError, shown, unknown
 
 TRACED, STATIC, SETTING = "traced", "static", "setting"
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16_6x", "bfloat16_3x", "bfloat16")
@@ -54,6 +55,10 @@ def _not_negative(default, doc, kind=TRACED, type=float):
     return Field(default, doc, kind, type, "0 or more", lambda v: v >= 0)
 
 
+def _size(default, doc, most):
+    return Field(default, doc, STATIC, int, f"from 1 to {most:,}", lambda v: 1 <= v <= most)
+
+
 def _beta(default, doc):
     return Field(default, doc, TRACED, float, "in [0, 1)", lambda v: 0 <= v < 1)
 
@@ -83,10 +88,10 @@ FIELDS: dict[str, Field] = {
     "seed": _seed(0, "initial weights, and the split unless split_seed is set"),
     "split_seed": _seed(None, "which pairs are trained on (and the answers of task random)"),
     "init_scale": _positive(1.0, "factor on every initial weight"),
-    "model.n_layers": _positive(1, "transformer blocks", STATIC, int),
-    "model.d_model": _positive(128, "width of the residual stream", STATIC, int),
-    "model.n_heads": _positive(4, "attention heads per block; must divide d_model", STATIC, int),
-    "model.d_mlp": _positive(512, "neurons per block", STATIC, int),
+    "model.n_layers": _size(1, "transformer blocks", 100),
+    "model.d_model": _size(128, "width of the residual stream", 100_000),
+    "model.n_heads": _size(4, "attention heads per block; must divide d_model", 10_000),
+    "model.d_mlp": _size(512, "neurons per block", 1_000_000),
     "model.act": _name("relu", "the neurons' nonlinearity", STATIC, ("relu", "gelu")),
     "optimizer": _name("adamw", "adamw, or sgd with momentum beta1", STATIC, ("adamw", "sgd")),
     "learning_rate": _not_negative(1e-3, "step size after warm-up"),
@@ -134,6 +139,7 @@ FIELDS: dict[str, Field] = {
         PRECISIONS,
     ),
 }
+MOST_PARAMETERS = 10**10  # of one model: 40 GB
 # Settings that do not change any number in the results, so that a resumed sweep may change them.
 OPERATIONAL = ("checkpoint_every_minutes", "checkpoint_every_steps")
 TRACED_FIELDS = tuple(name for name, field in FIELDS.items() if field.kind == TRACED)
@@ -151,6 +157,20 @@ def default() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(tree).lock()
 
 
+def small() -> ml_collections.ConfigDict:
+    """The mainline for two CPU cores: P = 53, half of the pairs, half the width, 2 500 larger steps."""
+    c = default()
+    c.p = 53
+    c.train_fraction = 0.5  # of 40 %, some draws are not grokked within 5 000 steps at any λ; of half, all are
+    c.model.d_model = 64
+    c.model.d_mlp = 256
+    c.learning_rate = 3e-3
+    c.steps = 2_500
+    c.eval_every = 50
+    c.snapshot_every = 250
+    return c
+
+
 def _put(tree, path, value):
     *parents, leaf = path.split(".")
     for name in parents:
@@ -164,7 +184,10 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       InputError: a field is missing, unknown or of the wrong type.
     """
-    given = leaves(config)
+    try:
+        given = leaves({name: value for name, value in config.items() if name != "sweep"})
+    except Exception as error:  # a mapping of any kind, nested however deep
+        raise InputError(f"the config cannot be read ({type(error).__name__}: {error}).") from error
     for path in given:
         if path not in FIELDS:
             raise unknown("config field", path, FIELDS)
@@ -175,12 +198,10 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def leaves(tree, prefix: str = "") -> dict[str, Any]:
-    """The leaves of a nested mapping by dotted path; a top-level "sweep" is left out."""
+    """The leaves of a nested mapping by dotted path."""
     found: dict[str, Any] = {}
     for name, value in dict(tree.items()).items():
-        if prefix == "" and name == "sweep":
-            continue
-        path = prefix + name
+        path = f"{prefix}{name}"
         found |= leaves(value, path + ".") if hasattr(value, "items") else {path: value}
     return found
 
@@ -204,14 +225,19 @@ def coerce(path: str, value: Any, label: str | None = None):
     if field.type is tuple and isinstance(value, list):
         value = tuple(value)
     if not isinstance(value, field.type) or isinstance(value, bool):
-        raise InputError(f"{label} is {value!r}, but it must be {ARTICLE[field.type]}.")
+        raise InputError(f"{label} is {shown(value)}, but it must be {ARTICLE[field.type]}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{label} is {value}, but it must be finite.")
     if not field.test(value):
-        raise InputError(f"{label} is {value!r}, but it must be {field.right}.")
+        raise InputError(f"{label} is {shown(value)}, but it must be {field.right}.")
+    if isinstance(value, int) and value >= 2**31 and not path.endswith("seed"):
+        raise InputError(f"{label} is {shown(value)}, but it must be less than 2³¹.")
+    if isinstance(value, float) and field.kind == TRACED and abs(value) > MOST_FLOAT:
+        raise InputError(f"{label} is {value}, but it must be at most {MOST_FLOAT}, as float32 holds it.")
     return value
 
 
+MOST_FLOAT = 3.4e38
 ARTICLE = {int: "an integer", float: "a number", str: "a string", tuple: "a tuple"}
 
 
@@ -227,12 +253,8 @@ def check(values: Mapping[str, Any]) -> None:
     from grokjax import tasks
     from grokjax.measures import registry
 
-    d_model, n_heads = values["model.d_model"], values["model.n_heads"]
-    if d_model % n_heads:
-        raise InputError(f"config.model.d_model is {d_model}, but it must be divisible by model.n_heads, {n_heads}.")
-    steps, every = values["steps"], values["eval_every"]
-    if steps % every:
-        raise InputError(f"config.steps is {steps}, but it must be a multiple of eval_every, {every}.")
+    check_shape(values)
+    every = values["eval_every"]
     for path in ("snapshot_every", "slow_every"):
         if values[path] % every:
             raise InputError(f"config.{path} is {values[path]}, but it must be a multiple of eval_every, {every}.")
@@ -240,10 +262,31 @@ def check(values: Mapping[str, Any]) -> None:
     n = tasks.n_train(p, fraction)
     if n < 1 or n >= p * p:
         raise InputError(f"config.train_fraction is {fraction}, which leaves {n} of {p * p} pairs to train on.")
-    tasks.answers(values["task"], p, 0)
+    tasks.check(values["task"], p)
     if values["key_rule"] == "logits" and tasks.get(values["task"]).direction is None:
         raise InputError(
             f"config.key_rule is 'logits', but task '{values['task']}' is no function of a + b or a - b: "
             "choose W_L, W_E or neurons."
         )
     registry.of_groups(values["measures"])
+
+
+def check_shape(values: Mapping[str, Any]) -> None:
+    """Checks the sizes of one run's model, and its steps, against each other.
+
+    Raises:
+      InputError: as for `check`.
+    """
+    from grokjax import model
+
+    d_model, n_heads = values["model.d_model"], values["model.n_heads"]
+    if d_model % n_heads:
+        raise InputError(f"config.model.d_model is {d_model}, but it must be divisible by model.n_heads, {n_heads}.")
+    n_parameters = model.n_parameters(values["p"], values["model.n_layers"], d_model, values["model.d_mlp"])
+    if n_parameters > MOST_PARAMETERS:
+        raise InputError(
+            f"config.model has {n_parameters:,} parameters, but {MOST_PARAMETERS:,} are the most: make it smaller."
+        )
+    steps, every = values["steps"], values["eval_every"]
+    if steps % every:
+        raise InputError(f"config.steps is {steps}, but it must be a multiple of eval_every, {every}.")

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
+from rich.text import Text
 
 from grokjax import model, results
+from grokjax.errors import one_line, plain
 from grokjax.measures import registry
 from grokjax.population import Shape
 from grokjax.results import Ledger
@@ -22,7 +23,7 @@ from grokjax.sweeps import Sweep
 LINE_SECONDS = 15.0  # between lines where the output is no terminal
 
 
-def plan(sweep: Sweep, shapes: Sequence[Shape], environment: dict[str, Any], workdir: Path) -> str:
+def plan(sweep: Sweep, shapes: Sequence[Shape], environment: dict[str, Any], workdir: Path, width: str = "") -> str:
     """What is about to happen, before anything does.
 
     Args:
@@ -30,6 +31,7 @@ def plan(sweep: Sweep, shapes: Sequence[Shape], environment: dict[str, Any], wor
       shapes: each group's layout.
       environment: as `workdir.environment` gives it.
       workdir: where results go.
+      width: how the first group's layout was chosen, if there is anything to say about that.
     """
     base = sweep.base
     axes = " × ".join(f"{len(values)} {path}" for path, values in sweep.axes.items())
@@ -51,8 +53,9 @@ def plan(sweep: Sweep, shapes: Sequence[Shape], environment: dict[str, Any], wor
         "training": f"{run_steps:,} run-steps in all, evaluated every {first.eval_every} steps: {rows:,} rows",
         "device": f"{shape.n_devices} × {environment['device_kind']}{threads}, {sweep.precision}, "
         f"{_count(shape.slots, 'slot')} per device in lanes of {shape.lanes}",
+        **({"width": f"{width}{varies}"} if width else {}),
         "disk": f"about {_size(metrics_bytes(sweep))} of metrics and {_size(snapshot_bytes(sweep))} of snapshots "
-        f"in {workdir}",
+        f"in {one_line(str(workdir))}",
     }
     return "\n".join(f"{name:>9}  {text}" for name, text in lines.items())
 
@@ -72,12 +75,12 @@ def _size(n_bytes: float) -> str:
 def metrics_bytes(sweep: Sweep) -> int:
     """Expected size of the metrics, in bytes: float32 does not compress."""
     total = 0
-    for run in sweep.runs:
-        problem = run.problem()
+    columns = results.metrics_columns(sweep.base["measures"]).values()
+    for runs in sweep.groups():
+        problem = runs[0].problem()
         dims = {name: dim(problem.model) for name, dim in registry.DIMS.items()}
-        columns = results.metrics_columns(problem.measures).values()
-        row = sum(int(np.prod([dims[d] for d in m.shape])) * (4 if m.dtype != "bool" else 1 / 8) for m in columns)
-        total += int((run.steps // problem.eval_every + 1) * row)
+        row = sum(math.prod(dims[d] for d in m.shape) * (4 if m.dtype != "bool" else 1 / 8) for m in columns)
+        total += int(sum(run.steps // problem.eval_every + 1 for run in runs) * row)
     return total
 
 
@@ -85,7 +88,8 @@ def snapshot_bytes(sweep: Sweep) -> int:
     """Size of the snapshots, in bytes: parameters at step 0, every snapshot_every steps, and the last step."""
     total = 0
     for runs in sweep.groups():
-        one = 4 * sum(int(np.prod(s)) for s in model.shapes(runs[0].problem().model).values())
+        cfg = runs[0].problem().model
+        one = 4 * model.n_parameters(cfg.p, cfg.n_layers, cfg.d_model, cfg.d_mlp)
         every = sweep.base["snapshot_every"]
         total += one * sum(1 + -(-run.steps // every) for run in runs)
     return total
@@ -99,6 +103,11 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02d} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def tell(console: Console, text: str) -> None:
+    """Prints text as it is: no markup, no emoji, and nothing in it steers the terminal."""
+    console.print(Text(plain(text)), highlight=False, soft_wrap=True)
 
 
 class LiveProgress:
@@ -159,7 +168,7 @@ class LiveProgress:
 
     def say(self, text: str) -> None:
         """See `scheduler.Progress`."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        tell(self.console, text)
 
 
 def summary(runs: pd.DataFrame, axes: Sequence[str]) -> Table:
@@ -178,7 +187,7 @@ def summary(runs: pd.DataFrame, axes: Sequence[str]) -> Table:
     for setting, group in runs.groupby(by, sort=True, dropna=False) if by else [((), runs)]:
         steps = group["grokked_step"].dropna()
         table.add_row(
-            *map(str, setting),
+            *(Text(plain(str(value))) for value in setting),
             str(len(group)),
             *[str((group["status"] == "diverged").sum())] * any_diverged,
             str(int(group["memorised_step"].notna().sum())),

@@ -1,4 +1,15 @@
-"""The one exception that means: the input is wrong, and here is what would be right."""
+"""What a command tells in a sentence: the input is wrong, or something could not be written or read.
+
+What is said may hold names from a config, a file or the command line. Whatever those are, it is one line of characters
+that a terminal shows, and not a long one.
+"""
+
+import hashlib
+import re
+import reprlib
+
+LONGEST = 1_500  # letters of a sentence
+LONGEST_VALUE = 80  # letters of a value in it
 
 
 class InputError(ValueError):
@@ -8,15 +19,70 @@ class InputError(ValueError):
     on stderr and exits with status 2; nothing has been written by then.
     """
 
+    def __init__(self, text: str):
+        super().__init__(one_line(text))
+
+
+def one_line(text: str) -> str:
+    """Text as one line that a terminal shows as it is: other characters are escaped, the middle of a long one left out.
+
+    No line feed, no escape sequence and no change of direction is left in it.
+    """
+    text = plain(" ".join(text.split()))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 3 :]}"
+
+
+def plain(text: str) -> str:
+    """Text whose characters a terminal shows as they are; others but line feeds are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(value: object) -> str:
+    """A value in a sentence: its repr, cut where it is long."""
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"an integer of {value.bit_length()} bits"
+    try:
+        return _REPR.repr(value)
+    except Exception:  # a repr may do anything
+        return f"a {type(value).__name__}"
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = LONGEST_VALUE
+
+
+def file_name(text: str, most: int = 120) -> str:
+    """Text as the name of a file or folder: letters, digits, "_", "-" and "." alone, no leading ".", not too long.
+
+    Texts that differ in more than that have different names where anything was cut.
+    """
+    name = re.sub(r"[^\w.-]", "_", text)
+    name = f"_{name}" if name[:1] in ("", ".") else name
+    if len(name.encode()) <= most:
+        return name
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
+    return f"{name.encode()[: most - 13].decode(errors='ignore')}_{digest}"
+
+
+class StorageError(Exception):
+    """Something could not be written or read; its text is a sentence that names it and says why.
+
+    The command line prints it and exits with status 1; what was on disk before is whole.
+    """
+
 
 def unknown(kind: str, given: object, known) -> InputError:
     """An `InputError` for a name that is not among the `known` ones, with the closest of them suggested."""
     import difflib
 
     names = sorted(map(str, known))
-    close = difflib.get_close_matches(str(given), names, n=1)
+    text = given if isinstance(given, str) else shown(given)
+    text = text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+    close = difflib.get_close_matches(text, names, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
-    return InputError(f"{kind} '{given}' is unknown: {hint}known are {', '.join(names)}.")
+    return InputError(f"{kind} '{text}' is unknown: {hint}known are {', '.join(names)}.")
 
 
 def refuse_clash(what: str, old, new) -> None:

@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> None:
         interop.save_npz(model.params, model.cfg, path, model.train_pairs)
     else:
         interop.save_torch(model.params, model.cfg, path, BRIDGE if args.bridge else LENS)
-    print(recipe(PLAIN if plain else BRIDGED if args.bridge else HOOKED, model.cfg, path))
+    cli.say(recipe(PLAIN if plain else BRIDGED if args.bridge else HOOKED, model.cfg, path))
 
 
 if __name__ == "__main__":

@@ -185,11 +185,11 @@ def _some_pairs(called: str, pairs: np.ndarray, p: int) -> np.ndarray:
 
 
 def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) -> Checkpoint:
-    from grokjax import checkpoints, replay, workdir
+    from grokjax import checkpoints, replay, storage, workdir
 
-    if not os.path.isdir(folder):
+    if not storage.path(folder).is_dir():
         raise InputError(f"{folder} is no directory, but a sweep's is expected before ':{number}'.")
-    runs = {run.run: run for run in _guarded(f"{folder}/config.json", replay.load_sweep, Path(folder)).runs}
+    runs = {run.run: run for run in _guarded(f"{folder}/config.json", replay.load_sweep, storage.path(folder)).runs}
     params = _guarded(f"the snapshot of run {number} in {folder}", checkpoints.load_params, folder, number, step)
     if number not in runs:
         raise InputError(f"{folder}/config.json does not know run {number}: it has runs 0 to {len(runs) - 1}.")
@@ -242,6 +242,15 @@ def _names_in(path: str) -> list[str]:
         return archive.namelist()
 
 
+def _refuse_bombs(path: str) -> None:
+    """Refuses an archive that says it unpacks to far more than a model's numbers do, before that fills the memory."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    size = os.path.getsize(path)
+    if unpacked > max(1 << 26, 100 * size):
+        raise InputError(f"{path} has {size:,} bytes that unpack to {unpacked:,}: save the arrays without compression.")
+
+
 def _opened(path: str):
     try:
         return open(path, "rb")
@@ -250,6 +259,8 @@ def _opened(path: str):
 
 
 def _read_npz(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    _guarded(path, _refuse_bombs, path)
+
     def read():
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -379,10 +390,11 @@ def save_npz(
     Raises:
       InputError: the file cannot be written.
     """
-    arrays = {name.rsplit(".", 1)[1] if cfg.n_layers == 1 else name: np.asarray(x) for name, x in params.items()}
+    short = cfg.n_layers == 1
+    arrays: dict[str, Any] = {name.rsplit(".", 1)[1] if short else name: np.asarray(x) for name, x in params.items()}
     if train_pairs is not None:
         arrays["train_mask"] = np.isin(np.arange(cfg.p**2), train_pairs)
-    _write(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+    _write(path, lambda file: np.savez_compressed(file, **arrays))
 
 
 def _write(path: str | Path, write_to: Callable[[Any], None]) -> None:

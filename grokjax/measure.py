@@ -20,14 +20,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grokjax import cache, cli, fourier, interop, results, tasks, training, workdir
+from grokjax import cache, cli, fourier, interop, results, storage, tasks, training, workdir
 from grokjax.config import FIELDS, coerce
-from grokjax.errors import InputError, unknown
+from grokjax.errors import InputError, one_line, unknown
 from grokjax.interop import Checkpoint
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
 from grokjax.measures.shared import KEY_RULES, Shared
 from grokjax.precision import products
+from grokjax.storage import StorageError
 
 NO_SPLIT = "the split is not known (give --split, such as --split=python:0:0.3)"
 NO_UPDATE = "the optimizer's state is not part of a saved model"
@@ -141,6 +142,11 @@ def settle(
     if threshold is not None:
         settings["key_threshold"] = coerce("key_threshold", threshold, "--threshold")
     train_pairs, words, seed = _split(checkpoint, split)
+    if not task and checkpoint.task is not None and checkpoint.task not in tasks.TASKS and checkpoint.experiment:
+        raise InputError(
+            f"{checkpoint.source} has a task of its own, '{checkpoint.task}': give --experiment=FILE, which defines it "
+            f"and is run for it. The sweep was made from {checkpoint.experiment}."
+        )
     found = tasks.get(task or checkpoint.task or FIELDS["task"].default)
     if found.draws and seed is None:
         raise InputError(f"task '{found.name}' draws its answers by the split's seed: give --split=jax:SEED:FRACTION.")
@@ -272,17 +278,21 @@ def dtype() -> np.dtype:
 
 def table(found: Mapping[str, Any]) -> str:
     """What `measure` returned, to read: one line per measure; lists are summarised."""
-    lines = [*heading(found["measured"]), ""]
     rows = [("measure", "value", "unit", "range", "source")]
     for name, m in registry.MEASURES.items():
         if found.get(name) is not None:
             rows.append((name, _summary(m, found[name]), m.unit, m.range, m.source))
+    return "\n".join([*heading(found["measured"]), "", *listing(rows, found["null"])])
+
+
+def listing(rows: Sequence[Sequence[str]], null: Mapping[str, str]) -> list[str]:
+    """Lines of rows in columns, and then what was left out, by reason."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    for reason in dict.fromkeys(found["null"].values()):
-        names = [name for name, why in found["null"].items() if why == reason]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    for reason in dict.fromkeys(null.values()):
+        names = [name for name, why in null.items() if why == reason]
         lines += ["", f"left out, since {reason}: {', '.join(names)}."]
-    return "\n".join(lines)
+    return lines
 
 
 def heading(about: Mapping[str, Any]) -> list[str]:
@@ -292,7 +302,7 @@ def heading(about: Mapping[str, Any]) -> list[str]:
         split = f"{about['split']}: {about['n_train']} of {about['p'] ** 2} pairs are training pairs"
     threshold = f", key_threshold {keys['threshold']}" if "threshold" in keys else ""
     return [
-        f"model  {'; '.join([about['model'], about['layout'], *about['notes']])}",
+        f"model  {one_line('; '.join([about['model'], about['layout'], *about['notes']]))}",
         f"       P = {about['p']}, n_layers {about['n_layers']}, d_model {about['d_model']}, n_heads {about['n_heads']}"
         f", d_mlp {about['d_mlp']}, {about['act']}; {about['dtype']}, computed in {about['computed_in']}",
         f"task   {about['task']}",
@@ -333,11 +343,7 @@ def _number(value) -> str:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = command("grokjax.measure", __doc__)
-    parser.add_argument("--keys", type=cli.integers, default=(), help="key frequencies, such as 6,23,37")
-    parser.add_argument("--rule", help="key_rule where no keys are given: W_L, W_E, neurons or logits")
-    parser.add_argument("--threshold", type=float, help="key_threshold of rules W_L and W_E, in (0, 1)")
-    parser.add_argument("--split", help="mask (the model's own), all, jax:SEED:FRACTION or python:SEED:FRACTION")
-    parser.add_argument("--task", help="what the model computes; by default what it says itself, or else add")
+    add_subject(parser)
     parser.add_argument("--measures", type=cli.names, default=(), help="groups, such as paper,clock; by default all")
     parser.add_argument("--experiment", help="experiment file whose tasks and measures to use")
     parser.add_argument("--out", help="JSON file to write, with every value whole")
@@ -355,6 +361,15 @@ def command(name: str, description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def add_subject(parser: argparse.ArgumentParser) -> None:
+    """Adds what a model is measured by (see `settle`), for this command and `grokjax.circuit`."""
+    parser.add_argument("--keys", type=cli.integers, default=(), help="key frequencies, such as 6,23,37")
+    parser.add_argument("--rule", help="key_rule where no keys are given: W_L, W_E, neurons or logits")
+    parser.add_argument("--threshold", type=float, help="key_threshold of rules W_L and W_E, in (0, 1)")
+    parser.add_argument("--split", help="mask (the model's own), all, jax:SEED:FRACTION or python:SEED:FRACTION")
+    parser.add_argument("--task", help="what the model computes; by default what it says itself, or else add")
+
+
 def load(args: argparse.Namespace) -> Checkpoint:
     """The model that the arguments name."""
     if args.heads is not None and args.heads < 1:
@@ -362,19 +377,28 @@ def load(args: argparse.Namespace) -> Checkpoint:
     return interop.load(args.model, args.act, args.heads)
 
 
+def write(found: Mapping[str, Any], out: str) -> None:
+    """Writes what `measure` returned to the file that --out names.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    try:
+        storage.put((to_json(found) + "\n").encode(), storage.path(out))
+    except StorageError as error:
+        raise InputError(f"--out={error}: choose another place.") from None
+
+
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
     args = parse(argv)
     cache.enable()
     checkpoint = load(args)
-    cli.import_experiment(args.experiment or checkpoint.experiment, needed=bool(args.experiment))
+    cli.import_experiment(args.experiment)
     found = measure(checkpoint, args.keys, args.rule, args.threshold, args.split, args.task, args.measures)
     if args.out:
-        try:
-            results.write_text(to_json(found) + "\n", Path(args.out))
-        except OSError as error:
-            raise InputError(f"--out={args.out} cannot be written ({error.strerror}): choose another place.") from None
-    print(table(found))
+        write(found, args.out)
+    cli.say(table(found))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The command line of grokjax.phases: reads a table, prints what was found, writes it as CSV."""
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from grokjax import phases as phases_lib
-from grokjax.errors import InputError
+from grokjax import storage
+from grokjax.errors import InputError, plain
 from grokjax.phase_rules import RULES
 
 MAX_ROWS = 60  # runs printed; --csv has them all
@@ -37,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints the phases of a table. Returns the exit status: 0, or 2 for bad input."""
+    """Prints the phases of a table. Returns the exit status: 0, 2 for bad input, 1 where it cannot be reached."""
     try:
         args = _parser().parse_args(argv)
         settings = phases_lib.Settings(chance_loss=args.chance_loss)
@@ -50,9 +52,12 @@ def main(argv: Sequence[str]) -> int:
         if args.csv:
             _write_csv(found, args.csv)
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
-    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False)
+    except storage.StorageError as error:
+        print(f"error: {' '.join(str(error).split())}.", file=sys.stderr)
+        return 1
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
     console.print(runs_table(found, by), "", rules_table(readings), sep="\n")
     if len(found) > 1:
         console.print("", groups_table(summary, by), *notes(summary.groups, by), sep="\n")
@@ -67,25 +72,26 @@ def read(source: str | Path) -> pd.DataFrame:
     Raises:
       InputError: there is none.
     """
-    path = Path(source)
+    path = storage.path(source)
     if path.is_dir():
-        if not any((path / "metrics").glob("*.parquet")):
-            raise InputError(f"{path} holds no metrics/*.parquet: name the working directory of a sweep, or a table.")
-        from pyarrow import dataset, types
+        from pyarrow import types
 
         from grokjax import results
 
-        schema = dataset.dataset(path / "metrics").schema
+        parts = results.parts(path / "metrics")
+        if not parts:
+            raise InputError(f"{path} holds no metrics/*.parquet: name the working directory of a sweep, or a table.")
+        schema = results.read_schema(parts[0])
         return results.read_metrics(path, [field.name for field in schema if not types.is_nested(field.type)])
     if not path.is_file():
         raise InputError(f"{path} does not exist: name the working directory of a sweep, or a table.")
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    readers: dict[str, Callable[[Any], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
     if path.suffix not in readers:
         raise InputError(f"{path} is no table that can be read: those end in {' or '.join(readers)}.")
     try:
-        return readers[path.suffix](path)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read as {path.suffix[1:]}: {error}") from None
+        return readers[path.suffix](io.BytesIO(path.read_bytes()))
+    except Exception as error:  # pandas and pyarrow may raise anything
+        raise InputError(f"{path} cannot be read as {path.suffix[1:]} ({type(error).__name__}: {error}).") from None
 
 
 def _write_csv(found: pd.DataFrame, path: Path) -> None:
@@ -103,7 +109,7 @@ def runs_table(found: pd.DataFrame, by: Sequence[str]) -> Table:
     given = [str(name) for name in found if name not in phases_lib.DESCRIPTIONS]
     labels = [name for name in given if name in ("run", *by) or found[name].nunique(dropna=False) > 1]
     for name in [*labels, "class", "memorised", "grokked", "delay", *ENDS, "mind"]:
-        table.add_column(name, justify="left" if name in ("class", "mind") else "right")
+        table.add_column(plain(name), justify="left" if name in ("class", "mind") else "right")
     for row in found.head(MAX_ROWS).to_dict("records"):
         cells = [shown(row[name]) for name in labels] + [row["run_class"]]
         cells += [shown_interval(row, name, f"{name}_by") for name in ("memorised", "grokked")]
@@ -120,7 +126,7 @@ def rules_table(readings: pd.DataFrame) -> Table:
     table = Table(title="Rules for the end of each phase, the default first, and how others agree with it")
     table.title_justify = "left"
     for name in ("phase", "rule", "sign", "seen in", "median − default", "within two evaluations"):
-        table.add_column(name, justify="left" if name in ("phase", "rule", "sign") else "right")
+        table.add_column(plain(name), justify="left" if name in ("phase", "rule", "sign") else "right")
     agreed = phases_lib.agreement(readings).set_index(["phase", "rule"])
     for row in phases_lib.describe_rules(readings).to_dict("records"):
         cells = [row["phase"].replace("_", " ") if row["default"] else "", row["rule"], row["sign"]]
@@ -144,7 +150,7 @@ def groups_table(summary: phases_lib.Summary, by: Sequence[str]) -> Table:
     )
     table = Table(title=title, title_justify="left")
     for name in [*by, "runs", "share grokked", "memorised", "grokked", "delay", *ENDS]:
-        table.add_column(name, justify="right")
+        table.add_column(plain(name), justify="right")
     for row in summary.groups.to_dict("records"):
         cells = [shown(row[name]) for name in by] + [str(row["runs"])]
         cells.append(f"{row['fraction_grokked']:.2f} [{row['fraction_low']:.2f}, {row['fraction_high']:.2f}]")
@@ -158,11 +164,11 @@ def fits_table(summary: phases_lib.Summary, by: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left")
     names = [name for name in by if name in summary.fits]
     for name in [*names, "quantity", "estimate", "interval", "unit", "runs"]:
-        table.add_column(name, justify="right" if name in ("estimate", "interval", "runs") else "left")
+        table.add_column(plain(name), justify="right" if name in ("estimate", "interval", "runs") else "left")
     for row in summary.fits.to_dict("records"):
-        cells = [shown(row[name]) for name in names] + [row["quantity"], shown(row["estimate"])]
+        cells = [shown(row[name]) for name in names] + [shown(row["quantity"]), shown(row["estimate"])]
         interval = "–" if np.isnan(row["estimate"]) else f"[{shown(row['low'])}, {shown(row['high'])}]"
-        table.add_row(*cells, interval, row["unit"], str(row["runs"]))
+        table.add_row(*cells, interval, shown(row["unit"]), str(row["runs"]))
     return table
 
 
@@ -173,7 +179,7 @@ def notes(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
         for sentence in filter(None, row["warning"].split("; ")):
             rows.setdefault(sentence, []).append(" ".join(shown(row[name]) for name in names))
     return [
-        f"mind: {sentence}" + (f" ({', '.join(dict.fromkeys(about))})" if len(about) < len(frame) else "")
+        f"mind: {plain(sentence)}" + (f" ({', '.join(dict.fromkeys(about))})" if len(about) < len(frame) else "")
         for sentence, about in rows.items()
     ]
 
@@ -182,7 +188,7 @@ def shown(value: Any) -> str:
     """A value of a swept field, or an estimate."""
     if isinstance(value, float):
         return "–" if np.isnan(value) else f"{value:.4g}"
-    return str(value)
+    return plain(str(value))
 
 
 def shown_steps(value: float) -> str:

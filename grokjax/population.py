@@ -34,7 +34,7 @@ class Shape:
       slots: runs per device.
       lanes: slots that train together under vmap; divides `slots`.
       eval_lanes: lanes evaluated together; evaluation holds activations of the whole grid for each.
-      n_devices: devices, each with its own slots.
+      n_devices: devices over all processes, each with its own slots.
       block: training pairs whose gradients are taken at a time; 0 for all of them.
     """
 
@@ -57,22 +57,32 @@ def choose(problem: Problem, n_runs: int, slots: int = 0, devices: Sequence[jax.
       problem: what is to be trained.
       n_runs: how many runs there are.
       slots: runs per device; 0 chooses: on a CPU up to 4, so that progress is seen side by side and an interrupt is
-        answered soon; on an accelerator as many as fit into 60 % of its memory, in equal waves.
-      devices: those to use, by default all local ones.
+        answered soon; on an accelerator as many as fit into its memory, in equal waves (`width` measures what is
+        fastest).
+      devices: those to use, by default all of all processes.
     """
-    devices = list(devices or jax.local_devices())
+    devices = list(devices or jax.devices())
     per_device = -(-n_runs // len(devices))
-    on_cpu = devices[0].platform == "cpu"
     if not slots:
-        most = 4 if on_cpu else max(1, int(0.6 * _memory(devices[0]) / lane_bytes(problem)))
+        most = 4 if on_cpu(devices[0]) else fitting(problem, devices[0])
         waves = -(-per_device // most)
         slots = -(-per_device // waves)
     slots = min(slots, per_device)
-    if on_cpu:
+    if on_cpu(devices[0]):
         # A run that all cores share gains nothing from blocks: they are too short to be split well.
         alone = len(devices) > 1 or cpu.count() == 1
         return Shape(slots, 1, 1, len(devices), block_of(problem) if alone else 0)
-    return Shape(slots, slots, min(slots, 8), len(devices))
+    return together(slots, len(devices))
+
+
+def on_cpu(device: jax.Device) -> bool:
+    """Whether runs follow one another on this device instead of training together."""
+    return device.platform == "cpu"
+
+
+def together(slots: int, n_devices: int = 1) -> Shape:
+    """The layout of an accelerator: all slots of a device share one set of lanes."""
+    return Shape(slots, slots, min(slots, 8), n_devices)
 
 
 def block_of(problem: Problem) -> int:
@@ -90,9 +100,15 @@ def relaid(recorded: Shape, n_devices: int) -> Shape:
     return dataclasses.replace(recorded, slots=slots, n_devices=n_devices)
 
 
-def _memory(device: jax.Device) -> int:
+def memory(device: jax.Device) -> int:
+    """Bytes that JAX may use of a device's memory; 8 GiB where it does not say."""
     stats = device.memory_stats() or {}
     return stats.get("bytes_limit", 8 << 30)
+
+
+def fitting(problem: Problem, device: jax.Device) -> int:
+    """Runs that fit side by side into 60 % of a device's memory, by estimate; at least 1."""
+    return max(1, int(0.6 * memory(device) / lane_bytes(problem)))
 
 
 def lane_bytes(problem: Problem) -> int:
@@ -110,25 +126,29 @@ class Population:
     Args:
       problem: the static part that all runs share.
       shape: the layout.
-      devices: as many as the layout says; by default the first local ones.
+      devices: of this process, at most as many as the layout says; by default its first local ones.
+
+    Attributes:
+      width: slots over these devices.
     """
 
     def __init__(self, problem: Problem, shape: Shape, devices: Sequence[jax.Device] | None = None):
         self.problem, self.shape = problem, shape
         devices = tuple(devices or jax.local_devices())[: shape.n_devices]
+        self.width = shape.slots * len(devices)
         measures = tuple(registry.of_groups(problem.measures))
         self.sharding, self._start, self._advance = _compiled(problem, shape, devices, measures)
-        self.state: State = self._put(_zeros(problem, shape.width))
+        self.state: State = self._put(_zeros(problem, self.width))
 
     def _put(self, tree):
         return jax.device_put(tree, self.sharding)
 
     def start(self, runs: Mapping[int, Inputs]) -> None:
         """Puts runs, before their first step, into slots; the other slots go on undisturbed."""
-        fresh = np.zeros(self.shape.width, bool)
+        fresh = np.zeros(self.width, bool)
         fresh[list(runs)] = True
         filler = next(iter(runs.values()))
-        stacked = jax.tree.map(lambda *x: np.stack(x), *(runs.get(i, filler) for i in range(self.shape.width)))
+        stacked = jax.tree.map(lambda *x: np.stack(x), *(runs.get(i, filler) for i in range(self.width)))
         self.state = self._start(self.state, self._put(fresh), self._put(stacked))
 
     def advance(
@@ -154,7 +174,7 @@ class Population:
         Returns:
           {column: array [MAX_SEGMENTS, slots over all devices, ...]}, of which the first `n_segments` are filled.
         """
-        counts = np.zeros(self.shape.width, np.int32)
+        counts = np.zeros(self.width, np.int32)
         counts[list(active)] = n_segments
         with_slow = np.zeros(MAX_SEGMENTS, bool)
         with_slow[: len(slow)] = slow

@@ -39,7 +39,8 @@ CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")  # 
 
 def products(name: str) -> contextlib.AbstractContextManager:
     """Inside it, JAX traces products of this precision, as far as the device has them."""
-    return jax.default_matmul_precision(JAX_NAMES[name])
+    # A CPU has none but float32's, and jaxlib before 0.10.2 fails on some of the others.
+    return jax.default_matmul_precision(JAX_NAMES["float32" if jax.default_backend() == "cpu" else name])
 
 
 def rounded(function: Callable, name: str) -> Callable:

@@ -11,8 +11,7 @@ snapshot and then applied to all its earlier ones. Nothing is trained again.
 import argparse
 import dataclasses
 import functools
-import re
-import shutil
+import io
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,15 +20,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from grokjax import cache, checkpoints, cli, fourier, results, sweeps, training, workdir
+from grokjax import cache, checkpoints, cli, fourier, results, storage, sweeps, tasks, training, workdir
+from grokjax import config as config_lib
+from grokjax.checkpoints import Snapshots
 from grokjax.config import FIELDS, coerce
-from grokjax.errors import InputError
+from grokjax.errors import InputError, file_name
+from grokjax.hosts import ALONE, Hosts
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
 from grokjax.precision import products
 from grokjax.results import Ledger
 from grokjax.sweeps import Run, Sweep
 from grokjax.training import Inputs, Problem
+
+Models = Mapping[tuple[int, int], Mapping[str, np.ndarray]]  # parameters by run and step
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -80,48 +84,57 @@ def evaluate(
 KEYS = {"key_freqs": registry.MEASURES["key_freqs"]}
 
 
-def final_keys(path: Path, problem: Problem, runs: Sequence[Run], lanes: int = 1) -> np.ndarray:
-    """The key frequencies of each run's last snapshot by the problem's rule, bool [runs, (P-1)//2]."""
-    models = [(checkpoints.load_params(path, run.run), run.inputs()) for run in runs]
-    return evaluate(problem, KEYS, models, None, lanes)["key_freqs"].astype(bool)
+def final_keys(
+    path: Path, found: Snapshots, problem: Problem, runs: Sequence[Run], lanes: int = 1
+) -> tuple[np.ndarray, Models]:
+    """Each run's key frequencies at its last snapshot, of those found in a working directory, by the problem's rule.
+
+    Returns:
+      Bool [runs, (P-1)//2], and the parameters they were read from, by run and step.
+    """
+    last = checkpoints.load_last(path, [run.run for run in runs], found)
+    models = [(params, run.inputs()) for params, run in zip(last.values(), runs, strict=True)]
+    return evaluate(problem, KEYS, models, None, lanes)["key_freqs"].astype(bool), last
 
 
 def replay_runs(
-    path: Path,
+    found: Snapshots,
     runs: Sequence[Run],
     columns: Mapping[str, Measure],
     problem: Problem,
     keys_RxK: np.ndarray,
     lanes: int = 1,
+    loaded: Models | None = None,
 ) -> dict[str, Any]:
     """Measures of every snapshot of some runs.
 
     Args:
-      path: of the working directory.
+      found: the sweep's snapshots.
       runs: that share `problem`.
       columns: what to compute, by column name.
       problem: of the runs.
       keys_RxK: bool, the keys to use for each run.
       lanes: models evaluated together.
+      loaded: parameters by run and step that have been read before.
 
     Returns:
       Columns "run", "step" and the measures.
     """
-    found = checkpoints.snapshots(path)
     keys = {run.run: row for run, row in zip(runs, keys_RxK, strict=True)}
     inputs = {run.run: run.inputs() for run in runs}
     where = sorted((step, run) for run, step in found if run in keys)
     frames = []
     for step in dict.fromkeys(step for step, _ in where):
         some = [run for s, run in where if s == step]
-        params = checkpoints.load_many(path, step, some)
+        known = {run: loaded[run, step] for run in some if loaded and (run, step) in loaded}
+        params = known | checkpoints.load_many(found, step, [run for run in some if run not in known])
         models = [(params[run], inputs[run]) for run in some]
         values = evaluate(problem, columns, models, np.stack([keys[run] for run in some]), lanes)
         frames.append(values | {"run": np.array(some), "step": np.full(len(some), step)})
     return {name: np.concatenate([frame[name] for frame in frames]) for name in frames[0]}
 
 
-def settle(path: Path, runs: Sequence[Run], ledger: Ledger, lanes: int = 1) -> None:
+def settle(path: Path, runs: Sequence[Run], ledger: Ledger, lanes: int = 1, hosts: Hosts = ALONE) -> None:
     """Settles the key frequencies of finished runs and fills in the measures with final keys, in the metrics on disk.
 
     Args:
@@ -129,13 +142,35 @@ def settle(path: Path, runs: Sequence[Run], ledger: Ledger, lanes: int = 1) -> N
       runs: finished, of one group, with all their rows on disk.
       ledger: is told the keys.
       lanes: models evaluated together.
+      hosts: the processes that train together, which share the work.
     """
     problem = runs[0].problem()
     columns = registry.final(problem.measures)
-    keys = final_keys(path, problem, runs, lanes)
-    results.fill(path / "metrics", replay_runs(path, runs, columns, problem, keys, lanes))
-    for run, row in zip(runs, keys, strict=True):
-        ledger.records[run.run]["key_freqs"] = [int(k) + 1 for k in np.flatnonzero(row)]
+    share = runs[hosts.index :: hosts.count]
+    mine: dict[str, Any] = {}
+    if share:
+        found = checkpoints.snapshots(path)
+        keys, last = final_keys(path, found, problem, share, lanes)
+        mine = replay_runs(found, share, columns, problem, keys, lanes, last)
+        mine["keys"] = np.stack([keys[[run.run for run in share].index(run)] for run in mine["run"]])
+    everything = [one for one in map(_unpacked, hosts.gather(_packed(mine))) if one]
+    frame = {name: np.concatenate([one[name] for one in everything]) for name in everything[0]}
+    for run, row in zip(frame["run"], frame.pop("keys"), strict=True):
+        ledger.settle(int(run), row)
+    if hosts.is_first:
+        # In order, so that a run's last row, which says that the run is settled, is filled last.
+        results.fill(results.parts(path / "metrics"), frame)
+    hosts.wait()
+
+
+def _packed(arrays: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _unpacked(data: bytes) -> dict[str, np.ndarray]:
+    return dict(np.load(io.BytesIO(data), allow_pickle=False))
 
 
 # --- later, from the command line -----------------------------------------------------------------------------------
@@ -168,7 +203,8 @@ class Request:
             "keys_" + ".".join(map(str, self.keys)) if self.keys else "",
             "-".join(self.measures),
         ]
-        return re.sub(r"[^\w.-]", "_", "-".join(filter(None, parts)))
+        text = "-".join(filter(None, parts))
+        return text and file_name(text)
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -180,23 +216,52 @@ def load_sweep(path: Path) -> Sweep:
     record = workdir.read_record(path)
     if record is None:
         raise InputError(f"{path} holds no sweep: config.json is missing.")
-    # Fields that are younger than the sweep have their defaults, which change nothing.
-    defaults = {name: field.default for name, field in FIELDS.items()}
-    runs = [
-        Run(values["run"], defaults | {name: coerce(name, value) for name, value in values.items() if name != "run"})
-        for values in record["runs"]
-    ]
-    base = {name: coerce(name, value) for name, value in record["config"].items()}
-    return Sweep(base, {name: tuple(values) for name, values in record["axes"].items()}, tuple(runs))
+    file = path / "config.json"
+    runs = []
+    for values in record["runs"]:
+        fields = _fields(file, {name: value for name, value in values.items() if name != "run"})
+        config_lib.check_shape(fields)
+        runs.append(Run(values["run"], fields))
+    axes = {name: tuple(values) for name, values in record["axes"].items()}
+    if not runs or not axes.keys() <= FIELDS.keys():
+        raise InputError(f"{file} has {'axes that are no fields' if runs else 'no runs'}: restore it.")
+    return Sweep(_fields(file, record["config"]), axes, tuple(runs))
 
 
-def replay(path: str | Path, request: Request, track=lambda items, text: items) -> Path:
+def _fields(file: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's fields; those that are younger than the sweep have their defaults, which change nothing."""
+    strange = sorted(given.keys() - FIELDS.keys())
+    if strange:
+        raise InputError(f"{file} has a field '{strange[0]}', which this version of grokjax does not know.")
+    return {name: field.default for name, field in FIELDS.items()} | {
+        name: coerce(name, value, f"{file}: {name}") for name, value in given.items()
+    }
+
+
+def refuse_strangers(path: Path, sweep: Sweep) -> None:
+    """Refuses a sweep whose tasks or measures nobody has registered.
+
+    Raises:
+      InputError: says which file to import for them.
+    """
+    wanted = [run.values["task"] for run in sweep.runs if run.values["task"] not in tasks.TASKS]
+    wanted += [name for name in sweep.base["measures"] if name not in registry.groups()]
+    if wanted:
+        experiment = (workdir.read_record(path) or {}).get("experiment")
+        raise InputError(
+            f"{path} holds a sweep with '{wanted[0]}', which is no task or group of measures of grokjax: give "
+            f"--experiment=FILE, which defines it and is run for it. The sweep was made from {experiment}."
+        )
+
+
+def replay(path: str | Path, request: Request, track=lambda items, text: items, overwrite: bool = False) -> Path:
     """Replays the snapshots of a sweep; goes on where an earlier call with the same request stopped.
 
     Args:
       path: of the working directory.
       request: what to compute.
       track: wraps the batches, to show progress.
+      overwrite: compute again what an earlier call with the same request has left.
 
     Returns:
       The folder of Parquet files that holds the result: the metrics themselves where the request asks for nothing
@@ -205,8 +270,10 @@ def replay(path: str | Path, request: Request, track=lambda items, text: items) 
     Raises:
       InputError: no sweep, no such run or frequency, nothing to replay.
     """
-    path = Path(path)
+    path = storage.path(path)
     sweep = load_sweep(path)
+    refuse_strangers(path, sweep)
+    registry.of_groups(request.measures)
     have = {run for run, _ in checkpoints.snapshots(path)}
     status = results.read_runs(path).set_index("run")["status"]
     ended = [run for run in sweep.runs if status[run.run] in ("finished", "stopped") and run.run in have]
@@ -216,7 +283,6 @@ def replay(path: str | Path, request: Request, track=lambda items, text: items) 
         raise InputError(f"{path} has no finished run to replay{' among those asked for' if request.runs else ''}.")
     for problem in {run.problem() for run in ended}:
         _mask(request.keys, problem.model.p)
-    registry.of_groups(request.measures)
     for name, value in (("key_rule", request.rule), ("key_threshold", request.threshold)):
         if value is not None:
             coerce(name, value)
@@ -226,7 +292,9 @@ def replay(path: str | Path, request: Request, track=lambda items, text: items) 
             settle(path, runs, ledger)
         return path / "metrics"
     folder = path / "replay" / request.name
-    for runs in track([runs for runs in _batches(ended) if not _part(folder, runs).exists()], request.name):
+    if overwrite:
+        storage.drop(folder)
+    for runs in track([runs for runs in _batches(ended) if storage.trouble(_part(folder, runs))], request.name):
         _replay_batch(path, folder, sweep, runs, request)
     return folder
 
@@ -251,17 +319,18 @@ def _replay_batch(path: Path, folder: Path, sweep: Sweep, runs: list[Run], reque
     problem = dataclasses.replace(problem, **{k: coerce(k, v) for k, v in changes.items() if v is not None})
     groups = dict.fromkeys([*request.measures] if request.measures else problem.measures)
     columns = {m.name: m for m in registry.of_groups(groups) if (m.keyed or request.measures) and not m.needs_update}
+    found, last = checkpoints.snapshots(path), None
     if request.keys:
         keys = np.tile(_mask(request.keys, problem.model.p), (len(runs), 1))
     else:
-        keys = final_keys(path, problem, runs)
-    frame = replay_runs(path, runs, columns, problem, keys)
+        keys, last = final_keys(path, found, problem, runs)
+    frame = replay_runs(found, runs, columns, problem, keys, loaded=last)
     by_run = {run.run: run for run in runs}
     for axis in sweep.axes:
         frame[axis] = np.array([by_run[int(n)].values[axis] for n in frame["run"]], object)
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
     schema = results.metrics_schema(columns, sweep.axes, {"request": dataclasses.asdict(request)})
-    results.write_parquet(results.to_table(frame, schema), _part(folder, runs))
+    storage.write_parquet(results.to_table(frame, schema), _part(folder, runs))
 
 
 def _mask(keys: Iterable[int], p: int) -> np.ndarray:
@@ -283,7 +352,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, Request]:
     parser.add_argument("--keys", type=cli.integers, default=(), help="frequencies for every run, such as 6,23,37")
     parser.add_argument("--measures", type=cli.names, default=(), help="groups of measures, such as clock,spectra")
     parser.add_argument("--runs", type=cli.integers, help="run numbers, such as 3,17; by default all finished ones")
-    parser.add_argument("--experiment", help="experiment file whose measures and tasks to use; by default the sweep's")
+    parser.add_argument("--experiment", help="experiment file whose measures and tasks to use")
     parser.add_argument("--overwrite", action="store_true", help="compute again what has been replayed before")
     args = parser.parse_args(argv)
     return args, Request(args.rule, args.threshold, args.keys, args.measures, args.runs)
@@ -295,13 +364,10 @@ def main(argv: Sequence[str]) -> None:
 
     args, request = parse(argv)
     cache.enable()
-    path = Path(args.workdir)
-    record = workdir.read_record(path) or {}
-    cli.import_experiment(args.experiment or record.get("experiment"), needed=bool(args.experiment))
-    if args.overwrite and request.name:
-        shutil.rmtree(path / "replay" / request.name, ignore_errors=True)
-    folder = replay(path, request, lambda items, text: track(items, f"replaying {text}"))
-    print(f"replayed into {folder}: pandas.read_parquet('{folder}')")
+    path = storage.path(args.workdir)
+    cli.import_experiment(args.experiment)
+    folder = replay(path, request, lambda items, text: track(items, f"replaying {text}"), args.overwrite)
+    cli.say(f"replayed into {folder}: {results.how_to_read(folder)}")
 
 
 if __name__ == "__main__":

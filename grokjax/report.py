@@ -3,23 +3,23 @@
 python -m grokjax.report results/small
 """
 
+import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from grokjax import cli, figure
-from grokjax.errors import InputError
+from grokjax import cli, figure, storage
 from grokjax.page import build, sweep
 
 
 def page_path(workdir: str | Path) -> Path:
     """Where `write` puts the page."""
-    return Path(workdir) / "report" / "index.html"
+    return storage.path(workdir) / "report" / "index.html"
 
 
 def figure_path(workdir: str | Path) -> Path:
     """Where `write` puts the loss curves."""
-    return Path(workdir) / "report" / "losses.png"
+    return storage.path(workdir) / "report" / "losses.png"
 
 
 def write(workdir: str | Path) -> Path:
@@ -30,36 +30,23 @@ def write(workdir: str | Path) -> Path:
 
     Raises:
       InputError: the directory holds no evaluations, or files that cannot be read.
-      OSError: the report cannot be written.
+      StorageError: the report cannot be written.
     """
     held = sweep.read(workdir)
     path = page_path(workdir)
-    path.parent.mkdir(exist_ok=True)
-    losses = figure.losses(held.metrics, held.runs)
-    _appear(figure_path(workdir), lambda place: losses.savefig(place, dpi=130, format="png"))
-    _appear(path, lambda place: place.write_text(build.html(held), encoding="utf-8"))
+    storage.make_folder(path.parent)
+    picture = io.BytesIO()
+    figure.losses(held.metrics, held.runs).savefig(picture, dpi=130, format="png")
+    storage.write_bytes(picture.getvalue(), figure_path(workdir))
+    storage.write_text(build.html(held), path)
     return path
-
-
-def _appear(path: Path, save: Callable[[Path], object]) -> None:
-    """Lets a file be written under another name and renames it; nothing is left of one that could not be."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        save(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
     parser = cli.Parser(prog="python -m grokjax.report", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("workdir", help="of a sweep, finished or not")
-    path = Path(parser.parse_args(argv).workdir)
-    try:
-        print(f"written: {write(path)}")
-    except OSError as error:
-        raise InputError(f"{page_path(path)} cannot be written ({error.strerror or error}).") from None
+    cli.say(f"written: {write(storage.path(parser.parse_args(argv).workdir))}")
 
 
 if __name__ == "__main__":

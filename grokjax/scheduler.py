@@ -2,6 +2,9 @@
 
 One dispatch is always in flight while the results of the one before are written. All decisions follow from step
 counts, so every run is trained the same way whatever its slot, its neighbours, or the interruptions.
+
+Where several processes train together, each knows all slots and all runs and decides the same; it computes and writes
+what is in its own slots.
 """
 
 import collections
@@ -10,15 +13,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
-from grokjax import checkpoints, population, replay, results
+from grokjax import checkpoints, memory, population, replay, results, storage
+from grokjax.hosts import ALONE, Hosts
 from grokjax.population import Population, Shape
+from grokjax.recovery import Checkpoint
 from grokjax.results import Ledger, MetricsWriter
 from grokjax.sweeps import Run
 from grokjax.workdir import Workdir
 
 DISPATCH_SECONDS = 2.0  # aimed at: short enough to answer an interrupt, long enough to cost nothing
+SETTLE_MODELS = 64  # evaluated before metrics on disk are rewritten, unless more runs train together
 FLUSH_SECONDS = 20.0  # between parts, so that the metrics can be read while the sweep runs
 
 
@@ -67,6 +74,7 @@ class Scheduler:
       writer: of the metrics.
       progress: what to tell.
       stop: asked between dispatches; a true answer saves and raises Interrupted.
+      hosts: the processes that train together.
     """
 
     def __init__(
@@ -78,35 +86,49 @@ class Scheduler:
         writer: MetricsWriter,
         progress: Progress,
         stop: Callable[[], bool] = lambda: False,
+        hosts: Hosts = ALONE,
     ):
         self.workdir, self.groups, self.shapes = workdir, groups, shapes
         self.ledger, self.writer, self.progress, self.stop = ledger, writer, progress, stop
+        self.hosts = hosts
         self._checkpoint_time = self._flush_time = time.monotonic()
         self._steps_since_checkpoint = 0
 
-    def run(self, checkpoint: tuple[int, dict[str, Any]] | None = None) -> None:
+    def run(self, checkpoint: Checkpoint | None = None) -> None:
         """Trains everything that is left.
 
         Args:
-          checkpoint: number and progress of the checkpoint to go on from, as `checkpoints.latest` gives them.
+          checkpoint: to go on from.
 
         Raises:
           Interrupted: `stop` answered true; the same call with the latest checkpoint goes on.
+          StorageError: results cannot be written.
+          HostLost: another process is gone.
         """
-        for number, runs in enumerate(self.groups):
-            if checkpoint and number < checkpoint[1]["group"]:
-                continue
+        if self._asked():  # before anything is compiled, which takes long
+            raise Interrupted
+        self._number = self.hosts.tell(checkpoints.next_number(self.workdir.checkpoints))[0]
+        # The checkpoint's group first: the next checkpoint no longer has its states.
+        first = checkpoint.group if checkpoint else 0
+        for number in sorted(range(len(self.groups)), key=lambda n: (n != first, n)):
+            runs = self.groups[number]
             self._begin_group(number)
-            if checkpoint and number == checkpoint[1]["group"]:
-                self._restore(*checkpoint)
+            if checkpoint and number == checkpoint.group:
+                self._restore(checkpoint)
             self._train_group(collections.deque(run for run in runs if not self._taken(run)))
-        self._flush()
+        self._save(None)
 
     def _begin_group(self, number: int) -> None:
         self.group, self.shape = number, self.shapes[number]
         self.problem = self.groups[number][0].problem()
         self.columns = results.metrics_columns(self.problem.measures)
         self.population = Population(self.problem, self.shape)
+        # Slots are numbered over all processes; these are the first of ours, and the one after our last.
+        width = self.population.width
+        self._first, self._end = self.hosts.index * width, (self.hosts.index + 1) * width
+        first = self.groups[number][0]
+        n_snapshots = 2 + first.steps // self._base["snapshot_every"]
+        self._batch = max(self.shape.width, SETTLE_MODELS // n_snapshots)
         self.slots: dict[int, Slot] = {}
         self.offset = 0  # steps into the current segment, the same for all slots
         self.pending: collections.deque[Dispatch] = collections.deque()
@@ -125,37 +147,77 @@ class Scheduler:
                 self._fill(waiting)
             self._dispatch()
             self._collect(leave=1)
-            self._settle(at_least=self.shape.width)
-            if self.stop():
+            wish = self._wish()
+            if wish == "stop":
                 self._checkpoint()
                 raise Interrupted
-            if self._checkpoint_due():
+            if wish == "checkpoint":
                 self._checkpoint()
-            elif time.monotonic() - self._flush_time > FLUSH_SECONDS:
+            elif wish == "flush":
                 self._flush()
+            self._settle(at_least=self._batch)
         self._collect(leave=0)
         self._settle(at_least=1)
+        if self._asked() and self._is_left():
+            self._checkpoint()
+            raise Interrupted
+
+    def _asked(self) -> bool:
+        """Whether any process was asked to stop."""
+        return any(self.hosts.tell(self.stop()))
+
+    def _is_left(self) -> bool:
+        """Whether there is a run to train or to settle."""
+        return bool(self.ledger.unsettled(self.columns)) or not all(map(self.ledger.over, self.ledger.records))
+
+    def _wish(self) -> str:
+        """What is to be done between dispatches; the same in all processes, as is the time that a step takes."""
+        wishes = ["stop"] if self.stop() else []
+        if self.hosts.is_first:  # whose clock counts
+            wishes += ["checkpoint"] * self._checkpoint_due()
+            wishes += ["flush"] * (time.monotonic() - self._flush_time > FLUSH_SECONDS)
+        told = self.hosts.tell([wishes, self._seconds_per_step])
+        known = [seconds for _, seconds in told if seconds is not None]
+        self._seconds_per_step = max(known, default=None)
+        wished = {wish for some, _ in told for wish in some}
+        return next((wish for wish in ("stop", "checkpoint", "flush") if wish in wished), "")
 
     def _settle(self, at_least: int) -> None:
         """Fills in the measures with final keys once enough runs have ended, so that parts are not rewritten often."""
-        runs = [run for run in self.ledger.unsettled(self.columns) if run in self.groups[self.group]]
-        if len(runs) < at_least:
-            return
-        self._flush()
-        replay.settle(self.workdir.path, runs, self.ledger, self.shape.eval_lanes)
-        self._last_collected = None
+        while len(runs := self._unsettled()) >= at_least:
+            self._flush()
+            some = runs[: self._batch]  # not all, so that a wish to stop is soon seen
+            replay.settle(self.workdir.path, some, self.ledger, self.shape.eval_lanes, self.hosts)
+            self.writer.reload()
+            self._last_collected = None
+            if self._asked():
+                break
+
+    def _unsettled(self) -> list[Run]:
+        return [run for run in self.ledger.unsettled(self.columns) if run.problem() == self.problem]
 
     def _fill(self, waiting: collections.deque[Run]) -> None:
         """Starts waiting runs in free slots and evaluates them before their first step."""
         fresh = {slot: waiting.popleft() for slot in self._free_slots()[: len(waiting)]}
         if not fresh:
             return
-        self.population.start({slot: run.inputs() for slot, run in fresh.items()})
-        outputs = self.population.advance(list(fresh), 1, 0, slow=[True])
+        mine = {slot: run for slot, run in fresh.items() if self._is_mine(slot)}
+        outputs, params = {}, None
+        if mine:
+            ours = [slot - self._first for slot in mine]
+            self.population.start({slot - self._first: run.inputs() for slot, run in mine.items()})
+            outputs = self.population.advance(ours, 1, 0, slow=[True])
+            params = self.population.take(ours).params
         rows = {slot: (run, 0, 0) for slot, run in fresh.items()}
-        params = self.population.take(list(fresh)).params
-        self.pending.append(Dispatch(outputs, 1, rows, 0, [(run, 0) for run in fresh.values()], params))
+        self.pending.append(Dispatch(outputs, 1, rows, 0, [(run, 0) for run in mine.values()], params))
         self.slots |= {slot: Slot(run, 0) for slot, run in fresh.items()}
+
+    def _is_mine(self, slot: int) -> bool:
+        return self._first <= slot < self._end
+
+    def _mine(self) -> list[int]:
+        """Our slots that have runs, as our population numbers them."""
+        return [slot - self._first for slot in self.slots if self._is_mine(slot)]
 
     def _free_slots(self) -> list[int]:
         """In the order in which to fill them, which keeps the devices equally busy."""
@@ -170,7 +232,8 @@ class Scheduler:
         n_segments, n_steps, evaluate = self._size()
         ends = [[slot.step + (i + 1) * n_steps for slot in self.slots.values()] for i in range(n_segments)]
         slow = [any(step % self._base["slow_every"] == 0 for step in steps) for steps in ends]
-        outputs = self.population.advance(list(self.slots), n_segments, n_steps, evaluate, slow)
+        mine = self._mine()
+        outputs = self.population.advance(mine, n_segments, n_steps, evaluate, slow) if mine else {}
         rows = {i: (slot.run, slot.step + n_steps, n_steps) for i, slot in self.slots.items()}
         for slot in self.slots.values():
             slot.step += n_segments * n_steps
@@ -179,7 +242,7 @@ class Scheduler:
         due = [
             i
             for i, slot in self.slots.items()
-            if evaluate and (i in ended or not slot.step % self._base["snapshot_every"])
+            if evaluate and self._is_mine(i) and (i in ended or not slot.step % self._base["snapshot_every"])
         ]
         dispatch = Dispatch(
             outputs,
@@ -187,7 +250,7 @@ class Scheduler:
             rows,
             run_steps=n_segments * n_steps * len(self.slots),
             snapshots=[(self.slots[i].run, self.slots[i].step) for i in due],
-            params=self.population.take(due).params if due else None,
+            params=self.population.take([i - self._first for i in due]).params if due else None,
         )
         self.pending.append(dispatch)
         self._steps_since_checkpoint += n_segments * n_steps
@@ -244,8 +307,24 @@ class Scheduler:
         rows = {i: row for i, row in dispatch.rows.items() if not self.ledger.over(row[0].run)}
         if not rows or not dispatch.n_segments:
             return
-        n, slots = dispatch.n_segments, list(rows)
-        runs = [run for run, _, _ in rows.values()]
+        mine = {i - self._first: row for i, row in rows.items() if self._is_mine(i)}
+        frame = self._frame(dispatch.n_segments, mine, outputs) if mine else None
+        self._tell_ledger(frame)
+        if frame:
+            self.writer.add(self._counted(frame))
+        for i, (run, _, _) in rows.items():
+            record = self.ledger.records[run.run]
+            if record["status"] == "diverged":
+                self.progress.say(f"run {run.run} diverged: its loss is not finite at step {record['last_step']}.")
+                self._free(run)
+            elif record["status"] == "stopped":
+                if self._is_mine(i):
+                    self._save_stopped(dispatch, i - self._first, run.run, record["last_step"])
+                self._free(run)
+
+    def _frame(self, n: int, rows: Mapping[int, tuple[Run, int, int]], outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The results of `n` segments as columns, segment by segment; `rows` by slot of our population."""
+        slots, runs = list(rows), [run for run, _, _ in rows.values()]
         steps = np.stack([first + every * np.arange(n) for _, first, every in rows.values()], 1)
         values = results.finish(self.columns, outputs, self.problem.model, self.problem.n_train)
         frame: dict[str, Any] = {name: x[:n, slots].reshape(-1, *x.shape[2:]) for name, x in values.items()}
@@ -257,15 +336,15 @@ class Scheduler:
         frame["step"] = steps.reshape(-1)
         for path in self.workdir.sweep.axes:
             frame[path] = np.array([run.values[path] for run in runs] * n, object)
-        self.writer.add(self._counted(frame))
-        for i, (run, _, _) in rows.items():
-            record = self.ledger.records[run.run]
-            if record["status"] == "diverged":
-                self.progress.say(f"run {run.run} diverged: its loss is not finite at step {record['last_step']}.")
-                self._free(run)
-            elif record["status"] == "stopped":
-                self._save_stopped(dispatch, i, run.run, record["last_step"])
-                self._free(run)
+        return frame
+
+    def _tell_ledger(self, frame: Mapping[str, Any] | None) -> None:
+        """Tells the ledger of new rows, ours and those of the other processes."""
+        names = ("run", "step", *Ledger.FINAL)
+        mine = np.stack([np.asarray(frame[name], np.float64) for name in names]) if frame else np.zeros((len(names), 0))
+        for message in self.hosts.gather(mine.tobytes()):
+            theirs = np.frombuffer(message).reshape(len(names), -1)
+            self.ledger.update(dict(zip(names, theirs, strict=True)))
 
     def _save_stopped(self, dispatch: Dispatch, slot: int, run: int, step: int) -> None:
         """The final snapshot of a run that has stopped at `step`. Its state has not changed since."""
@@ -289,12 +368,11 @@ class Scheduler:
                 del self.slots[i]
 
     def _counted(self, frame: dict[str, Any]) -> dict[str, Any]:
-        """The rows that count, until a run stops or diverges (which is a row of nulls); the ledger is told."""
+        """The rows that count, until a run stops or diverges, which is a row of nulls."""
         bad = ~np.isfinite(frame["train_loss"])
         described = {"run", "step", *self.workdir.sweep.axes}
         if bad.any():
             frame = {name: x if name in described else _nulled(x, bad) for name, x in frame.items()}
-        self.ledger.update(frame)
         last = np.array([self.ledger.records[run]["last_step"] for run in frame["run"]])
         return {name: values[frame["step"] <= last] for name, values in frame.items()}
 
@@ -314,37 +392,59 @@ class Scheduler:
         return bool(by_steps) or time.monotonic() - self._checkpoint_time > 60 * minutes
 
     def _flush(self) -> None:
+        self.workdir.confirm()
         # Rows before runs.parquet: a run is never said to be finished before its rows are there.
         self.writer.flush()
-        results.write_parquet(self.ledger.table(), self.workdir.runs)
+        self.hosts.wait()
+        if self.hosts.is_first:
+            storage.write_parquet(self.ledger.table(), self.workdir.runs)
+        memory.give_back()
         self._flush_time = time.monotonic()
 
     def _checkpoint(self) -> None:
         self._collect(leave=0)
+        mine = self._mine()
+        self._save(self.population.take(mine) if mine else None)
+        self._last_collected = None
+
+    def _save(self, state: Any) -> None:
+        """Puts all rows on disk, and what is needed to go on from here."""
         self._flush()
-        slots = dict(self.slots)
-        state = self.population.take(list(slots)) if slots else None
+        slots = {i: slot for i, slot in self.slots.items() if self._is_mine(i)}
+        part, rows = self.writer.mark
         progress = {
             "group": self.group,
             "offset": self.offset,
             "runs": [slot.run.run for slot in slots.values()],
             "steps": [slot.step for slot in slots.values()],
-            "next_part": self.writer.number,
+            "process": self.hosts.index,
+            "part": part,
+            "rows": rows,
         }
-        checkpoints.save(self.workdir.checkpoints, state, progress)
+        name = checkpoints.checkpoint_name(self._number, self.hosts.index, self.hosts.count)
+        checkpoints.save(self.workdir.checkpoints / name, state, progress)
+        self.hosts.wait()
+        if self.hosts.is_first:
+            checkpoints.prune(self.workdir.checkpoints, self._number)
+        self._number += 1
         self._steps_since_checkpoint = 0
         self._checkpoint_time = time.monotonic()
-        self._last_collected = None
 
-    def _restore(self, number: int, progress: dict[str, Any]) -> None:
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        """Gives the runs of a checkpoint slots, and reads the states of those that are ours."""
         runs = {run.run: run for run in self.groups[self.group]}
-        n = len(progress["runs"])
-        self.offset = progress["offset"]
-        if n:
-            state = checkpoints.load(self.workdir.checkpoints, number, population.blank(self.problem), n)
-            self.population.restore(state, range(n))
-        for i, (run, step) in enumerate(zip(progress["runs"], progress["steps"], strict=True)):
-            self.slots[i] = Slot(runs[run], step)
+        self.offset = checkpoint.offset
+        kept = [run for run in checkpoint.steps if self.ledger.records[run]["status"] == "training"]
+        for slot, run in zip(self._free_slots(), kept, strict=False):
+            self.slots[slot] = Slot(runs[run], checkpoint.steps[run])
+        place = {slot.run.run: i - self._first for i, slot in self.slots.items() if self._is_mine(i)}
+        blank = population.blank(self.problem)
+        for folder, progress in zip(checkpoint.folders, checkpoint.progress, strict=True):
+            some = [i for i, run in enumerate(progress["runs"]) if run in place]
+            if some:
+                state = checkpoints.load(folder, blank, len(progress["runs"]))
+                picked = jax.tree.map(lambda x, some=some: np.asarray(x)[some], state)
+                self.population.restore(picked, [place[progress["runs"][i]] for i in some])
 
 
 def _nulled(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -357,23 +457,3 @@ def _nulled(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     for i, value in enumerate(values):
         result[i] = None if rows[i] else value
     return result
-
-
-def resume(workdir: Workdir, ledger: Ledger) -> tuple[tuple[int, dict[str, Any]] | None, int]:
-    """Brings a working directory to the state of its latest checkpoint.
-
-    Parts written after it are removed, since the same rows will be computed again; the rows that stay tell the ledger
-    what has become of each run.
-
-    Returns:
-      The checkpoint, or None to start from nothing, and the number of the next part.
-    """
-    checkpoint = checkpoints.latest(workdir.checkpoints)
-    next_part = checkpoint[1]["next_part"] if checkpoint else 0
-    for path in results.parts(workdir.metrics):
-        if results.part_number(path) >= next_part:
-            path.unlink()
-    if next_part:
-        keys = ["key_freqs"] if "key_freqs" in results.metrics_columns(workdir.sweep.base["measures"]) else []
-        ledger.update(results.read_metrics(workdir.path, ["run", "step", *Ledger.FINAL, *keys]))
-    return checkpoint, next_part

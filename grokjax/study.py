@@ -1,22 +1,27 @@
 """One sweep from config to summary: plan, train or go on, and say what came out."""
 
+import dataclasses
+import os
 import shlex
-import shutil
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-import pandas as pd
 from rich.console import Console
 
-from grokjax import checkpoints, cpu, display, population, report, results, sweeps, workdir
-from grokjax.measures import registry
+from grokjax import checkpoints, cpu, display, population, recovery, report, results, storage, sweeps, width, workdir
+from grokjax.errors import InputError
+from grokjax.hosts import ALONE, HostLost, Hosts
 from grokjax.population import Shape
+from grokjax.recovery import Findings
 from grokjax.results import Ledger, MetricsWriter
-from grokjax.scheduler import Interrupted, Scheduler, resume
+from grokjax.scheduler import Interrupted, Scheduler
+from grokjax.storage import StorageError
 from grokjax.sweeps import Sweep
+from grokjax.width import Choice, Say
 from grokjax.workdir import Workdir
 
 
@@ -31,6 +36,11 @@ class StopRequest:
         if self.signal is not None:
             sys.exit(128 + number)
         self.signal = number
+        if number == signal.SIGHUP:
+            # The terminal is gone, and writing to it would fail.
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):
+                os.dup2(nothing, stream)
         print("\nstopping: saving the state (again to stop at once) …", file=sys.stderr, flush=True)
 
     def __call__(self) -> bool:
@@ -48,6 +58,7 @@ def run(
     stop: StopRequest | None = None,
     console: Console | None = None,
     spread: bool = False,
+    hosts: Hosts = ALONE,
 ) -> int:
     """Trains a sweep into a working directory, or goes on with it.
 
@@ -63,92 +74,171 @@ def run(
       stop: asked between dispatches.
       console: where to print.
       spread: make devices of a CPU's cores; only before JAX has computed anything.
+      hosts: the processes that train together; all call this with the same arguments.
 
     Returns:
       The exit status: 0 when the sweep is done, 128 + signal when it was stopped and saved.
 
     Raises:
       InputError: bad config, flags or directory; nothing has been written.
+      StorageError: results cannot be written; what was on disk before is whole.
+      HostLost: another process is gone; what was on disk before is whole.
     """
-    console, stop = console or Console(), stop or StopRequest()
-    path = Path(path)
+    console, stop = console or Console(quiet=not hosts.is_first), stop or StopRequest()
+    path = storage.path(path)
     whole = sweeps.expand(config, get_sweep)
     if spread:
         record = (not overwrite and workdir.read_record(path)) or {}
         cpu.spread(len(whole.runs), record.get("n_devices") if record.get("platform") == "cpu" else None)
-    sweep, original = whole, None
-    shapes = _shapes(whole, path, overwrite)
+    sweep, original, source = whole, None, path
     if only is not None:
         sweep = sweeps.only(whole, only)
         if workdir.read_record(path) and not overwrite:
-            original, path = path, path / f"only_{checkpoints.compact(sorted(only))}"
-        shapes = _shapes_of_part(whole, shapes, sweep)
-    plan = display.plan(sweep, shapes, workdir.environment(), path)
+            original, path = path, path / f"{workdir.ONLY}{checkpoints.compact(sorted(only))}"
+
+    def lay_out(say: Say | None) -> tuple[list[Choice], str]:
+        mine = _choices(whole, sweep, source, overwrite, say) if hosts.is_first else []
+        choices = [Choice.of(told) for told in hosts.tell([dataclasses.asdict(choice) for choice in mine])[0]]
+        shapes = [choice.shape for choice in choices]
+        return choices, display.plan(sweep, shapes, workdir.environment(), path, choices[0].text)
+
     if plan_only:
-        console.print(plan, highlight=False, soft_wrap=True)
+        display.tell(console, lay_out(None)[1])
         return 0
-    target = Workdir(path, sweep, overwrite)
+    target = _opened(path, sweep, overwrite, hosts, lambda text: display.tell(console, text))
     try:
-        if target.record and _all_over(target.runs, sweep):
-            console.print(f"{target.path} is finished: nothing to do. --overwrite trains it again.", highlight=False)
-            _say_result(target, sweep, console)
-            return 0
-        status = _train(target, sweep, shapes, plan, stop, console, experiment)
+        status = _go_on(target, sweep, lay_out, stop, console, experiment, hosts)
         if original and status == 0:
-            console.print(compare(path, original), highlight=False, soft_wrap=True)
+            display.tell(console, compare(path, original))
         return status
+    except StorageError as error:
+        raise StorageError(
+            f"{error}; what was saved before is whole. Once this is mended, the same command goes on from there"
+        ) from error
     finally:
         target.close()
 
 
-def _shapes(sweep: Sweep, path: Path, overwrite: bool) -> list[Shape]:
-    """Each group's layout: the recorded one where the directory holds this sweep, else chosen for this machine."""
-    record = None if overwrite else workdir.read_record(path)
-    if record and not workdir.difference(record["runs"], workdir.described(sweep)):
-        return [population.relaid(Shape(**group), len(jax.local_devices())) for group in record["groups"]]
-    return [population.choose(runs[0].problem(), len(runs), sweep.base["slots"]) for runs in sweep.groups()]
+def _go_on(
+    target: Workdir, sweep: Sweep, lay_out, stop: StopRequest, console: Console, experiment: str | None, hosts: Hosts
+) -> int:
+    """Trains what is left to train, after what is there has been looked at."""
 
+    def say(text: str) -> None:
+        if stop():
+            raise Interrupted
+        display.tell(console, text)
 
-def _shapes_of_part(whole: Sweep, shapes: Sequence[Shape], part: Sweep) -> list[Shape]:
-    """The layouts of the groups that some runs belong to."""
-    of_run = {run.run: shape for runs, shape in zip(whole.groups(), shapes, strict=True) for run in runs}
-    return [of_run[runs[0].run] for runs in part.groups()]
-
-
-def _train(target: Workdir, sweep: Sweep, shapes, plan: str, stop, console: Console, experiment: str | None) -> int:
-    started = time.monotonic()
-    ledger = Ledger(sweep.runs)
-    checkpoint, part = None, 0
+    found = _found(target, sweep, console, hosts)
+    if target.record and found.is_done(sweep):
+        display.tell(console, f"{target.path} is finished: nothing to do. --overwrite trains it again.")
+        _write_missing(target, found.ledger, console, hosts)
+        _say_result(target, sweep, console)
+        return 0
+    try:
+        choices, plan = lay_out(say)  # which may take minutes of the devices, so that it waits for the directory
+    except Interrupted:
+        display.tell(console, "stopped while measuring widths: nothing was trained.")
+        return 128 + (stop.signal or 0)
     if target.record:
-        checkpoint, part = resume(target, ledger)
         _warn_of_changes(target.record, console)
-    console.print(plan, highlight=False, soft_wrap=True)
+    display.tell(console, plan)
+    shapes = [choice.shape for choice in choices]
     if target.record is None:
-        target.begin(list(shapes), experiment)
-    if checkpoint:
-        at = sum(record["last_step"] or 0 for record in ledger.records.values())
-        console.print(f"going on from {at:,} run-steps", highlight=False)
-    writer = MetricsWriter(target.metrics, _schema(target, sweep), part)
-    results.write_parquet(ledger.table(), target.runs)
+        target.begin(shapes, experiment, [choice.record() for choice in choices], hosts)
+    return _train(target, sweep, shapes, found, stop, console, hosts)
+
+
+def _opened(path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callable[[str], None]) -> Workdir:
+    """The working directory, held by the first process; the others look once that has been done."""
+    target, refused = None, ""
+    if hosts.is_first:
+        try:
+            target = Workdir(path, sweep, overwrite, tell=tell)
+        except InputError as error:
+            refused = str(error)
+    refused = hosts.tell(refused)[0]
+    if refused:
+        raise InputError(refused)
+    return target or Workdir(path, sweep, held=True)
+
+
+def _choices(whole: Sweep, part: Sweep, path: Path, overwrite: bool, say: Say | None) -> list[Choice]:
+    """The layouts of the whole sweep's groups that a part's runs belong to.
+
+    Recorded ones where the directory holds the sweep, else chosen for this machine; `say` is for `width.choose`.
+    """
+    groups = whole.groups()
+    of_run = {run.run: number for number, runs in enumerate(groups) for run in runs}
+    numbers = [of_run[runs[0].run] for runs in part.groups()]
+    record = None if overwrite else workdir.read_record(path)
+    if record and not workdir.difference(record["runs"], workdir.described(whole)):
+        shapes = [Shape(**record["groups"][number]) for number in numbers]
+        return [Choice("recorded", population.relaid(shape, jax.device_count())) for shape in shapes]
+    return [width.choose(groups[number], whole.base["slots"], say=say) for number in numbers]
+
+
+def _train(
+    target: Workdir, sweep: Sweep, shapes: Sequence[Shape], found: Findings, stop, console: Console, hosts: Hosts
+) -> int:
+    started, ledger = time.monotonic(), found.ledger
+    at = sum(r["last_step"] or 0 for r in ledger.records.values())
+    if at:
+        display.tell(console, f"going on from {at:,} run-steps")
+    part = 1 + max((results.part_number(place)[0] for place in results.parts(target.metrics)), default=-1)
+    hosts.wait()  # nobody writes before all have looked
+    writer = MetricsWriter(target.metrics, _schema(target, sweep), part, hosts.index)
+    if hosts.is_first:
+        storage.write_parquet(ledger.table(), target.runs)
     total = sum(run.steps for run in sweep.runs)
     done = sum(ledger.runs[n].steps if ledger.over(n) else r["last_step"] or 0 for n, r in ledger.records.items())
     try:
         with display.LiveProgress(console, ledger, total, done) as progress:
-            Scheduler(target, sweep.groups(), shapes, ledger, writer, progress, stop).run(checkpoint)
+            Scheduler(target, sweep.groups(), shapes, ledger, writer, progress, stop, hosts).run(found.checkpoint)
     except Interrupted:
-        console.print(
+        display.tell(
+            console,
             f"stopped with {ledger.count('finished')} of {len(sweep.runs)} runs finished; everything is saved in "
             f"{target.path}. To go on, give the same command again:\n"
             f"  {_again()}",
-            highlight=False,
-            soft_wrap=True,
         )
-        return 128 + (stop.signal or 0)
-    console.print(f"trained in {display.duration(time.monotonic() - started)}", highlight=False)
-    shutil.rmtree(target.checkpoints, ignore_errors=True)
-    _report(target.path, console)
-    _say_result(target, sweep, console)
+        return 128 + max(hosts.tell(stop.signal or 0))
+    except HostLost as error:
+        raise HostLost(
+            f"{error}; what was saved last is whole. Start all processes again with the same command; there may be "
+            "more of them or fewer"
+        ) from error
+    display.tell(console, f"trained in {display.duration(time.monotonic() - started)}")
+    if hosts.is_first:
+        _report(target.path, console)
+        _say_result(target, sweep, console)
+    hosts.wait()
     return 0
+
+
+def _found(target: Workdir, sweep: Sweep, console: Console, hosts: Hosts) -> Findings:
+    """What the directory holds, after the first process has mended it."""
+    found = Findings(Ledger(sweep.runs))
+    if hosts.is_first and target.record:
+        found = recovery.examine(target.path, sweep)
+        for place, what in found.troubles.items():
+            display.tell(console, f"note: {place} {what}; it is set aside.")
+        if found.troubles and found.lost:
+            runs = f"run{'s' * (len(found.lost) > 1)} {checkpoints.compact(found.lost)}"
+            display.tell(console, f"note: training {runs} again, with the same results.")
+        recovery.repair(target.path, found)
+    hosts.wait()
+    if target.record and (found.changed or not hosts.is_first):
+        found = recovery.examine(target.path, sweep)
+    return found
+
+
+def _write_missing(target: Workdir, ledger: Ledger, console: Console, hosts: Hosts) -> None:
+    """Writes what follows from the metrics and is not there, or damaged."""
+    if hosts.is_first and storage.trouble(target.runs):
+        storage.write_parquet(ledger.table(), target.runs)
+    if hosts.is_first and any(map(storage.trouble, (report.page_path(target.path), report.figure_path(target.path)))):
+        _report(target.path, console)
 
 
 def _report(path: Path, console: Console) -> None:
@@ -156,26 +246,16 @@ def _report(path: Path, console: Console) -> None:
     try:
         report.write(path)
     except Exception as error:  # a full disk, say: hours of training must not end as a failure for want of a page
-        console.print(
+        display.tell(
+            console,
             f"note: the results are whole, but the report could not be written ({type(error).__name__}: {error}). "
             f"To write it: python -m grokjax.report {path}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
         )
 
 
 def _again() -> str:
     """This process's command line, without what would start from nothing."""
     return shlex.join([Path(sys.executable).name, *(arg for arg in sys.argv if arg.lstrip("-") != "overwrite")])
-
-
-def _all_over(path: Path, sweep: Sweep) -> bool:
-    if not path.is_file():
-        return False
-    runs = pd.read_parquet(path, columns=["status", "key_freqs"])
-    settled = runs["key_freqs"].notna() if registry.final(sweep.base["measures"]) else True
-    return bool(((runs["status"] == "diverged") | runs["status"].isin(Ledger.OVER) & settled).all())
 
 
 def _schema(target: Workdir, sweep: Sweep):
@@ -191,23 +271,21 @@ def _warn_of_changes(record, console: Console) -> None:
     now = workdir.environment()
     for name in ("platform", "device_kind", "n_devices", "cpu_threads", "xla_flags"):
         if record.get(name) != now[name] and (name not in ("n_devices", "cpu_threads") or now["platform"] == "cpu"):
-            console.print(
+            display.tell(
+                console,
                 f"note: {name} was {record.get(name)!r} when this sweep began and is {now[name]!r} now, so the rest "
                 "may differ in the last bits from an uninterrupted sweep.",
-                highlight=False,
-                soft_wrap=True,
             )
 
 
 def _say_result(target: Workdir, sweep: Sweep, console: Console) -> None:
     console.print(display.summary(results.read_runs(target.path), list(sweep.axes)))
-    console.print(
-        f"\n  metrics   {target.metrics}    pandas.read_parquet('{target.metrics}')\n"
+    display.tell(
+        console,
+        f"\n  metrics   {target.metrics}    {results.how_to_read(target.metrics)}\n"
         f"  runs      {target.runs}\n"
         f"  page      {report.page_path(target.path)}\n"
         f"  figure    {report.figure_path(target.path)}",
-        highlight=False,
-        soft_wrap=True,
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from grokjax import config as config_lib
 from grokjax import tasks
 from grokjax.config import FIELDS, SETTING, TRACED
-from grokjax.errors import InputError, unknown
+from grokjax.errors import InputError, shown, unknown
 from grokjax.model import ModelConfig
 from grokjax.training import HYPERPARAMETERS, Inputs, Problem
 
@@ -65,6 +66,8 @@ class Run:
         )
 
 
+MOST_RUNS = 100_000  # of a sweep
+MOST_GROUPS = 10_000
 _MODEL_FIELDS = ("n_layers", "d_model", "n_heads", "d_mlp", "act")
 
 
@@ -110,7 +113,7 @@ def expand(config, get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | Non
       InputError: any bad field, axis or combination, by name.
     """
     base = config_lib.flat(config)
-    overrides = _listed(get_sweep(config)) if get_sweep else _product(config)
+    overrides = _listed(get_sweep, config) if get_sweep else _product(config)
     paths = list(dict.fromkeys(path for override in overrides for path in override))
     runs = tuple(Run(i, {**base, **override}) for i, override in enumerate(overrides))
     seen: dict[tuple, int] = {}
@@ -120,37 +123,68 @@ def expand(config, get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | Non
         if first != run.run:
             raise InputError(f"runs {first} and {run.run} of the sweep are the same: each must differ in some field.")
     axes = {path: tuple(dict.fromkeys(run.values[path] for run in runs)) for path in paths}
-    return Sweep(base, axes, runs)
+    sweep = Sweep(base, axes, runs)
+    n_groups = len(sweep.groups())
+    if n_groups > MOST_GROUPS:
+        raise InputError(
+            f"the sweep has {n_groups:,} groups, each to be compiled, but {MOST_GROUPS:,} are the most: make several "
+            "sweeps of it."
+        )
+    return sweep
 
 
 def _product(config) -> list[dict[str, Any]]:
-    axes = {}
-    for path, values in config_lib.leaves(config.get("sweep", {})).items():
+    axes: dict[str, Any] = {}
+    tree = config.get("sweep", {})
+    if not hasattr(tree, "items"):
+        raise InputError(f"config.sweep is {shown(tree)}, but it must hold axes, such as config.sweep.seed = (0, 1).")
+    for path, values in _leaves(tree).items():
         if path not in FIELDS or FIELDS[path].kind == SETTING:
             raise unknown("sweep axis", path, [path for path, field in FIELDS.items() if field.kind != SETTING])
         if values is None:
             continue
         if not isinstance(values, tuple | list):
             raise InputError(
-                f"config.sweep.{path} is {values!r}, but it must be a tuple of values, such as ({values!r},)."
+                f"config.sweep.{path} is {shown(values)}, but it must be a tuple of values, such as ({shown(values)},)."
             )
         if not values:
             raise InputError(f"config.sweep.{path} is empty, but an axis needs at least one value.")
+        axes[path] = values
+    if math.prod(map(len, axes.values())) > MOST_RUNS:
+        sizes = " × ".join(f"{len(values):,} {path}" for path, values in axes.items())
+        raise InputError(f"config.sweep has {sizes} runs, but {MOST_RUNS:,} are the most: make several sweeps of it.")
+    for path, values in axes.items():
         axes[path] = [config_lib.coerce(path, value, f"a value of config.sweep.{path}") for value in values]
     # Seeds vary fastest, so that the runs of one setting stand together.
     order = sorted(axes, key=lambda path: (path.endswith("seed"), list(FIELDS).index(path)))
     return [dict(zip(order, values, strict=True)) for values in itertools.product(*(axes[path] for path in order))]
 
 
-def _listed(overrides) -> list[dict[str, Any]]:
-    overrides = list(overrides)
+def _leaves(tree) -> dict[str, Any]:
+    try:
+        return config_lib.leaves(tree)
+    except Exception as error:
+        raise InputError(f"config.sweep cannot be read ({type(error).__name__}: {error}).") from error
+
+
+def _listed(get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]], config) -> list[dict[str, Any]]:
+    try:
+        overrides = list(itertools.islice(get_sweep(config), MOST_RUNS + 1))
+    except InputError:
+        raise
+    except Exception as error:  # whatever an experiment's function may raise is the user's to mend
+        raise InputError(
+            f"get_sweep(config) failed with {type(error).__name__}: {error}. It must return a list of dicts."
+        ) from error
+    if len(overrides) > MOST_RUNS:
+        raise InputError(f"get_sweep(config) returned more than {MOST_RUNS:,} runs: make several sweeps of it.")
     if not overrides:
         raise InputError("get_sweep(config) returned no runs, but at least one is needed.")
     result = []
     for i, override in enumerate(overrides):
         if not isinstance(override, Mapping):
             raise InputError(
-                f"get_sweep(config) returned {override!r} for run {i}, but it must be a dict of overrides."
+                f"get_sweep(config) returned {shown(override)} for run {i}, but it must be a dict of overrides."
             )
         for path in override:
             if path not in FIELDS or FIELDS[path].kind == SETTING:
@@ -165,8 +199,10 @@ def only(sweep: Sweep, numbers: Iterable[int]) -> Sweep:
     Raises:
       InputError: a number is no run of the sweep.
     """
-    numbers = list(numbers)
+    numbers = set(numbers)
+    if not numbers:
+        raise InputError("--only names no run: give run numbers separated by commas, such as 3,17.")
     for number in numbers:
         if not 0 <= number < len(sweep.runs):
-            raise InputError(f"--only names run {number}, but this sweep's runs are 0 to {len(sweep.runs) - 1}.")
+            raise InputError(f"--only names run {shown(number)}, but this sweep's runs are 0 to {len(sweep.runs) - 1}.")
     return dataclasses.replace(sweep, runs=tuple(run for run in sweep.runs if run.run in numbers))

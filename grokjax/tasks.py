@@ -13,13 +13,14 @@ training; the compiled step sees only the resulting integer arrays.
 """
 
 import dataclasses
+import functools
 import inspect
 import random
 from collections.abc import Callable
 
 import numpy as np
 
-from grokjax.errors import InputError, refuse_clash, unknown
+from grokjax.errors import InputError, refuse_clash, shown, unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ def register(function=None, *, name: str | None = None, direction: int | None = 
         return lambda f: register(f, name=name, direction=direction, needs_prime=needs_prime)
     task = Task(name or function.__name__, function, direction, needs_prime)
     if direction not in (1, -1, None):
-        raise InputError(f"task '{task.name}': direction is {direction!r}, but it must be +1, -1 or None.")
+        raise InputError(f"task '{task.name}': direction is {shown(direction)}, but it must be +1, -1 or None.")
     old = TASKS.get(task.name)
     if old:
         refuse_clash(f"task '{task.name}'", old.function, function)
@@ -131,7 +132,11 @@ def answers(name: str, p: int, seed: int = 0) -> np.ndarray:
     if task.needs_prime and not is_prime(p):
         raise InputError(f"config.p is {p}, but task '{name}' needs a prime.")
     a, b = np.divmod(np.arange(p * p), p)
-    result = np.asarray(task.function(a, b, p, np.random.default_rng(seed)) if task.draws else task.function(a, b, p))
+    rng = [np.random.default_rng(seed)] if task.draws else []
+    try:
+        result = np.asarray(task.function(a, b, p, *rng))
+    except Exception as error:  # whatever an experiment's function may raise is the user's to mend
+        raise InputError(f"task '{name}' failed with {type(error).__name__}: {error}") from error
     if result.shape != (p * p,) or not np.issubdtype(result.dtype, np.integer):
         raise InputError(
             f"task '{name}' returned {result.dtype}{list(result.shape)}, "
@@ -140,11 +145,33 @@ def answers(name: str, p: int, seed: int = 0) -> np.ndarray:
     return (result % p).astype(np.int32)
 
 
+def check(name: str, p: int) -> None:
+    """Makes sure that a task can be had modulo P; its function is called where that is quick.
+
+    Raises:
+      InputError: as for `answers`.
+    """
+    task = get(name)
+    if p <= QUICK_P:
+        _check(task, p)
+    elif task.needs_prime and not is_prime(p):
+        raise InputError(f"config.p is {p}, but task '{name}' needs a prime.")
+
+
+QUICK_P = 1_024
+
+
+@functools.lru_cache(256)
+def _check(task: Task, p: int) -> None:
+    answers(task.name, p)
+
+
 def n_train(p: int, fraction: float) -> int:
     """The number of training pairs: floor(fraction * P²), as in the paper's code (3 830 for P = 113 and 30 %)."""
     return int(fraction * (p * p))
 
 
+@functools.lru_cache(512)  # a run's split is wanted when it begins and when it is settled, and by others of its seed
 def train_pairs(p: int, fraction: float, seed: int, split: str = "jax") -> np.ndarray:
     """The training pairs of one split; every other pair is a test pair.
 
@@ -156,7 +183,7 @@ def train_pairs(p: int, fraction: float, seed: int, split: str = "jax") -> np.nd
         with Nanda et al. 2023 does, so that its models can be met on their own split.
 
     Returns:
-      int32 [n_train], sorted, each a * P + b.
+      int32 [n_train], sorted, each a * P + b; not to be written to.
     """
     n = n_train(p, fraction)
     if split == "jax":
@@ -171,7 +198,9 @@ def train_pairs(p: int, fraction: float, seed: int, split: str = "jax") -> np.nd
         order = np.array(pairs)
     else:
         raise unknown("config.split", split, SPLITS)
-    return np.sort(order[:n]).astype(np.int32)
+    pairs_N = np.sort(order[:n]).astype(np.int32)
+    pairs_N.flags.writeable = False
+    return pairs_N
 
 
 SPLITS = ("jax", "python")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from grokjax import losses, model, optimizers, precision
+from grokjax import lookups, losses, model, optimizers, precision
 from grokjax.measures import registry
 from grokjax.measures.shared import Shared
 from grokjax.model import ModelConfig
@@ -93,11 +93,21 @@ def blocks(problem: Problem, inputs: Inputs, size: int = 0) -> Blocks:
     n, p = problem.n_train, problem.model.p
     n_blocks = -(-n // (size or n)) if problem.model.n_layers == 1 else 1
     length = -(-n // n_blocks)
+    by_rows = n_blocks > 1 and sums_rows(problem)
+    make = lookups.grouped if by_rows else lookups.singly
     filled = jnp.resize(inputs.train_pairs, (n_blocks, length))
     weights = (jnp.arange(n_blocks * length) < n).astype(float).reshape(n_blocks, length)
     return Blocks(
-        jax.vmap(lambda pairs_B: model.lookup(pairs_B, p))(filled), jnp.asarray(inputs.answers)[filled], weights
+        jax.vmap(lambda pairs_B: model.lookup(pairs_B, p, make))(filled), jnp.asarray(inputs.answers)[filled], weights
     )
+
+
+def sums_rows(problem: Problem) -> bool:
+    """Whether sums of looked-up rows replace products in blocks: on a CPU, whose caches hold a block's tables.
+
+    Where products are asked for in a lower precision they have to be products.
+    """
+    return jax.default_backend() == "cpu" and problem.precision == "float32"
 
 
 def loss(problem: Problem, params: model.Params, pairs: model.Pairs, labels_B: jax.Array) -> jax.Array:
@@ -117,13 +127,14 @@ def gradient(problem: Problem, params: model.Params, pairs: Blocks) -> model.Par
         return jax.grad(loss, 1)(problem, params, whole.pairs, whole.labels)
 
     def block_loss(tables, block: Blocks):
-        logits_BxP, _ = model.factored_tables(problem.model, tables, block.pairs)
+        logits_BxP, _ = model.factored_tables(problem.model, tables, block.pairs, far)
         return jnp.sum(losses.cross_entropy(logits_BxP, block.labels) * block.weights)
 
     def add(sums, block: Blocks):
         return jax.tree.map(jnp.add, sums, jax.grad(block_loss)(tables, block)), None
 
     tables, pull_back = jax.vjp(functools.partial(model.tables, problem.model), params)
+    far = model.reach(problem.model, tables) if pairs.pairs.are_grouped else None
     sums, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, tables), pairs)
     return pull_back(jax.tree.map(lambda x: x / problem.n_train, sums))[0]
 

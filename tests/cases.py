@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from grokjax import model, tasks
+from grokjax.measures import MEASURES
 from grokjax.measures.shared import Shared
 from grokjax.model import ModelConfig
 
@@ -43,6 +44,11 @@ def random_case(p, *, task="add", seed=0, fraction=0.4, scale=1.0, **shape) -> C
         for key, shape in model.shapes(cfg).items()
     }
     return Case(cfg, task, params, tasks.train_pairs(p, fraction, seed, "python"), tasks.answers(task, p, seed))
+
+
+def value(name, shared: Shared) -> np.ndarray:
+    """One measure."""
+    return np.asarray(MEASURES[name].function(shared))
 
 
 def hyperparameters(**changed) -> dict[str, np.float32]:

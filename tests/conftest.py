@@ -17,6 +17,8 @@ from cases import QUICK, Case, hyperparameters
 from grokjax import tasks, training
 from grokjax.model import ModelConfig
 
+pytest.register_assert_rewrite("commands", "foreign")  # their asserts say what differs, as a test's do
+
 # The same examples every time: a failure can be repeated, and a passing suite stays passing.
 hypothesis.settings.register_profile("grokjax", derandomize=True, deadline=None, max_examples=40, database=None)
 hypothesis.settings.load_profile("grokjax")
@@ -48,3 +50,8 @@ def finished(tmp_path_factory):
     """A finished tiny sweep with the paper's measures, and what was printed."""
     path = tmp_path_factory.mktemp("sweep") / "tiny"
     return path, tiny.train(tiny.get_config("paper"), path)[1]
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")

@@ -17,6 +17,7 @@ from benchmarks.tokens import TokenByToken
 from grokjax import config, model, optimizers, sweeps, training
 from grokjax.errors import InputError
 from grokjax.model import ModelConfig
+from grokjax.population import Population, Shape
 from grokjax.sweeps import Run
 
 TRAIN = jax.jit(training.train, static_argnums=0, compiler_options=QUICK)
@@ -210,6 +211,7 @@ def test_figures_without_pytorch():
 TINY = {"p": 7, "d_model": 8, "n_heads": 2, "d_mlp": 16}
 
 
+@pytest.mark.long
 def test_contestants_are_built_alike_or_left_out_with_a_reason(monkeypatch):
     monkeypatch.setattr(contestants.machine, "memory_bytes", lambda: 2**20)
     flight = Flight()
@@ -252,16 +254,19 @@ def test_fixed_batches_wait_for_their_longest_run():
 # --- layouts --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_plain_forms_are_compiled_apart_and_give_the_same():
     problem, runs = mainline.mainline(1, p=7, d_model=8, n_heads=2, d_mlp=16, measures=())
     params = {}
-    for piece in ("", "_copied", "relu", ""):
+    for piece in ("", "_copied", "relu", "rows", ""):
         with layouts._plain(piece):
-            one = mainline.populated(problem, runs)
+            assert training.sums_rows(problem) == (piece != "rows" and jax.default_backend() == "cpu")
+            one = Population(problem, Shape(1, 1, 1, 1, 8))  # in blocks, which are what sums of rows are for
+            one.start({0: runs[0].inputs()})
             mainline.train(one, 3)
             params.setdefault(piece, []).append(np.asarray(one.state.params["blocks.0.mlp.W_in"]))
     np.testing.assert_array_equal(*params[""])
-    for piece in ("_copied", "relu"):
+    for piece in ("_copied", "relu", "rows"):
         np.testing.assert_allclose(params[piece][0], params[""][0], rtol=1e-4, atol=1e-6)
 
 
@@ -269,7 +274,7 @@ def test_layouts_hold_what_is_chosen():
     found = layouts.layouts(2, 3830, 766)
     assert layouts.Layout("a run per core in blocks of 766 pairs", 2, 766) in found
     assert found[0] == layouts.Layout("one run at a time on all cores")
-    assert {one.plain for one in found} == {"", "_copied", "relu"}
+    assert {one.plain for one in found} == {"", "_copied", "relu", "rows"}
 
 
 # --- what is told -------------------------------------------------------------------------------------------------
@@ -338,7 +343,13 @@ def canned_records():
     )
     full = canned("sweep", variant="_a_py", sweep=ran["sweep"])
     laid = canned("layouts", n_train=9, layouts=[{"name": "some layout", "run_step_s": ONE, "ratio": ONE}])
-    return [ran, hosted, scaled, refilled, full, laid]
+    sizes = dict.fromkeys(
+        ("bytes", "runs_table_bytes", "peak_above_start_bytes", "checkpoint_bytes", "config_bytes"), 9
+    )
+    times = ("expand_s", "ledger_s", "write_s", "read_losses_s", "check_s", "runs_table_s", "checkpoint_s")
+    made = {"n_runs": 2, "n_evaluations": 3, "measures": [], "n_rows": 6, "n_parts": 1}
+    large = canned("tables", **made, **sizes, **dict.fromkeys(times, 1.0))
+    return [ran, hosted, scaled, refilled, full, laid, large]
 
 
 def test_the_page_says_what_was_measured(tmp_path):

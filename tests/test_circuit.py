@@ -1,16 +1,19 @@
 """`grokjax.circuit`: the table, the file, a whole sweep, what is left out and why; a mistake is one sentence."""
 
+import functools
 import json
 import shutil
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import slow
 from cases import REFERENCE, needs_reference, random_case
+from commands import assert_refused, call
 
-from grokjax import circuit, circuit_docs, cli, interop, measure
+from grokjax import circuit, circuit_docs, interop, measure, storage
 from grokjax.circuits import FIGURES, text
 from grokjax.errors import InputError
 
@@ -38,17 +41,7 @@ def folder(tmp_path_factory, case, finished):
 def run(folder, capsys, monkeypatch):
     """The command in this process, among the models."""
     monkeypatch.chdir(folder)
-
-    def run(*args):
-        status = 0
-        try:
-            cli.guarded(circuit.main, args)
-        except SystemExit as stop:
-            status = stop.code
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run
+    return functools.partial(call, capsys, circuit.main)
 
 
 # --- one model ------------------------------------------------------------------------------------------------------
@@ -204,7 +197,7 @@ def test_runs_that_have_not_ended_are_named(folder, tmp_path, run, capsys):
     frame = pd.read_parquet(tmp_path / "sweep" / "runs.parquet")
     frame.loc[[0, 1], "status"] = ["diverged", "training"]
     frame.loc[0, "last_step"] = 40
-    frame.to_parquet(tmp_path / "sweep" / "runs.parquet")
+    storage.write_parquet(pa.Table.from_pandas(frame), tmp_path / "sweep" / "runs.parquet")
     status, out, err = run(str(tmp_path / "sweep"), "--all", "--keys=2")
     assert (status, err) == (0, "")
     assert "left out: run 0: diverged at step 40; run 1: still training" in out
@@ -212,7 +205,7 @@ def test_runs_that_have_not_ended_are_named(folder, tmp_path, run, capsys):
     assert written["run"].tolist() == [2, 3]
     assert [keys.tolist() for keys in written["key_freqs"]] == [[2], [2]]
     frame["status"] = "waiting"
-    frame.to_parquet(tmp_path / "sweep" / "runs.parquet")
+    storage.write_parquet(pa.Table.from_pandas(frame), tmp_path / "sweep" / "runs.parquet")
     with pytest.raises(InputError, match="has no run to analyse: runs 0-3: not begun"):
         circuit.circuits_of(tmp_path / "sweep")
 
@@ -246,11 +239,7 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_one_sentence(run, name):
     args, sentence = MISTAKES[name]
-    status, out, err = run(*args)
-    assert (status, out) == (2, "")
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert sentence in err
+    assert_refused(run(*args), sentence)
 
 
 # --- the page -------------------------------------------------------------------------------------------------------

@@ -245,6 +245,7 @@ def test_the_circuit_table_is_that_of_the_run(driver, made, tmp_path):
     assert_quiet(driver)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["in training", "one evaluation", "one run", "losses alone"])
 def test_odd_sweeps_open_without_errors(driver, made, tmp_path, kind):
     def metrics(frame):

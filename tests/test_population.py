@@ -72,9 +72,11 @@ def test_bits_do_not_depend_on_when_a_run_starts_or_whether_it_is_restored(shape
     assert_same(together[1][0], {k: np.asarray(x)[1] for k, x in again.take(range(3)).params.items()})
 
 
-@pytest.mark.parametrize("size", [1, 8, 30])
-def test_the_gradient_in_blocks_is_the_gradient(size):
+@pytest.mark.parametrize("by_rows", [False, True], ids=["products", "rows"])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.long), 8, 30])
+def test_the_gradient_in_blocks_is_the_gradient(size, by_rows, monkeypatch):
     """29 training pairs, so that most sizes leave a last block to be filled."""
+    monkeypatch.setattr(training, "sums_rows", lambda problem: by_rows)
     inputs = RUNS[0].inputs()
     assert len(inputs.train_pairs) == 29
     with jax.enable_x64(True):
@@ -82,7 +84,9 @@ def test_the_gradient_in_blocks_is_the_gradient(size):
         params = jax.tree.map(lambda x: np.asarray(x, np.float64), drawn)
         quick = functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
         whole = quick(jax.grad(training.loss, 1))(PROBLEM, params, *training.batch(PROBLEM, inputs))
-        pieces = quick(training.gradient)(PROBLEM, params, training.blocks(PROBLEM, inputs, size))
+        blocks = training.blocks(PROBLEM, inputs, size)
+        assert blocks.pairs.are_grouped == (by_rows and size < 29)
+        pieces = quick(training.gradient)(PROBLEM, params, blocks)
     for key in params:
         np.testing.assert_allclose(pieces[key], whole[key], rtol=1e-12, atol=1e-14, err_msg=key)
 

@@ -1,5 +1,6 @@
 """Products in reduced precision: emulated on a CPU as accelerators compute them."""
 
+import dataclasses
 import functools
 
 import jax
@@ -27,9 +28,17 @@ def factors(n=64):
 
 def test_every_precision_of_the_config_is_known():
     assert set(config.PRECISIONS) == set(precision.JAX_NAMES) == set(BITS)
-    for name in config.PRECISIONS:
-        with precision.products(name):
-            assert jnp.ones((2, 2)) @ jnp.ones((2, 2)) is not None
+    for name in precision.JAX_NAMES.values():
+        with jax.default_matmul_precision(name):
+            jax.make_jaxpr(jnp.matmul)(*factors())
+
+
+@pytest.mark.parametrize("name", config.PRECISIONS)
+def test_a_cpu_is_asked_for_nothing_but_float32(name):
+    with precision.products(name):
+        asked = str(jax.make_jaxpr(jnp.matmul)(*factors()))
+    with jax.default_matmul_precision("float32"):
+        assert asked == str(jax.make_jaxpr(jnp.matmul)(*factors()))
 
 
 @pytest.mark.parametrize("name", ["tensorfloat32", "bfloat16"])
@@ -49,7 +58,7 @@ def test_errors_are_those_of_the_bits(name):
     assert 0.02 * scale < np.sqrt(np.mean(error**2)) < 4 * scale
 
 
-@pytest.mark.parametrize("block", [0, 8])
+@pytest.mark.parametrize("block", [pytest.param(0, marks=pytest.mark.long), 8])
 def test_a_training_step_is_rounded_wherever_its_products_are(block):
     """Every gradient moves, and the more the fewer bits there are."""
     run = sweeps.expand(tiny.get_config()).runs[0]
@@ -121,3 +130,10 @@ def test_a_directory_without_metrics_is_refused(tmp_path, capsys):
         command.main([str(tmp_path)])
     assert stopped.value.code == 2
     assert "holds no metrics yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", config.PRECISIONS)
+def test_products_that_are_to_be_rounded_are_not_replaced_by_sums(name):
+    run = sweeps.expand(tiny.get_config()).runs[0]
+    problem = dataclasses.replace(run.problem(), precision=name)
+    assert training.blocks(problem, run.inputs(), 8).pairs.are_grouped == (name == "float32")

@@ -364,7 +364,7 @@ def test_a_sweep_ends_with_a_report_and_says_where(finished):
     data = data_of(report.page_path(path).read_text())
     assert len(data["runs"]) == 4
     assert {line["column"] for line in data["figures"][0]["lines"]} >= {"restricted_loss", "excluded_loss"}
-    assert not list((path / "report").glob(".*"))
+    assert not list((path / "report").glob(".*.tmp"))
 
 
 def test_a_report_that_cannot_be_written_does_not_fail_the_sweep(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from grokjax import results, sweeps
+from grokjax import results, storage, sweeps
 from grokjax.measures import registry
 from grokjax.results import Ledger, MetricsWriter
 from grokjax.sweeps import Run
@@ -125,7 +125,7 @@ def test_ledger_follows_runs():
 
 def test_runs_table_has_every_hyperparameter(tmp_path):
     ledger = Ledger(RUNS)
-    results.write_parquet(ledger.table(), tmp_path / "runs.parquet")
+    storage.write_parquet(ledger.table(), tmp_path / "runs.parquet")
     back = results.read_runs(tmp_path)
     assert back["weight_decay"].tolist() == [0.0, 0.0, 1.0, 1.0]
     assert back["model.d_mlp"].tolist() == [16] * 4

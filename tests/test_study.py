@@ -3,35 +3,17 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from launches import assert_equal_sweeps, launch, wait_for
 from tiny import train
 
 from grokjax import checkpoints, cpu, results, study, tasks
 from grokjax.errors import InputError
-
-ROOT = Path(__file__).parent.parent
-
-
-def assert_equal_sweeps(a, b):
-    """Metrics, runs and final parameters, bit for bit."""
-    pd.testing.assert_frame_equal(results.read_metrics(a), results.read_metrics(b), check_exact=True)
-    pd.testing.assert_frame_equal(results.read_runs(a), results.read_runs(b), check_exact=True)
-    keys = set(checkpoints.snapshots(a))
-    assert keys == set(checkpoints.snapshots(b))
-    for run, step in keys:
-        x, y = checkpoints.load_params(a, run, step), checkpoints.load_params(b, run, step)
-        assert x.keys() == y.keys()
-        for name in x:
-            np.testing.assert_array_equal(x[name], y[name])
 
 
 def test_a_sweep_leaves_what_it_promises(finished):
@@ -135,14 +117,14 @@ class StopAfter(study.StopRequest):
         return super().__call__()
 
 
-@pytest.mark.parametrize("gap", [1, 2, 3])
+@pytest.mark.parametrize("gap", [2, *(pytest.param(gap, marks=pytest.mark.long) for gap in (1, 3))])
 def test_interrupted_again_and_again_equals_uninterrupted(gap, finished, tmp_path, monkeypatch):
     # Short dispatches, so that interruptions fall inside segments too.
     monkeypatch.setattr("grokjax.scheduler.DISPATCH_SECONDS", 1e-6)
     monkeypatch.setattr("grokjax.scheduler.Scheduler._size", odd_sizes(gap))
     status, stops = 143, 0
     while status == 143:
-        status, _ = train(tiny.get_config("paper"), tmp_path / "a", stop=StopAfter(gap))
+        status, _ = train(tiny.get_config("paper"), tmp_path / "a", stop=StopAfter(gap + 1))
         stops += status == 143
         assert stops < 200
     assert stops > 3
@@ -163,7 +145,7 @@ def odd_sizes(seed):
 
 
 def test_stopping_says_how_to_go_on(tmp_path):
-    status, text = train(tiny.get_config(), tmp_path / "a", stop=StopAfter(1))
+    status, text = train(tiny.get_config(), tmp_path / "a", stop=StopAfter(2))
     assert status == 128 + signal.SIGTERM
     assert "To go on, give the same command again" in text
     assert train(tiny.get_config(), tmp_path / "a")[1].count("going on from") == 1
@@ -216,7 +198,7 @@ def test_groups_follow_one_another(tmp_path):
     c.sweep.p = (5, 7)
     c.sweep.seed = (0,)
     c.steps = 40
-    stopped, _ = train(c, tmp_path / "a", stop=StopAfter(2))
+    stopped, _ = train(c, tmp_path / "a", stop=StopAfter(3))
     assert stopped == 143
     assert train(c, tmp_path / "a")[0] == 0
     metrics = results.read_metrics(tmp_path / "a")
@@ -268,20 +250,6 @@ def test_two_layers_train(tmp_path):
     assert (losses.loc[40] < losses.loc[0]).all()
 
 
-def launch(workdir, env=()):
-    command = [sys.executable, "launch.py", "--config=tests/tiny.py:long", f"--workdir={workdir}"]
-    env = os.environ | {"PYTHONPATH": "tests"} | dict(env)
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for(condition, process, seconds=120):
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < limit
-        time.sleep(0.005)
-
-
 @pytest.fixture(scope="module")
 def long_sweep(tmp_path_factory):
     path = tmp_path_factory.mktemp("long") / "whole"
@@ -321,6 +289,7 @@ def test_killed_and_resumed_equals_uninterrupted(launched_sweep, tmp_path):
     assert_equal_sweeps(workdir, launched_sweep)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(number, launched_sweep, tmp_path):
     workdir = tmp_path / "stopped"
@@ -348,6 +317,7 @@ def test_a_directory_in_use_is_refused_by_name(tmp_path):
         process.communicate()
 
 
+@pytest.mark.long
 def test_a_sweep_over_several_devices_goes_on_over_one(long_sweep, tmp_path):
     """Two devices share a CPU's threads, so bits may differ from one device's; the first evaluations hardly do."""
     workdir = tmp_path / "two"
@@ -430,6 +400,7 @@ def test_a_stopped_run_has_its_last_model_and_final_keys(stopped_early):
         assert row["restricted_loss"] == row["restricted_loss_online"]
 
 
+@pytest.mark.long
 def test_interrupted_runs_stop_where_uninterrupted_ones_do(stopped_early, tmp_path, monkeypatch):
     monkeypatch.setattr("grokjax.scheduler.Scheduler._size", odd_sizes(0))
     status = None

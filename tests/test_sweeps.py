@@ -3,14 +3,17 @@
 import contextlib
 import json
 import math
+from pathlib import Path
 
 import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grokjax import config, sweeps
+from grokjax import cli, config, sweeps
 from grokjax.errors import InputError
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
 
 def test_mainline_is_the_papers():
@@ -27,6 +30,13 @@ def test_mainline_is_the_papers():
         "eps": 1e-8,
     }
     assert sweeps.expand(config.default()).runs[0].problem().n_train == 3830
+
+
+@pytest.mark.parametrize("name", ["mainline.py", "precision.py", "wd_sweep.py"])
+@pytest.mark.parametrize("variant", ["", ":small"])
+def test_experiments_expand(name, variant):
+    _, c = cli.load_experiment(f"{EXPERIMENTS / name}{variant}")
+    assert {run.values["p"] for run in sweeps.expand(c).runs} == {53 if variant else 113}
 
 
 def test_product_with_seeds_fastest():

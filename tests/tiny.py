@@ -9,7 +9,7 @@ from grokjax import config
 
 def get_config(arg: str = ""):
     """P = 7, four runs of 200 steps; "long" takes some seconds, "hot" has runs that diverge, "paper"
-    logs the paper's measures."""
+    logs the paper's measures; "hosts" has more runs than slots, of which some diverge."""
     c = config.default()
     c.p = 7
     c.train_fraction = 0.6
@@ -29,7 +29,13 @@ def get_config(arg: str = ""):
     if arg == "paper":
         c.measures = ("paper",)
         c.snapshot_every = 100
-    if arg == "hot":
+    if arg == "hosts":
+        c.measures = ("paper",)
+        c.steps = 1_200
+        c.snapshot_every = 400
+        c.checkpoint_every_steps = 200
+        c.slots = 1
+    if arg in ("hot", "hosts"):
         c.optimizer = "sgd"
         c.sweep.learning_rate = (1e-2, 1e6)
     return c

@@ -15,6 +15,12 @@ COMPONENT_SHARE = 0.1  # a component of the logits is significant with a norm ab
 NO_NEURON = f"no neuron has over {NEURON_FVE:.0%} of its variance from one frequency"
 FLAT_HEAD = "a head's attention is the same for all pairs"
 
+
+def _share(group: str, **column):
+    """A figure that is a share of something, shown in percent."""
+    return figure(group, unit="fraction", range="[0, 1]", show=text.percent, **column)
+
+
 # --- keys -----------------------------------------------------------------------------------------------------------
 
 MAINLINE = "14, 35, 41, 42, 52"
@@ -59,34 +65,28 @@ def W_L_directions(s: Anatomy):
     return 2 * jnp.sum(s.key_freqs_K)
 
 
-@figure(
+@_share(
     "W_L",
     claim="residual of W_L ≈ Σ cos(w_k c) u_k + sin(w_k c) v_k",
     paper="under 0.55 %",
-    unit="fraction",
-    range="[0, 1]",
     keyed=True,
     description="Frobenius norm of W_L without the key frequencies' components along the logits, over that of W_L.",
     source=f"{NANDA}, §4.2",
     undefined="W_L is zero",
-    show=text.percent,
 )
 def W_L_residual(s: Anatomy):
     squares_P = jnp.sum(s.W_L_spectrum_PxM**2, 1)
     return jnp.sqrt(ratio(jnp.sum(jnp.where(s.key_components_P > 0, 0, squares_P)), jnp.sum(squares_P)))
 
 
-@figure(
+@_share(
     "W_L",
     claim="residual of the best approximation of that rank",
-    unit="fraction",
-    range="[0, 1]",
     keyed=True,
     description="Frobenius norm of W_L without its largest singular values, as many as W_L_directions, over that of"
     " W_L: the least residual that any approximation of that rank leaves.",
     source="this project",
     undefined="W_L is zero",
-    show=text.percent,
 )
 def W_L_residual_best(s: Anatomy):
     sizes_X = jnp.linalg.svd(s.W_L_PxM, compute_uv=False)
@@ -163,15 +163,12 @@ def _significant(s: Anatomy):
 known("neurons_over_85", "neurons", claim="neurons over 85 % a degree-2 polynomial of one k", paper="433 of 512")
 
 
-@figure(
+@_share(
     "neurons",
     claim="… as a share",
     paper="84.6 %",
-    unit="fraction",
-    range="[0, 1]",
     description=f"Share of neurons that a single frequency explains over {NEURON_FVE:.0%} of.",
     source=f"{NANDA}, §4.3",
-    show=text.percent,
 )
 def neuron_share_over_85(s: Anatomy):
     return jnp.mean(jnp.any(s.own_KxM, 0).astype(s.acts_NxM.dtype))
@@ -186,17 +183,14 @@ known(
 )
 
 
-@figure(
+@_share(
     "neurons",
     claim="their columns of W_L carry only that k: share of squares",
     paper="yes",
-    unit="fraction",
-    range="[0, 1]",
     description=f"Of the columns of W_L of the neurons that a frequency explains over {NEURON_FVE:.0%} of, the share of"
     " their squares that lies in each neuron's own frequency along the logits.",
     source=f"{NANDA}, §4.3",
     undefined=NO_NEURON,
-    show=text.percent,
 )
 def localisation(s: Anatomy):
     squares_M = jnp.sum(s.W_L_PxM**2, 0)
@@ -204,30 +198,24 @@ def localisation(s: Anatomy):
     return ratio(jnp.sum(own_M), jnp.sum(jnp.where(jnp.any(s.own_KxM, 0), squares_M, 0)))
 
 
-@figure(
+@_share(
     "neurons",
     claim="… least of any such neuron",
-    unit="fraction",
-    range="[0, 1]",
     description="The smallest share of squares in its own frequency along the logits among those neurons' columns.",
     source=f"{NANDA}, §4.3",
     undefined=NO_NEURON,
-    show=text.percent,
 )
 def localisation_min(s: Anatomy):
     least = jnp.min(jnp.where(s.own_KxM, s.W_L_share_KxM, jnp.inf))
     return jnp.where(jnp.isfinite(least), least, jnp.nan)
 
 
-@figure(
+@_share(
     "neurons",
     claim="… neurons whose column is largest at that k",
-    unit="fraction",
-    range="[0, 1]",
     description="Share of those neurons whose column of W_L has its largest frequency where their activation has.",
     source=f"{NANDA}, §4.3",
     undefined=NO_NEURON,
-    show=text.percent,
 )
 def localisation_match(s: Anatomy):
     best_KxM = s.W_L_share_KxM == jnp.max(s.W_L_share_KxM, 0)

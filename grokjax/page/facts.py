@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from grokjax import config, results, statistics
+from grokjax import config, results, statistics, storage
 from grokjax.page import downsampling
 from grokjax.page.markup import Html, element, joined
 from grokjax.page.sweep import Sweep, shown_value
@@ -16,7 +16,15 @@ import pandas as pd
 sweep = ".."  # this page's folder is in the sweep's; from elsewhere, the path of the sweep
 metrics = pd.read_parquet(f"{sweep}/metrics")  # one row per (run, step)
 runs = pd.read_parquet(f"{sweep}/runs.parquet")  # one row per run
+"""
+LOAD_OBJECTS = """\
+import grokjax
 
+sweep = "SWEEP"
+metrics = grokjax.read_metrics(sweep)  # one row per (run, step)
+runs = grokjax.read_runs(sweep)  # one row per run
+"""
+PHASES = """
 from grokjax import phases
 
 found = phases.find_phases(metrics)  # one row per run: the table of phases
@@ -114,8 +122,9 @@ def files(sweep: Sweep) -> Html:
     every = element(
         "details", element("summary", f"{statistics.counted(len(parts), 'part')} of metrics"), element("ul", *listed)
     )
+    load = LOAD if storage.is_local(sweep.path) else LOAD_OBJECTS.replace("SWEEP", str(sweep.path))
     copy = element("button", "Copy", type="button", id="copy")
-    code = element("div", copy, element("pre", element("code", LOAD, id="load"), tabindex="0"), class_="code")
+    code = element("div", copy, element("pre", element("code", load + PHASES, id="load"), tabindex="0"), class_="code")
     return joined(element("ul", *links), every, code)
 
 

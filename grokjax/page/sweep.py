@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
-from pyarrow import dataset
 
-from grokjax import config, phases, results, workdir
+from grokjax import config, phases, results, storage, workdir
 from grokjax.errors import InputError
 from grokjax.page.figures import FIGURES, SPECTRA
 from grokjax.phase_display import shown, shown_steps
@@ -65,17 +63,19 @@ def read(path: str | Path) -> Sweep:
     Raises:
       InputError: it holds no evaluations, or files that cannot be read.
     """
-    path = Path(path)
+    path = storage.path(path)
     if not (path / "runs.parquet").is_file() or not results.parts(path / "metrics"):
         raise InputError(f"{path} holds no metrics yet: name the --workdir of a sweep that has begun to train.")
     record = workdir.read_record(path) or {}
     try:
-        runs, schema = results.read_runs(path), dataset.dataset(path / "metrics").schema
+        runs, schema = results.read_runs(path), results.read_schema(results.parts(path / "metrics")[0])
         wanted = ["run", "step", *PHASE_COLUMNS, *(line.column for figure in FIGURES for line in figure.lines)]
         metrics = results.read_metrics(path, [name for name in dict.fromkeys(wanted) if name in schema.names])
         spectra = {name: _spectra(path, name) for name in SPECTRA if name in schema.names}
-        circuit = pd.read_parquet(path / CIRCUIT) if (path / CIRCUIT).is_file() else None
-    except (OSError, ValueError, KeyError) as error:
+        circuit = results.read_part(path / CIRCUIT).to_pandas() if (path / CIRCUIT).is_file() else None
+    except InputError:
+        raise
+    except Exception as error:  # a table of another kind may make pyarrow and pandas raise anything
         raise InputError(f"{path} cannot be read as a sweep's results: {error}") from None
     missing = [name for name in ("run", "status", "last_step") if name not in runs]
     if missing:
@@ -127,7 +127,7 @@ def _spectra(path: Path, column: str) -> dict[int, tuple[np.ndarray, np.ndarray]
     """A column of lists by run, sorted by step; runs of one sweep may differ in P."""
     held: dict[int, list[tuple[int, np.ndarray | None]]] = {}
     for part in results.parts(path / "metrics"):
-        table = pq.read_table(part, columns=["run", "step", column])
+        table = results.read_part(part, ["run", "step", column])
         lists = _lists(table[column])
         for run, step, norms in zip(table["run"].to_pylist(), table["step"].to_pylist(), lists, strict=True):
             held.setdefault(run, []).append((step, norms))

@@ -1,0 +1,6 @@
+"""What is claimed about faults, as commands; each prints what happened and can keep it for docs/reliability.md.
+
+python -m faults.kills    a sweep killed at random moments and inside writes, resumed, held against a whole one
+python -m faults.stops    how long a sweep takes to end after SIGTERM, at every moment of its life
+python -m faults.report   docs/reliability.md's figures from what the others kept
+"""

@@ -1,0 +1,238 @@
+"""Whole files, and cases: copies of them of which one file is damaged."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faults.damage import BYTES, CRAFTED, PLACES, nested, put_in_place, swapped
+
+PAYLOAD = "sprung"  # what pickled code and experiment files would make
+KINDS = ("npz", "torch", "npy", "table", "parquet", "json", "checkpoint", "snapshot")
+OF_MODELS = ("export", "measure", "circuit")
+OF_SWEEPS = ("check", "phases", "report", "replay", "circuits", "export a snapshot", "resume")
+# The kinds that are no part of a sweep: where they lie, and what reads them.
+FILES = {
+    "npz": ("models/*.npz", OF_MODELS),
+    "torch": ("models/*.pth", OF_MODELS),
+    "npy": ("models/*.npy", OF_MODELS),
+    "table": ("tables/*", ("phases",)),
+}
+
+
+def make_whole(folder: Path) -> None:
+    """Makes the whole files that cases damage: models/*, tables/*, sweeps/done and sweeps/stopped."""
+    from rich.console import Console
+
+    from grokjax import interop, study
+    from grokjax import phases as phases_lib
+
+    quiet = Console(file=io.StringIO(), width=100)
+    study.run(config("done"), None, folder / "sweeps" / "done", console=quiet)
+    stop: Any = After(6)
+    study.run(config("stopped"), None, folder / "sweeps" / "stopped", console=quiet, stop=stop)
+    for sweep in ("done", "stopped"):
+        shutil.rmtree(folder / "sweeps" / sweep / "report", ignore_errors=True)
+    models, tables = folder / "models", folder / "tables"
+    models.mkdir()
+    tables.mkdir()
+    model = interop.load(f"{folder / 'sweeps' / 'done'}:0")
+    interop.save_npz(model.params, model.cfg, models / "packed.npz", model.train_pairs)
+    arrays: dict[str, Any] = {name: np.asarray(x) for name, x in model.params.items()}
+    np.savez(models / "plain.npz", **arrays)
+    np.save(models / "array.npy", model.params["embed.W_E"], allow_pickle=False)
+    with contextlib.suppress(ImportError):
+        import torch
+
+        tensors = {name: torch.from_numpy(np.array(x)) for name, x in model.params.items()}
+        torch.save({"model": tensors, "config": {"act_fn": "relu"}}, models / "new.pth")
+        torch.save(tensors, models / "old.pth", _use_new_zipfile_serialization=False)
+    from grokjax import results
+
+    metrics = results.read_metrics(folder / "sweeps" / "done")
+    metrics = metrics[[name for name in metrics if metrics[name].dtype.kind in "fib"]]
+    assert len(phases_lib.find_phases(metrics)) == 4
+    metrics.to_parquet(tables / "metrics.parquet")
+    metrics.to_csv(tables / "metrics.csv", index=False)
+
+
+def config(state: str):
+    """Of the sweep that is done, and of the one that was stopped."""
+    from grokjax import config
+
+    c = config.small()
+    c.p, c.train_fraction = 7, 0.6
+    c.model.d_model, c.model.n_heads, c.model.d_mlp = 8, 2, 16
+    c.eval_every, c.snapshot_every, c.slots, c.measures = 20, 100, 3, ("spectra",)
+    c.steps, c.checkpoint_every_steps = (200, 0) if state == "done" else (40_000, 400)
+    c.sweep.weight_decay, c.sweep.seed = (0.0, 1.0), (0, 1)
+    return c
+
+
+class After:
+    """Wishes to stop once it has been asked so often."""
+
+    signal = 15
+
+    def __init__(self, times: int):
+        self.left = times
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One damaged file and who reads it.
+
+    Attributes:
+      number: also the seed.
+      kind: of file, of `KINDS`.
+      damage: what was done, in a word or two.
+      sealed: whether checksums say that the damage was written.
+      file: which, below the folder of the case.
+      state: of the sweep, "done" or "stopped"; "" where there is none.
+      readers: of `readers.READERS`.
+    """
+
+    number: int
+    kind: str
+    damage: str
+    sealed: bool
+    file: str
+    state: str
+    readers: tuple[str, ...]
+
+
+def make(number: int, whole: Path, folder: Path) -> Case:
+    """Makes a case: copies whole files to a new folder, and damages one of them; none where the number is below 0."""
+    draw = random.Random(number)
+    kind = KINDS[number % len(KINDS)]
+    state, sweep = "", folder / "sweep"
+    if kind in FILES:
+        kind, source = _a_file(kind, whole, draw)
+        folder.mkdir(parents=True)
+        target = Path(shutil.copy(source, folder))
+    else:
+        state = "stopped" if kind == "checkpoint" else draw.choice(["done", "stopped"])
+        shutil.copytree(whole / "sweeps" / state, sweep)
+        target = draw.choice(_files_of(kind, sweep))
+    file = str(target.relative_to(folder))
+    if number < 0:
+        return Case(number, kind, "none", True, file, state, FILES[kind][1] if kind in FILES else OF_SWEEPS)
+    readers = _readers(kind, draw)
+    before = target.read_bytes()
+    damage = _damage(target, kind, draw, folder / PAYLOAD)
+    if target.is_file() and target.stat().st_size == len(before) and target.read_bytes() == before:
+        damage = "nothing"  # as when bytes are drawn that were there
+    sealed = bool(state) and draw.random() < 0.5 and target.is_file() and target.stat().st_size < 1 << 30
+    if sealed:
+        _seal(target, sweep)
+    return Case(number, kind, damage, sealed, file, state, readers)
+
+
+def _a_file(kind: str, whole: Path, draw: random.Random) -> tuple[str, Path]:
+    """A whole file of a kind; without PyTorch an npz in place of its own."""
+    found = sorted(path for path in whole.glob("[mt]*/*") if path.match(FILES[kind][0]))
+    return (kind, draw.choice(found)) if found else _a_file("npz", whole, draw)
+
+
+def _readers(kind: str, draw: random.Random) -> tuple[str, ...]:
+    if kind in FILES:
+        return FILES[kind][1][: None if draw.random() < 0.15 else 1]
+    of_models = ("export a snapshot", "replay", "circuits")
+    if kind == "snapshot":
+        return tuple(dict.fromkeys(("check", draw.choice(of_models), "export a snapshot", "resume")))
+    others = ("report", "phases") if kind == "parquet" else ("report", "phases", *of_models)
+    return ("check", draw.choice(others), "resume")
+
+
+def _files_of(kind: str, sweep: Path) -> list[Path]:
+    if kind == "parquet":
+        return [*sorted((sweep / "metrics").iterdir()), sweep / "runs.parquet"]
+    if kind == "json":
+        return [sweep / "config.json"]
+    files = sorted(path for path in (sweep / f"{kind}s").rglob("*") if path.is_file() and path.stat().st_size)
+    return files
+
+
+def _damage(target: Path, kind: str, draw: random.Random, trap: Path) -> str:
+    chance, data = draw.random(), target.read_bytes()
+    if chance < 0.15:
+        what = draw.choice(PLACES)
+        put_in_place(target, what)
+        return what
+    if chance < 0.35:
+        crafted = draw.choice(CRAFTED[kind])
+        try:
+            target.write_bytes(crafted(draw, trap))
+            return crafted.__name__.replace("_", " ")
+        except ImportError:
+            pass
+    if kind == "json" and draw.random() < 0.3:
+        return _changed_record(target, draw, trap)
+    siblings = sorted(path for path in target.parent.iterdir() if path.is_file() and path != target) or [target]
+    other = draw.choice(siblings).read_bytes() or b"\0"
+    some = (*BYTES, swapped, swapped, nested) if kind == "json" else BYTES
+    function = draw.choice(some)
+    target.write_bytes(function(data or b"\0", draw, other))
+    return function.__name__
+
+
+def _changed_record(target: Path, draw: random.Random, trap: Path) -> str:
+    """config.json with one value anywhere in it changed for an odd one, or an experiment that is a trap."""
+    record = json.loads(target.read_text())
+    evil = trap.parent / "evil.py"
+    evil.write_text(f"import os\nos.mkdir({str(trap)!r})\nraise ValueError\n")
+    record["experiment"] = str(evil)
+    at: Any = record
+    while True:
+        keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+        key = draw.choice(keys)
+        if isinstance(at[key], dict | list) and at[key] and draw.random() < 0.85:
+            at = at[key]
+            continue
+        odd: list[Any] = [
+            None,
+            -1,
+            0,
+            10**30,
+            1e300,
+            "",
+            "\x1b[2J\n../..",
+            [],
+            {},
+            True,
+            "x" * 10_000,
+            [[]],
+            2**31,
+            "add",
+        ]
+        if draw.random() < 0.2:
+            del at[key]
+        else:
+            at[key] = draw.choice(odd)
+        break
+    target.write_text(json.dumps(record))
+    return "a value changed"
+
+
+def _seal(target: Path, sweep: Path) -> None:
+    """Makes the checksums right, as if the damage was what had been written."""
+    from grokjax import storage
+
+    if target.name.endswith(".sha256") or target.name == storage.MANIFEST:
+        return
+    inside = target.relative_to(sweep).parts
+    if inside[0] in ("snapshots", "checkpoints"):
+        folder = sweep / inside[0] / inside[1]
+        (folder / storage.MANIFEST).write_bytes(storage._manifest(storage._digests(folder), storage.note(folder)))
+    else:
+        storage.checksum_path(target).write_text(storage._line(target.read_bytes(), target))

@@ -1,0 +1,198 @@
+"""Runs launch.py's command line in a process that is sent a signal at a chosen moment. grokjax knows nothing of this.
+
+python -m faults.crash BLOW STATE --config=… --workdir=…
+
+BLOW is a `Blow` as JSON. Into the file STATE goes where the process is, so that it can be read once it has been killed.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import mmap
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+STATE_BYTES = 128
+START, COMPILE, TRAIN, PARQUET, CHECKPOINT, SNAPSHOT, SETTLE, REPAIR, REPORT = (
+    "start-up",
+    "compiling",
+    "training",
+    "Parquet write",
+    "checkpoint",
+    "snapshot",
+    "settling",
+    "repair",
+    "report",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blow:
+    """A signal that a process sends to itself.
+
+    Attributes:
+      at: the stage that it is to be in; "" for never.
+      n: how many times that stage has been entered, counting this one.
+      when: "entered", "half" (of the bytes are written), "written" (under the temporary name) or "renamed" (but not
+        yet said to be whole).
+      delay: seconds after that, for "entered".
+      number: of the signal.
+    """
+
+    at: str = ""
+    n: int = 1
+    when: str = "entered"
+    delay: float = 0.0
+    number: int = signal.SIGKILL
+
+
+class State:
+    """Where the process is, in a file that outlives it: the stages, outermost first, and when the blow fell."""
+
+    def __init__(self, path: Path):
+        path.write_bytes(b" " * STATE_BYTES)
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), STATE_BYTES)
+        self.stages = [START]
+        self.struck = 0.0
+        self.show()
+
+    def show(self) -> None:
+        self._map[:] = json.dumps([self.struck, self.stages]).encode().ljust(STATE_BYTES)
+
+
+def read(path: Path) -> tuple[float, list[str]]:
+    """When the blow fell, by `time.monotonic` (0 if it has not), and the stages that the process was in."""
+    struck, stages = json.loads(path.read_bytes())
+    return struck, stages
+
+
+class Crash:
+    """Strikes at the moment that a `Blow` names, and keeps `State`."""
+
+    def __init__(self, blow: Blow, state: State):
+        self.blow, self.state = blow, state
+        self.entered: dict[str, int] = {}
+
+    def strike(self) -> None:
+        self.state.struck = time.monotonic()
+        self.state.show()
+        os.kill(os.getpid(), self.blow.number)
+
+    def due(self, when: str, stage: str) -> bool:
+        blow = self.blow
+        return (
+            not self.state.struck
+            and (blow.at, blow.when) == (stage, when)
+            and self.state.stages[-1] == stage
+            and self.entered[stage] == blow.n
+        )
+
+    @contextlib.contextmanager
+    def stage(self, name: str):
+        self.entered[name] = self.entered.get(name, 0) + 1
+        self.state.stages.append(name)
+        self.state.show()
+        if self.due("entered", name):
+            threading.Timer(self.blow.delay, self.strike).start() if self.blow.delay else self.strike()
+        try:
+            yield
+        finally:
+            self.state.stages.remove(name)
+            self.state.show()
+
+    def wrap(self, owner: object, name: str, stage: str) -> None:
+        """Makes a function a stage."""
+        inner = getattr(owner, name)
+
+        @functools.wraps(inner)
+        def outer(*args, **kwargs):
+            with self.stage(stage):
+                return inner(*args, **kwargs)
+
+        setattr(owner, name, outer)
+
+
+def arm(crash: Crash) -> None:
+    """Makes grokjax's functions stages, and its writes stop halfway."""
+    from grokjax import checkpoints, recovery, replay, report, saver, storage
+    from grokjax.population import Population
+    from grokjax.scheduler import Scheduler
+
+    crash.wrap(Scheduler, "run", TRAIN)
+    crash.wrap(Population, "start", COMPILE)  # the first one of a group compiles
+    crash.wrap(storage, "write_parquet", PARQUET)
+    crash.wrap(checkpoints, "save", CHECKPOINT)
+    crash.wrap(checkpoints, "save_snapshot", SNAPSHOT)
+    crash.wrap(replay, "settle", SETTLE)
+    crash.wrap(recovery, "repair", REPAIR)
+    crash.wrap(report, "write", REPORT)
+    storage.open = functools.partial(_open, crash)  # type: ignore[attr-defined]
+    os.replace = functools.partial(_replace, crash, os.replace)
+    saver.save = functools.partial(_save, crash, saver.save)
+
+
+def _open(crash: Crash, file, mode="r", **kwargs):
+    opened = open(file, mode, **kwargs)  # noqa: SIM115 (for the caller to close)
+    if "w" in mode and str(file).endswith(".parquet.tmp") and crash.due("half", PARQUET):
+        write = opened.write
+
+        def half(data):
+            write(data[: len(data) // 2])
+            opened.flush()
+            crash.strike()
+
+        opened.write = half
+    return opened
+
+
+def _replace(crash: Crash, replace: Callable, source, target):
+    stage = _kind(Path(target))
+    if crash.due("written", stage):
+        crash.strike()
+    replace(source, target)
+    if crash.due("renamed", stage):
+        crash.strike()
+
+
+def _kind(target: Path) -> str:
+    """The stage whose rename this is."""
+    if target.suffix == ".parquet":
+        return PARQUET
+    return {"checkpoints": CHECKPOINT, "snapshots": SNAPSHOT}.get(target.parent.name, "")
+
+
+def _save(crash: Crash, save: Callable, path: Path, *args):
+    """Orbax writes from threads of its own, so the moment is when the first of its files has bytes."""
+    stage = _kind(path)
+    if crash.due("half", stage):
+
+        def watch():
+            while not any(file.is_file() and file.stat().st_size for file in path.parent.rglob(f"{path.name}*/**/*")):
+                time.sleep(0.0005)
+            crash.strike()
+
+        threading.Thread(target=watch, daemon=True).start()
+    save(path, *args)
+
+
+def main() -> None:
+    blow, state, *rest = sys.argv[1:]
+    sys.argv = ["launch.py", *rest]
+    crash = Crash(Blow(**json.loads(blow)), State(Path(state)))
+    if crash.blow.at == START:
+        threading.Timer(crash.blow.delay, crash.strike).start()
+    arm(crash)
+    from grokjax import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

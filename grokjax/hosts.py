@@ -1,0 +1,83 @@
+"""The processes that train a sweep together, one per host (or per accelerator), and what they tell one another.
+
+Runs never exchange anything while they train. The processes only agree on what to do next: each learns the losses of
+all runs, so that all give away slots in the same way, and whether one of them was asked to stop.
+"""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class HostLost(Exception):
+    """Another process is gone, or cannot be reached."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Hosts:
+    """This process among those that train the sweep.
+
+    Attributes:
+      index: of this process, from 0.
+      count: of processes.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what is written once."""
+        return self.index == 0
+
+    def gather(self, mine: bytes) -> list[bytes]:
+        """Everybody's message, in the order of processes; returns once all have sent theirs.
+
+        Raises:
+          HostLost: another process is gone.
+        """
+        if self.count == 1:
+            return [mine]
+        lengths = self._exchange(np.array([len(mine)], np.int32))[:, 0]
+        padded = np.zeros(int(lengths.max()), np.uint8)
+        padded[: len(mine)] = np.frombuffer(mine, np.uint8)
+        everything = self._exchange(padded) if len(padded) else np.zeros((self.count, 0), np.uint8)
+        return [row[:length].tobytes() for row, length in zip(everything, lengths, strict=True)]
+
+    def tell(self, mine: Any) -> list[Any]:
+        """Everybody's message, given and returned as what JSON can hold."""
+        return [json.loads(message) for message in self.gather(json.dumps(mine).encode())]
+
+    def wait(self) -> None:
+        """Returns once all processes have come here."""
+        self.gather(b"")
+
+    def _exchange(self, mine: np.ndarray) -> np.ndarray:
+        from jax.experimental import multihost_utils
+
+        try:
+            return np.asarray(multihost_utils.process_allgather(mine))
+        except Exception as error:  # whatever the backend's transport raises where the other end is gone
+            why = str(error).splitlines()[0][:160]
+            raise HostLost(f"another of the {self.count} processes is gone ({why})") from None
+
+
+ALONE = Hosts()
+
+
+def join(
+    coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> Hosts:
+    """Joins the processes that train together; call it before JAX computes anything.
+
+    Args:
+      coordinator_address: HOST:PORT of process 0; where it is None, JAX finds all three out from the cluster (Cloud
+        TPU, SLURM, Open MPI, GKE).
+      num_processes: in all.
+      process_id: of this one, from 0.
+    """
+    jax.distributed.initialize(coordinator_address, num_processes, process_id)
+    return Hosts(jax.process_index(), jax.process_count())

@@ -1,0 +1,61 @@
+"""launch.py in processes of its own, and what two sweeps' files have in common."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from grokjax import checkpoints, results
+
+ROOT = Path(__file__).parent.parent
+
+
+def launch(workdir, *flags: str, variant: str = "long", env: Mapping[str, str] | None = None) -> subprocess.Popen:
+    """Starts a variant of tests/tiny.py."""
+    command = [sys.executable, "launch.py", f"--config=tests/tiny.py:{variant}", f"--workdir={workdir}", *flags]
+    env = os.environ | {"PYTHONPATH": "tests"} | dict(env or {})
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def launch_together(workdir, n: int, n_devices: int = 2, variant: str = "hosts") -> list[subprocess.Popen]:
+    """Starts processes that train together on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = (f"--coordinator_address=127.0.0.1:{port}", f"--num_processes={n}")
+    env = {"JAX_NUM_CPU_DEVICES": str(n_devices)}
+    return [launch(workdir, *shared, f"--process_id={i}", variant=variant, env=env) for i in range(n)]
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 120) -> None:
+    """Waits until something is so, while a process runs."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+
+
+def ended(process: subprocess.Popen, seconds: float = 300) -> tuple[int, str]:
+    """Exit status and output, once a process has ended."""
+    text, _ = process.communicate(timeout=seconds)
+    return process.returncode, text
+
+
+def assert_equal_sweeps(a, b):
+    """Metrics, runs and final parameters, bit for bit."""
+    pd.testing.assert_frame_equal(results.read_metrics(a), results.read_metrics(b), check_exact=True)
+    pd.testing.assert_frame_equal(results.read_runs(a), results.read_runs(b), check_exact=True)
+    keys = set(checkpoints.snapshots(a))
+    assert keys == set(checkpoints.snapshots(b))
+    for run, step in keys:
+        x, y = checkpoints.load_params(a, run, step), checkpoints.load_params(b, run, step)
+        assert x.keys() == y.keys()
+        for name in x:
+            np.testing.assert_array_equal(x[name], y[name])

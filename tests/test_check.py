@@ -1,0 +1,104 @@
+"""python -m grokjax.check finds what is damaged or missing, and says what the sweep's command would do."""
+
+import shutil
+
+import pytest
+from commands import assert_refused, call
+from faultless import files, go_on, halfway, whole_and_halfway
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_storage import flip
+
+from grokjax import check, checkpoints, replay, report, results, storage
+
+__all__ = ["whole_and_halfway"]
+
+
+@pytest.fixture(scope="module")
+def reported(finished, tmp_path_factory):
+    """A finished sweep with its report, and snapshots replayed with other keys."""
+    others = shutil.ignore_patterns("only_*", "replay")  # which other tests have left there
+    path = shutil.copytree(finished[0], tmp_path_factory.mktemp("check") / "whole", ignore=others)
+    replay.replay(path, replay.Request(keys=(1, 3)))
+    return path
+
+
+def test_a_whole_sweep_is_whole(reported, capsys):
+    status, out, err = call(capsys, check.main, str(reported))
+    assert (status, err) == (0, "")
+    assert "4 runs" in out
+    assert "all whole" in out
+    assert "done      runs 0-3" in out
+
+
+def test_an_interrupted_sweep_is_whole_and_says_how_it_goes_on(whole_and_halfway, capsys):
+    status, out, _ = call(capsys, check.main, str(whole_and_halfway[1]))
+    assert status == 0
+    assert "goes on   run 3 from step" in out
+    assert "give the sweep's command again" in out
+
+
+def test_no_sweep_is_refused(tmp_path, capsys):
+    assert_refused(call(capsys, check.main, str(tmp_path)), "holds no sweep")
+
+
+@settings(max_examples=100)
+@given(which=st.integers(0), place=st.integers(0), change=st.integers(1, 255))
+def test_any_other_byte_in_any_file_is_found(reported, which, place, change):
+    some = [file for file in files(reported) if file.stat().st_size]
+    file = some[which % len(some)]
+    before = file.read_bytes()
+    try:
+        flip(file, place, change)
+        lines, whole = check.check(reported)
+    finally:
+        file.write_bytes(before)
+    assert not whole, file
+    assert any(line.startswith("damaged") for line in lines)
+
+
+def test_any_file_of_a_finished_sweep_is_missed(reported):
+    for file in files(reported):
+        before = file.read_bytes()
+        file.unlink()
+        whole = check.check(reported)[1]
+        file.write_bytes(before)
+        assert not whole, file
+    assert check.check(reported)[1]
+
+
+def test_what_only_has_trained_again_is_checked_as_well(reported, tmp_path):
+    path = shutil.copytree(reported, tmp_path / "whole")
+    inner = shutil.copytree(reported, path / "only_0-3")
+    (path / "only_2").mkdir()  # killed before it held anything
+    lines, whole = check.check(path)
+    assert whole
+    assert f"{inner}: 4 runs, " in "\n".join(lines)
+    flip(next((inner / "metrics").glob("part-*")), 100, 1)
+    lines, whole = check.check(path)
+    assert not whole
+    assert any(line.startswith("damaged   metrics/part-") for line in lines)
+
+
+def test_what_is_gone_without_a_trace_is_missed(whole_and_halfway, tmp_path):
+    path = halfway(whole_and_halfway, tmp_path)
+    shutil.rmtree(checkpoints.snapshots(path)[0, 0][0])
+    lines, whole = check.check(path)
+    assert not whole
+    assert "missing   snapshot of run 0 at step 0" in lines
+    path = shutil.copytree(whole_and_halfway[0], tmp_path / "rows")
+    for part in results.parts(path / "metrics"):
+        storage.remove(part)
+    lines, whole = check.check(path)
+    assert not whole
+    assert "missing   metrics of run 3, which runs.parquet has up to step 200" in lines
+
+
+def test_what_was_mended_is_whole(whole_and_halfway, tmp_path):
+    path = halfway(whole_and_halfway, tmp_path)
+    flip(results.parts(path / "metrics")[0], 100, 1)
+    assert not check.check(path)[1]
+    go_on(path)
+    assert check.check(path)[1]
+    report.write(path)
+    assert check.check(path)[1]
