@@ -293,7 +293,8 @@ def figures(problem: Problem, contestants: Sequence[Contestant], times: Mapping[
         line["run_step_s"] = timing.spread(seconds)
         if one.key != EVALUATION:
             line["share_of_floor"] = timing.spread(floors[one.precision] / seconds)
-            line["ratio_to_eager"] = timing.spread(times[EAGER] / seconds) if EAGER in times else None
+            for name, other in (("ratio_to_eager", EAGER), ("ratio_to_paper_loop", PAPER_LOOP)):
+                line[name] = timing.spread(times[other] / seconds) if other in times else None
         lines[one.key] = line
     return {
         "rates": {key: timing.spread(value) for key, value in rates.items()},

@@ -2,8 +2,8 @@
 
     python -m benchmarks.layouts
 
-Four runs of the mainline at P = 113 train in each layout in turn. "Plain" leaves out one of the forms that the factored
-model's gradient has for CPUs (grokjax.model, grokjax.training).
+Four runs of the mainline at P = 113 train in each layout in turn, in C++ (grokjax.native) and by XLA. "Plain" leaves
+out one of the forms that XLA's gradient has for CPUs (grokjax.model).
 """
 
 import argparse
@@ -19,8 +19,9 @@ import jax
 from benchmarks import command, mainline, timing
 from benchmarks.command import Record
 from benchmarks.timing import Contestant, ranged
-from grokjax import cpu, model, population, training
+from grokjax import cpu, model, population
 from grokjax.errors import InputError
+from grokjax.native import kernels as native
 from grokjax.population import Population, Shape
 
 RUNS = 4
@@ -36,7 +37,8 @@ class Layout:
       devices: of the CPU.
       block: pairs, 0 for all.
       lanes: runs under vmap.
-      plain: the piece of the gradient that is replaced by its plain form, if any.
+      plain: the piece of XLA's gradient that is replaced by its plain form, if any.
+      n_parts: for the gradient in C++.
     """
 
     name: str
@@ -44,20 +46,28 @@ class Layout:
     block: int = 0
     lanes: int = 1
     plain: str = ""
+    n_parts: int = 0
 
 
 def layouts(n_devices: int, n_train: int, chosen: int) -> list[Layout]:
-    """What to compare: the first is what a run has that all cores share."""
+    """What to compare: the first is XLA's way with a run that all cores share."""
     both = {"devices": n_devices, "block": chosen}
+    in_cpp = [
+        Layout("in C++: a run per core", n_devices, n_parts=1),
+        Layout(f"in C++: one run at a time in {n_devices} parts on all cores", n_parts=n_devices),
+        Layout(f"in C++: the same in {native.MOST_PARTS} parts", n_parts=native.MOST_PARTS),
+    ]
+    if native.unavailable():
+        in_cpp = []
     return [
         Layout("one run at a time on all cores"),
+        *in_cpp,
         Layout(f"the same in blocks of {chosen} pairs", block=chosen),
         Layout(f"{RUNS} runs under vmap on all cores", lanes=RUNS),
         Layout("a run per core", devices=n_devices),
         *(Layout(f"a run per core in blocks of {b} pairs", n_devices, b) for b in _blocks(n_train, chosen)),
         Layout("plain: weight gradients from products over first axes", **both, plain="_copied"),
         Layout("plain: ReLU's gradient by a select", **both, plain="relu"),
-        Layout("plain: products instead of sums of rows", **both, plain="rows"),
     ]
 
 
@@ -73,7 +83,7 @@ def measure(rounds: int, seconds: float, say: timing.Say, **fields) -> dict[str,
     entered = []
     for i, layout in enumerate(found):
         say(f"compiling: {layout.name}")
-        shape = Shape(RUNS // layout.devices, layout.lanes, 1, layout.devices, layout.block)
+        shape = Shape(RUNS // layout.devices, layout.lanes, 1, layout.devices, layout.block, layout.n_parts)
         with _plain(layout.plain):
             one = Population(problem, shape, jax.local_devices()[: layout.devices])
             one.start({slot: run.inputs() for slot, run in enumerate(runs)})
@@ -93,10 +103,6 @@ def measure(rounds: int, seconds: float, say: timing.Say, **fields) -> dict[str,
     }
 
 
-def _plain_relu(x: jax.Array, once: bool) -> jax.Array:
-    return model._once(jax.nn.relu(x)) if once else jax.nn.relu(x)
-
-
 @contextlib.contextmanager
 def _plain(piece: str) -> Iterator[None]:
     """Programs compiled inside have a piece of the model in its plain form; compiled ones are forgotten."""
@@ -104,8 +110,7 @@ def _plain(piece: str) -> Iterator[None]:
     plain = {
         "": contextlib.nullcontext(),
         "_copied": mock.patch.object(model, "_copied", lambda x: x),
-        "relu": mock.patch.dict(model.FACTORED_ACTIVATIONS, relu=_plain_relu),
-        "rows": mock.patch.object(training, "sums_rows", return_value=False),
+        "relu": mock.patch.dict(model.FACTORED_ACTIVATIONS, relu=jax.nn.relu),
     }
     with plain[piece]:
         yield
@@ -118,8 +123,10 @@ def page(record: Record) -> str:
     for one in record["layouts"]:
         rows.append(f"| {one['name']} | {ranged(one['run_step_s'], 1e3)} | {ranged(one['ratio'])} |")
     return (
-        f"{RUNS} runs with {record['n_train']} training pairs. A sweep of at least two runs has a run per core, in "
-        "blocks; a single run has all cores.\n\n" + "\n".join(rows) + "\n"
+        f"{RUNS} runs with {record['n_train']} training pairs. A sweep of at least two runs has a run per core, a "
+        "single run has all cores, in C++ where there is a compiler, else by XLA (a run per core in blocks).\n\n"
+        + "\n".join(rows)
+        + "\n"
     )
 
 

@@ -51,11 +51,13 @@ To measure again: the command under each heading, with `--write` to file the fig
 `--json FILE` on another machine and `python -m benchmarks.report FILE` here. PyTorch comes with
 `pip install -e '.[bench]'`.
 
-A **run-step** is one training step of one run. The **floor** is the time that no program can go below: the larger of
-the operations of the three largest products (3 × 2 × pairs × (2·d_model·d_mlp + d_model·P)) at the best rate measured
-in the same process, at these shapes or for large squares, and the bytes of parameters and moments at the measured
-bandwidth. **PyTorch eager, paper's loop** is the loop of the paper's code: each train step is followed by a test-set
-forward pass, token by token. **×4** is four runs side by side; figures are per run.
+A **run-step** is one training step of one run. The **dense floor** is the time that no program can go below that
+takes each pair through the model's matrices, however little else it does: the larger of the operations of the three
+largest products (3 × 2 × pairs × (2·d_model·d_mlp + d_model·P)) at the best rate measured in the same process, at
+these shapes or for large squares, and the bytes of parameters and moments at the measured bandwidth. More than 100 %
+of it means that products were replaced by something shorter. **PyTorch eager, paper's loop** is the loop of the
+paper's code: each train step is followed by a test-set forward pass, token by token. **×4** is four runs side by
+side; figures are per run.
 
 To see where the time goes: `python -m benchmarks.host --trace=DIR` writes a `jax.profiler` trace of a sweep, whose
 `perfetto_trace.json.gz` opens at https://ui.perfetto.dev.
@@ -63,33 +65,38 @@ To see where the time goes: `python -m benchmarks.host --trace=DIR` writes a `ja
 
 ATTEMPTS = """## What was tried to be faster on a CPU
 
-Kept, with figures under "What a CPU gains from which layout": a run per core instead of a run on all cores; blocks of
-pairs whose activations stay in a core's cache; weight gradients from a transposed copy of the narrower factor; ReLU's
-gradient as a product with a sign. The first two are chosen for sweeps of two runs or more and recorded in config.json
-(`groups`: `n_devices`, `block`); all are tested equal to the plain gradient.
+**Kept: the gradient in C++** (`grokjax/native`), chosen for one-layer ReLU models in float32 wherever there is a C++
+compiler, and recorded in config.json (`groups`: `n_parts`; `native`: the compiler and a digest). What attention
+averages depends on token, position and head alone, so that what W_O and W_in, or W_O and W_U, make of it are tables
+of P rows per head: a pair's pre-activations are a sum of two weighted rows per head, and their gradient goes back the
+same way. This replaces six of the step's nine products. What is left are the three with W_L = W_U W_out, 3 × 2 ×
+pairs × d_mlp · P operations, 0.40 of what the dense floor counts. Blocks of 96 pairs go from the tables to the loss
+and back within a core's second-level cache, so that activations are never written to memory; the products are tiles
+whose sums stay in registers. The gradient's sums have an order of their own, so that its bits do not depend on
+threads. Evaluation takes its logits and activations from the same code.
 
-Kept since, in blocks: W_in and the skip path applied to tables of P rows, so that a pair's pre-activations are a
-weighted sum of eight gathered rows and need no product. Within the step XLA holds such a sum for cheap, repeats it in
-ReLU's gradient, and finds gathers too expensive to repeat there, so that it writes all eight out, which costs more than
-the product saved; a division at the end, by a denominator that is 1 wherever the result is finite and that is no
-broadcast, makes XLA compute it once. The look-ups' gradients are products over groups of up to eight pairs that share
-a token. Together they took 0.88 of the step's processor time at P = 113 when they were written ("plain: products
-instead of sums of rows" is the step without them). Where all pairs are one block (P = 53) they took 1.2 times as much,
-and an evaluation 1.4 times, so there products stay. Gradients by the same rows take 1.1 of the time of W_in's two
-products: not kept.
+**Kept: one pass over the grid for the averages that measures need** (`grokjax.measures.marginals`), row by row
+instead of by gathers, since XLA's CPU backend writes out what two gathers find.
 
-Kept earlier: attention and its gradient by tables of P rows, W_O folded into W_in and W_U, W_out into W_U. This leaves
-three products per pair with 128·512 + 512·113 + 128·113 multiplications where the floor counts 128·512 + 512·128 +
-128·113, so the share of the floor could exceed 100 % by a little.
+**Kept where there is no compiler**, or where another nonlinearity or precision is asked for: a run per core instead
+of a run on all cores; blocks of pairs whose activations stay in a core's cache; weight gradients from a transposed
+copy of the narrower factor; ReLU's gradient as a product with a sign; attention and its gradient by tables of P rows,
+W_O folded into W_in and W_U, W_out into W_U. "What a CPU gains from which layout" has their figures; all are tested
+equal to the plain gradient.
 
-Dropped, because XLA's CPU backend gains nothing or loses: one product for neurons and skip path together (its result
-must be cut in two, which copies it); runs side by side under vmap, which batches products that are large enough
-alone; another order of the softmax's axes; XLA's flags for intra-operation threads, which its current runtime does
-not read.
+**Dropped**, because it gained nothing or lost:
 
-What is left above the floor: the look-ups' gradients (products with one-hot columns, 7 % of the operations, which the
-floor does not count), softmax and attention over small axes, and products whose inner dimension is 113 or 128, at which
-XLA's kernels stay below the rate of large squares.
+* The same sums of rows in XLA's own programs: it holds such a sum for cheap, repeats it in ReLU's gradient, and
+  writes all gathered rows out there. Kept from that by a division that it cannot leave out, it was quicker at P = 113
+  but slower at P = 53, and gradients by rows gained nothing.
+* One product for neurons and skip path together (its result must be cut in two, which copies it); runs side by side
+  under vmap, which batches products that are large enough alone; another order of the softmax's axes; XLA's flags for
+  intra-operation threads, which its current runtime does not read.
+* In C++: tiles of 4 × 24 sums, which waste fewer of 113 columns but leave the compiler no register to spare; blocks
+  of 48, 72 or 144 pairs; pairs ordered by squares of tokens instead of by their first.
+
+What is left above those products: the sums of rows, the products of P rows that make the tables and take their
+gradients back, the optimizer, and 15 columns of padding beside 113.
 """
 
 
@@ -136,11 +143,12 @@ def _circumstances(record: Record) -> str:
 
 def readme_section(record: Record) -> str:
     """README's figures: a training step beside PyTorch's, on a CPU."""
-    rows = ["| | PyTorch eager's time / this | of the floor |", "| --- | --: | --: |"]
+    rows = ["| | PyTorch eager's time / this | paper's loop's time / this | of the dense floor |"]
+    rows.append("| --- | --: | --: | --: |")
     for key, line in record["lines"].items():
         if line["precision"] == "float32" and key != contestants.EVALUATION:
-            ratio = ranged(line["ratio_to_eager"]) if line["ratio_to_eager"] else "–"
-            rows.append(f"| {line['name']} | {ratio} | {100 * line['share_of_floor']['median']:.0f} % |")
+            ratios = (ranged(line[name]) if line[name] else "–" for name in run.TARGET_RATIOS)
+            rows.append(f"| {line['name']} | {' | '.join(ratios)} | {100 * line['share_of_floor']['median']:.0f} % |")
     return f"`{record['command']}` on {machine.line(record['machine'])}:\n\n" + "\n".join(rows)
 
 

@@ -21,10 +21,10 @@ def folder() -> Path:
 
     Programs for a CPU use its instruction set, so that a home shared between machines must keep them apart.
     """
-    return home() / f"xla-{platform.machine()}-{hashlib.sha256(_processor().encode()).hexdigest()[:8]}"
+    return home() / f"xla-{platform.machine()}-{hashlib.sha256(processor().encode()).hexdigest()[:8]}"
 
 
-def _processor() -> str:
+def processor() -> str:
     """What tells instruction sets apart: Linux's list of them, elsewhere the processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

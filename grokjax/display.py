@@ -16,9 +16,11 @@ from rich.text import Text
 from grokjax import model, results
 from grokjax.errors import one_line, plain
 from grokjax.measures import registry
+from grokjax.native import kernels as native
 from grokjax.population import Shape
 from grokjax.results import Ledger
 from grokjax.sweeps import Sweep
+from grokjax.training import Problem
 
 LINE_SECONDS = 15.0  # between lines where the output is no terminal
 
@@ -54,10 +56,21 @@ def plan(sweep: Sweep, shapes: Sequence[Shape], environment: dict[str, Any], wor
         "device": f"{shape.n_devices} × {environment['device_kind']}{threads}, {sweep.precision}, "
         f"{_count(shape.slots, 'slot')} per device in lanes of {shape.lanes}",
         **({"width": f"{width}{varies}"} if width else {}),
+        **({"gradient": f"{_gradient(first, shape)}{varies}"} if environment["platform"] == "cpu" else {}),
         "disk": f"about {_size(metrics_bytes(sweep))} of metrics and {_size(snapshot_bytes(sweep))} of snapshots "
         f"in {one_line(str(workdir))}",
     }
     return "\n".join(f"{name:>9}  {text}" for name, text in lines.items())
+
+
+def _gradient(problem: Problem, shape: Shape) -> str:
+    """How a CPU takes the gradient, and what would make it faster."""
+    if shape.n_parts:
+        return f"in C++, by {native.identity()}"
+    if problem.precision != "float32" or not native.suits(problem.model):
+        return "by XLA"
+    why = native.unavailable() or "this sweep began so"
+    return f"by XLA, which is slower than the C++ of grokjax.native: {why}"
 
 
 def _count(n: int, noun: str) -> str:

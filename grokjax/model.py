@@ -12,17 +12,13 @@ E d_head, M d_mlp, P residues.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-
-from grokjax import lookups
-from grokjax.lookups import Lookup
 
 Params = dict[str, jax.Array]
 
@@ -206,21 +202,16 @@ class Pairs:
     """Some pairs with what the factored forward needs to look up their tokens' tables; made by `lookup` or `grid`."""
 
     pairs_B: jax.Array
-    a: Lookup | None = None
-    b: Lookup | None = None
-
-    @property
-    def are_grouped(self) -> bool:
-        """Whether they were made to be looked up in groups."""
-        return self.a is not None and self.a.groups_GxK is not None
+    one_hot_a_PxB: jax.Array | None = None
+    one_hot_b_PxB: jax.Array | None = None
 
 
-jax.tree_util.register_dataclass(Pairs, ["pairs_B", "a", "b"], [])
+jax.tree_util.register_dataclass(Pairs, ["pairs_B", "one_hot_a_PxB", "one_hot_b_PxB"], [])
 
 
-def lookup(pairs_B: jax.Array, p: int, make: Callable[[jax.Array, int], Lookup] = lookups.singly) -> Pairs:
-    """Any pairs, looked up `singly` or `grouped`; make them once, outside a loop."""
-    return Pairs(pairs_B, make(pairs_B // p, p), make(pairs_B % p, p))
+def lookup(pairs_B: jax.Array, p: int) -> Pairs:
+    """Any pairs. The one-hot columns turn the look-up's transpose into a product; make them once, outside a loop."""
+    return Pairs(pairs_B, jax.nn.one_hot(pairs_B // p, p, axis=0), jax.nn.one_hot(pairs_B % p, p, axis=0))
 
 
 def grid(p: int) -> Pairs:
@@ -283,40 +274,12 @@ def tables(cfg: ModelConfig, params: Params) -> Tables:
     )
 
 
-class Reach(NamedTuple):
-    """What each token's values come to behind W_O, head by head; last is "=".
-
-    A pair's weighted values times a matrix are the weighted sum of such rows, three per head.
-    """
-
-    in_a_PxHxM: jax.Array
-    in_b_PxHxM: jax.Array
-    in_last_HxM: jax.Array
-    skip_a_PxHxP: jax.Array
-    skip_b_PxHxP: jax.Array
-    skip_last_HxP: jax.Array
-
-
-def reach(cfg: ModelConfig, t: Tables) -> Reach:
-    """The rows of a model's tables."""
-    h, e = cfg.n_heads, cfg.d_head
-    values = [x[..., h:].reshape(*x.shape[:-1], h, e) for x in (t.a_PxX, t.b_PxX, t.last_X)]
-    into = [jnp.einsum("...he,hem->...hm", x, t.in_DxM.reshape(h, e, -1)) for x in values]
-    past = [jnp.einsum("...he,phe->...hp", x, t.skip_PxD.reshape(-1, h, e)) for x in values]
-    return Reach(*into, *past)
-
-
-def factored_tables(cfg: ModelConfig, t: Tables, pairs: Pairs, far: Reach | None = None) -> tuple[jax.Array, jax.Array]:
-    """`factored` from the model's tables; with their `reach` by sums of rows, which a CPU's caches make quick."""
-    pattern_BxHx3, z_BxHxE = _attend(cfg, t, pairs)
+def factored_tables(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
+    """`factored` from the model's tables."""
+    _, z_BxHxE = _attend(cfg, t, pairs)
     z_BxX = z_BxHxE.reshape(-1, cfg.d_model)
-    if far is None:
-        pre_BxM, skip_BxP = _dense(z_BxX, t.in_DxM), _dense_transposed(z_BxX, t.skip_PxD)
-    else:
-        pre_BxM = _by_rows(_dense, z_BxX, t.in_DxM, pairs, pattern_BxHx3, far[:3])
-        skip_BxP = _once(_by_rows(_dense_transposed, z_BxX, t.skip_PxD, pairs, pattern_BxHx3, far[3:]))
-    acts_BxM = FACTORED_ACTIVATIONS[cfg.act](pre_BxM + t.in_M, far is not None)
-    return _dense_transposed(acts_BxM, t.out_PxM) + (skip_BxP + t.skip_P), acts_BxM
+    acts_BxM = FACTORED_ACTIVATIONS[cfg.act](_dense(z_BxX, t.in_DxM) + t.in_M)
+    return _dense_transposed(acts_BxM, t.out_PxM) + (_dense_transposed(z_BxX, t.skip_PxD) + t.skip_P), acts_BxM
 
 
 def _attend(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
@@ -361,47 +324,29 @@ def _copied(x: jax.Array) -> jax.Array:
     return jax.lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
 
 
-def _spread(pairs: Pairs, a_PxX: jax.Array, b_PxX: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Tables over the first and second token, as rows per pair: two [B, X]."""
-    if pairs.a is None or pairs.b is None:
-        p, x = a_PxX.shape
-        a, b = (jnp.broadcast_to(rows, (p, p, x)).reshape(p * p, x) for rows in (a_PxX[:, None], b_PxX[None]))
-        return a, b
-    return lookups.rows(a_PxX, pairs.a), lookups.rows(b_PxX, pairs.b)
+@jax.custom_vjp
+def _rows(table_PxX, index_B, one_hot_PxB):
+    """table[index]; the gradient is a product with the one-hot columns, since a scatter-add is not deterministic."""
+    return table_PxX[index_B]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _by_rows(product, z_BxX, W, pairs: Pairs, pattern_BxHx3, rows) -> jax.Array:
-    """`product(z, W)` as a sum of `Reach`'s rows, weighted by the pattern; its gradient is taken as the product's."""
-    return _sum_of_rows(pairs, pattern_BxHx3, rows)
-
-
-def _sum_of_rows(pairs: Pairs, pattern_BxHx3: jax.Array, rows: tuple[jax.Array, ...]) -> jax.Array:
-    assert pairs.a is not None
-    assert pairs.b is not None
-    a_PxHxY, b_PxHxY, last_HxY = rows
-    total_BxY = pattern_BxHx3[:, :, 2] @ last_HxY
-    for head in range(len(last_HxY)):
-        w_a, w_b = (pattern_BxHx3[:, head, i, None] for i in range(2))
-        total_BxY += w_a * lookups.at(a_PxHxY[:, head], pairs.a.token_B)
-        total_BxY += w_b * lookups.at(b_PxHxY[:, head], pairs.b.token_B)
-    return total_BxY
-
-
-_by_rows.defvjp(
-    lambda product, z_BxX, W, *others: (_sum_of_rows(*others), (z_BxX, W)),
-    # All of it goes to z and W: what the pattern and the rows are made of is what those are made of.
-    lambda product, kept, ct_BxY: (*jax.vjp(product, *kept)[1](ct_BxY), None, None, None),
+_rows.defvjp(
+    lambda table_PxX, index_B, one_hot_PxB: (table_PxX[index_B], one_hot_PxB),
+    lambda one_hot_PxB, ct_BxX: (one_hot_PxB @ ct_BxX, None, None),
 )
 
 
-def _once(x: jax.Array) -> jax.Array:
-    """A value that XLA's CPU backend writes out instead of computing it again wherever it is used.
-
-    It repeats what it holds for cheap, which sums of gathered rows are not. Divisions it does not hold for cheap, and
-    this one it cannot leave out, for where x is not finite the denominator is not 1.
-    """
-    return x / (1 + 0 * x)
+def _spread(pairs: Pairs, a_PxX: jax.Array, b_PxX: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Tables over the first and second token, as rows per pair: two [B, X]."""
+    p, x = a_PxX.shape
+    if pairs.one_hot_a_PxB is None:
+        shape = (p, p, x)
+        a = jnp.broadcast_to(a_PxX[:, None], shape).reshape(p * p, x)
+        return a, jnp.broadcast_to(b_PxX[None], shape).reshape(p * p, x)
+    return (
+        _rows(a_PxX, pairs.pairs_B // p, pairs.one_hot_a_PxB),
+        _rows(b_PxX, pairs.pairs_B % p, pairs.one_hot_b_PxB),
+    )
 
 
 @jax.custom_vjp
@@ -428,22 +373,19 @@ _dense_transposed.defvjp(
 )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _relu(x, once):
+@jax.custom_vjp
+def _relu(x):
     """max(x, 0); its gradient is a product with the sign of the result, which vectorizes where a select does not."""
-    return _relu_forward(x, once)[0]
+    return jax.nn.relu(x)
 
 
-def _relu_forward(x, once):
-    positive = _once(jax.nn.relu(x)) if once else jax.nn.relu(x)
+def _relu_forward(x):
+    positive = jax.nn.relu(x)
     return positive, positive
 
 
-_relu.defvjp(_relu_forward, lambda once, positive, ct: (ct * jnp.sign(positive),))
-FACTORED_ACTIVATIONS: dict[str, Callable[[jax.Array, bool], jax.Array]] = {
-    "relu": _relu,
-    "gelu": lambda x, once: ACTIVATIONS["gelu"](_once(x) if once else x),
-}
+_relu.defvjp(_relu_forward, lambda positive, ct: (ct * jnp.sign(positive),))
+FACTORED_ACTIVATIONS = ACTIVATIONS | {"relu": _relu}
 
 
 def token_by_token(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
@@ -465,6 +407,11 @@ def token_by_token(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[jax.
 def forward(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
     """Logits [B, P] and last-layer MLP activations [B, M]: factored for one layer, token by token otherwise."""
     return (factored if cfg.n_layers == 1 else token_by_token)(cfg, params, pairs)
+
+
+def forward_grid(cfg: ModelConfig, params: Params) -> tuple[jax.Array, jax.Array]:
+    """`forward` of all P² pairs."""
+    return forward(cfg, params, grid(cfg.p))
 
 
 def neuron_to_logit(cfg: ModelConfig, params: Params) -> jax.Array:

@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from grokjax import cpu, model, training
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
+from grokjax.native import kernels as native
 from grokjax.training import Inputs, Problem, State
 
 MAX_SEGMENTS = 64  # evaluations in one dispatch, at most; bounds the buffer of results
@@ -36,6 +37,7 @@ class Shape:
       eval_lanes: lanes evaluated together; evaluation holds activations of the whole grid for each.
       n_devices: devices over all processes, each with its own slots.
       block: training pairs whose gradients are taken at a time; 0 for all of them.
+      n_parts: of the training pairs whose gradients are taken side by side in C++ (`grokjax.native`); 0 for XLA.
     """
 
     slots: int
@@ -43,6 +45,7 @@ class Shape:
     eval_lanes: int
     n_devices: int
     block: int = 0
+    n_parts: int = 0
 
     @property
     def width(self) -> int:
@@ -68,11 +71,19 @@ def choose(problem: Problem, n_runs: int, slots: int = 0, devices: Sequence[jax.
         waves = -(-per_device // most)
         slots = -(-per_device // waves)
     slots = min(slots, per_device)
-    if on_cpu(devices[0]):
-        # A run that all cores share gains nothing from blocks: they are too short to be split well.
-        alone = len(devices) > 1 or cpu.count() == 1
-        return Shape(slots, 1, 1, len(devices), block_of(problem) if alone else 0)
-    return together(slots, len(devices))
+    if not on_cpu(devices[0]):
+        return together(slots, len(devices))
+    alone = len(devices) > 1 or cpu.count() == 1  # whether a run has a core to itself
+    if is_native(problem):
+        return Shape(slots, 1, 1, len(devices), n_parts=1 if alone else min(cpu.count(), native.MOST_PARTS))
+    # A run that all cores share gains nothing from blocks: they are too short to be split well.
+    return Shape(slots, 1, 1, len(devices), block_of(problem) if alone else 0)
+
+
+def is_native(problem: Problem) -> bool:
+    """Whether such runs train in C++ here."""
+    suits = problem.precision == "float32" and native.suits(problem.model)
+    return suits and jax.default_backend() == "cpu" and not native.unavailable()
 
 
 def on_cpu(device: jax.Device) -> bool:
@@ -93,11 +104,15 @@ def block_of(problem: Problem) -> int:
     return -(-problem.n_train // n_blocks) if n_blocks > 1 else 0
 
 
-def relaid(recorded: Shape, n_devices: int) -> Shape:
-    """The layout for going on with a recorded population on another number of devices: lanes stay, so do the bits."""
+def relaid(recorded: Shape, n_devices: int, platform: str = "cpu") -> Shape:
+    """The layout for going on with a recorded population on another number of devices: lanes stay, so do the bits.
+
+    Where there is no C++ (any more), XLA takes its place, and bits change.
+    """
     slots = -(-recorded.width // n_devices)
     slots = -(-slots // recorded.lanes) * recorded.lanes
-    return dataclasses.replace(recorded, slots=slots, n_devices=n_devices)
+    n_parts = 0 if platform != "cpu" or native.unavailable() else recorded.n_parts
+    return dataclasses.replace(recorded, slots=slots, n_devices=n_devices, n_parts=n_parts)
 
 
 def memory(device: jax.Device) -> int:
@@ -276,10 +291,10 @@ def _advance(problem: Problem, shape: Shape, state: State, counts_R, n_steps, ev
 
 def _segments(problem: Problem, shape: Shape, state: State, n_segments, n_steps, evaluate, with_slow):
     """Lanes that train together, through some segments; trip counts are traced, so any number is one program."""
-    train = jax.vmap(functools.partial(training.train, problem, block=shape.block), (0, None))
+    train = jax.vmap(functools.partial(training.train, problem, block=shape.block, n_parts=shape.n_parts), (0, None))
 
     def measure(slow):
-        one = functools.partial(training.evaluate, problem, slow=slow)
+        one = functools.partial(training.evaluate, problem, slow=slow, in_native=bool(shape.n_parts))
         return functools.partial(jax.lax.map, one, batch_size=shape.eval_lanes)
 
     def blank(function):

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from grokjax import cache, checkpoints, cli, fourier, results, storage, sweeps, tasks, training, workdir
+from grokjax import cache, checkpoints, cli, fourier, population, results, storage, sweeps, tasks, training, workdir
 from grokjax import config as config_lib
 from grokjax.checkpoints import Snapshots
 from grokjax.config import FIELDS, coerce
@@ -36,14 +36,16 @@ from grokjax.training import Inputs, Problem
 Models = Mapping[tuple[int, int], Mapping[str, np.ndarray]]  # parameters by run and step
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _evaluate(problem: Problem, measures: tuple[tuple[str, Measure], ...], params, inputs: Inputs, keys_RxK):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _evaluate(
+    problem: Problem, measures: tuple[tuple[str, Measure], ...], in_native: bool, params, inputs: Inputs, keys_RxK
+):
     """Measures of several models with given keys, or each with its own where `keys_RxK` is None."""
 
     def one(args):
         params, inputs, keys_K = args
         with products(problem.precision):
-            shared = training.shared(problem, inputs, params)
+            shared = training.shared(problem, inputs, params, in_native=in_native)
             if keys_K is not None:
                 shared.key_freqs_K = keys_K
             return registry.compute(dict(measures), shared)
@@ -58,6 +60,7 @@ def evaluate(
     models: Sequence[tuple[Mapping[str, np.ndarray], Inputs]],
     keys_RxK: np.ndarray | None,
     lanes: int = 1,
+    in_native: bool = False,
 ) -> dict[str, np.ndarray]:
     """Measures of saved models.
 
@@ -67,6 +70,7 @@ def evaluate(
       models: parameters and inputs of each.
       keys_RxK: bool, the key frequencies to use for each; None for each model's own by the problem's rule.
       lanes: models evaluated together; the last batch is padded.
+      in_native: as in `training.evaluate`.
 
     Returns:
       Columns as they are stored, one entry per model; those that are undefined here are left out.
@@ -76,7 +80,7 @@ def evaluate(
         index = [min(start + i, len(models) - 1) for i in range(lanes)]
         stacked = jax.tree.map(lambda *x: np.stack(x), *(models[i] for i in index))
         keys = None if keys_RxK is None else keys_RxK[index]
-        batches.append(jax.device_get(_evaluate(problem, tuple(columns.items()), *stacked, keys)))
+        batches.append(jax.device_get(_evaluate(problem, tuple(columns.items()), in_native, *stacked, keys)))
     values = {name: np.concatenate([b[name] for b in batches])[: len(models)] for name in batches[0]}
     return results.finish(columns, values, problem.model, problem.n_train)
 
@@ -85,7 +89,7 @@ KEYS = {"key_freqs": registry.MEASURES["key_freqs"]}
 
 
 def final_keys(
-    path: Path, found: Snapshots, problem: Problem, runs: Sequence[Run], lanes: int = 1
+    path: Path, found: Snapshots, problem: Problem, runs: Sequence[Run], lanes: int = 1, in_native: bool = False
 ) -> tuple[np.ndarray, Models]:
     """Each run's key frequencies at its last snapshot, of those found in a working directory, by the problem's rule.
 
@@ -94,7 +98,7 @@ def final_keys(
     """
     last = checkpoints.load_last(path, [run.run for run in runs], found)
     models = [(params, run.inputs()) for params, run in zip(last.values(), runs, strict=True)]
-    return evaluate(problem, KEYS, models, None, lanes)["key_freqs"].astype(bool), last
+    return evaluate(problem, KEYS, models, None, lanes, in_native)["key_freqs"].astype(bool), last
 
 
 def replay_runs(
@@ -105,6 +109,7 @@ def replay_runs(
     keys_RxK: np.ndarray,
     lanes: int = 1,
     loaded: Models | None = None,
+    in_native: bool = False,
 ) -> dict[str, Any]:
     """Measures of every snapshot of some runs.
 
@@ -116,6 +121,7 @@ def replay_runs(
       keys_RxK: bool, the keys to use for each run.
       lanes: models evaluated together.
       loaded: parameters by run and step that have been read before.
+      in_native: as in `training.evaluate`.
 
     Returns:
       Columns "run", "step" and the measures.
@@ -129,12 +135,19 @@ def replay_runs(
         known = {run: loaded[run, step] for run in some if loaded and (run, step) in loaded}
         params = known | checkpoints.load_many(found, step, [run for run in some if run not in known])
         models = [(params[run], inputs[run]) for run in some]
-        values = evaluate(problem, columns, models, np.stack([keys[run] for run in some]), lanes)
+        values = evaluate(problem, columns, models, np.stack([keys[run] for run in some]), lanes, in_native)
         frames.append(values | {"run": np.array(some), "step": np.full(len(some), step)})
     return {name: np.concatenate([frame[name] for frame in frames]) for name in frames[0]}
 
 
-def settle(path: Path, runs: Sequence[Run], ledger: Ledger, lanes: int = 1, hosts: Hosts = ALONE) -> None:
+def settle(
+    path: Path,
+    runs: Sequence[Run],
+    ledger: Ledger,
+    lanes: int = 1,
+    hosts: Hosts = ALONE,
+    in_native: bool = False,
+) -> None:
     """Settles the key frequencies of finished runs and fills in the measures with final keys, in the metrics on disk.
 
     Args:
@@ -143,6 +156,7 @@ def settle(path: Path, runs: Sequence[Run], ledger: Ledger, lanes: int = 1, host
       ledger: is told the keys.
       lanes: models evaluated together.
       hosts: the processes that train together, which share the work.
+      in_native: as in `training.evaluate`.
     """
     problem = runs[0].problem()
     columns = registry.final(problem.measures)
@@ -150,8 +164,8 @@ def settle(path: Path, runs: Sequence[Run], ledger: Ledger, lanes: int = 1, host
     mine: dict[str, Any] = {}
     if share:
         found = checkpoints.snapshots(path)
-        keys, last = final_keys(path, found, problem, share, lanes)
-        mine = replay_runs(found, share, columns, problem, keys, lanes, last)
+        keys, last = final_keys(path, found, problem, share, lanes, in_native)
+        mine = replay_runs(found, share, columns, problem, keys, lanes, last, in_native)
         mine["keys"] = np.stack([keys[[run.run for run in share].index(run)] for run in mine["run"]])
     everything = [one for one in map(_unpacked, hosts.gather(_packed(mine))) if one]
     frame = {name: np.concatenate([one[name] for one in everything]) for name in everything[0]}
@@ -289,7 +303,7 @@ def replay(path: str | Path, request: Request, track=lambda items, text: items, 
     if not request.name:
         ledger = Ledger(sweep.runs)
         for runs in track(list(_batches(ended)), "final keys"):
-            settle(path, runs, ledger)
+            settle(path, runs, ledger, in_native=population.is_native(runs[0].problem()))
         return path / "metrics"
     folder = path / "replay" / request.name
     if overwrite:
@@ -320,11 +334,12 @@ def _replay_batch(path: Path, folder: Path, sweep: Sweep, runs: list[Run], reque
     groups = dict.fromkeys([*request.measures] if request.measures else problem.measures)
     columns = {m.name: m for m in registry.of_groups(groups) if (m.keyed or request.measures) and not m.needs_update}
     found, last = checkpoints.snapshots(path), None
+    in_native = population.is_native(problem)  # as the sweep did, so that the same question has the same answer
     if request.keys:
         keys = np.tile(_mask(request.keys, problem.model.p), (len(runs), 1))
     else:
-        keys, last = final_keys(path, found, problem, runs)
-    frame = replay_runs(found, runs, columns, problem, keys, loaded=last)
+        keys, last = final_keys(path, found, problem, runs, in_native=in_native)
+    frame = replay_runs(found, runs, columns, problem, keys, loaded=last, in_native=in_native)
     by_run = {run.run: run for run in runs}
     for axis in sweep.axes:
         frame[axis] = np.array([by_run[int(n)].values[axis] for n in frame["run"]], object)

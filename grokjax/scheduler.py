@@ -187,7 +187,9 @@ class Scheduler:
         while len(runs := self._unsettled()) >= at_least:
             self._flush()
             some = runs[: self._batch]  # not all, so that a wish to stop is soon seen
-            replay.settle(self.workdir.path, some, self.ledger, self.shape.eval_lanes, self.hosts)
+            shape = self.shape
+            in_native = bool(shape.n_parts)
+            replay.settle(self.workdir.path, some, self.ledger, shape.eval_lanes, self.hosts, in_native)
             self.writer.reload()
             self._last_collected = None
             if self._asked():

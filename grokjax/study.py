@@ -15,6 +15,7 @@ from rich.console import Console
 from grokjax import checkpoints, cpu, display, population, recovery, report, results, storage, sweeps, width, workdir
 from grokjax.errors import InputError
 from grokjax.hosts import ALONE, HostLost, Hosts
+from grokjax.native import kernels as native
 from grokjax.population import Shape
 from grokjax.recovery import Findings
 from grokjax.results import Ledger, MetricsWriter
@@ -99,6 +100,7 @@ def run(
     def lay_out(say: Say | None) -> tuple[list[Choice], str]:
         mine = _choices(whole, sweep, source, overwrite, say) if hosts.is_first else []
         choices = [Choice.of(told) for told in hosts.tell([dataclasses.asdict(choice) for choice in mine])[0]]
+        choices = _for_all(choices, hosts)
         shapes = [choice.shape for choice in choices]
         return choices, display.plan(sweep, shapes, workdir.environment(), path, choices[0].text)
 
@@ -174,8 +176,16 @@ def _choices(whole: Sweep, part: Sweep, path: Path, overwrite: bool, say: Say | 
     record = None if overwrite else workdir.read_record(path)
     if record and not workdir.difference(record["runs"], workdir.described(whole)):
         shapes = [Shape(**record["groups"][number]) for number in numbers]
-        return [Choice("recorded", population.relaid(shape, jax.device_count())) for shape in shapes]
+        now = jax.device_count(), jax.default_backend()
+        return [Choice("recorded", population.relaid(shape, *now)) for shape in shapes]
     return [width.choose(groups[number], whole.base["slots"], say=say) for number in numbers]
+
+
+def _for_all(choices: Sequence[Choice], hosts: Hosts) -> list[Choice]:
+    """The choices without C++ unless every process has it."""
+    if not any(choice.shape.n_parts for choice in choices) or all(hosts.tell(not native.unavailable())):
+        return list(choices)
+    return [dataclasses.replace(one, shape=dataclasses.replace(one.shape, n_parts=0)) for one in choices]
 
 
 def _train(
@@ -269,8 +279,14 @@ def _schema(target: Workdir, sweep: Sweep):
 def _warn_of_changes(record, console: Console) -> None:
     """Says where going on here may not give the bits that the first machine would have given."""
     now = workdir.environment()
-    for name in ("platform", "device_kind", "n_devices", "cpu_threads", "xla_flags"):
-        if record.get(name) != now[name] and (name not in ("n_devices", "cpu_threads") or now["platform"] == "cpu"):
+    names = ["platform", "device_kind", "xla_flags"]
+    if now["platform"] == "cpu":
+        names += ["n_devices", "cpu_threads"]
+    if any(group.get("n_parts") for group in record["groups"]):
+        names.append("native")
+        now["native"] = native.identity()
+    for name in names:
+        if record.get(name) != now[name]:
             display.tell(
                 console,
                 f"note: {name} was {record.get(name)!r} when this sweep began and is {now[name]!r} now, so the rest "

@@ -5,6 +5,7 @@ What shapes arrays or chooses code is in `Problem` (static, hashable); what ente
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from grokjax import lookups, losses, model, optimizers, precision
+from grokjax import losses, model, optimizers, precision
 from grokjax.measures import registry
 from grokjax.measures.shared import Shared
 from grokjax.model import ModelConfig
+from grokjax.native import kernels as native
 
 Array = Any  # jax.Array where traced, NumPy's where made on the host
 
@@ -93,21 +95,11 @@ def blocks(problem: Problem, inputs: Inputs, size: int = 0) -> Blocks:
     n, p = problem.n_train, problem.model.p
     n_blocks = -(-n // (size or n)) if problem.model.n_layers == 1 else 1
     length = -(-n // n_blocks)
-    by_rows = n_blocks > 1 and sums_rows(problem)
-    make = lookups.grouped if by_rows else lookups.singly
     filled = jnp.resize(inputs.train_pairs, (n_blocks, length))
     weights = (jnp.arange(n_blocks * length) < n).astype(float).reshape(n_blocks, length)
     return Blocks(
-        jax.vmap(lambda pairs_B: model.lookup(pairs_B, p, make))(filled), jnp.asarray(inputs.answers)[filled], weights
+        jax.vmap(lambda pairs_B: model.lookup(pairs_B, p))(filled), jnp.asarray(inputs.answers)[filled], weights
     )
-
-
-def sums_rows(problem: Problem) -> bool:
-    """Whether sums of looked-up rows replace products in blocks: on a CPU, whose caches hold a block's tables.
-
-    Where products are asked for in a lower precision they have to be products.
-    """
-    return jax.default_backend() == "cpu" and problem.precision == "float32"
 
 
 def loss(problem: Problem, params: model.Params, pairs: model.Pairs, labels_B: jax.Array) -> jax.Array:
@@ -127,32 +119,55 @@ def gradient(problem: Problem, params: model.Params, pairs: Blocks) -> model.Par
         return jax.grad(loss, 1)(problem, params, whole.pairs, whole.labels)
 
     def block_loss(tables, block: Blocks):
-        logits_BxP, _ = model.factored_tables(problem.model, tables, block.pairs, far)
+        logits_BxP, _ = model.factored_tables(problem.model, tables, block.pairs)
         return jnp.sum(losses.cross_entropy(logits_BxP, block.labels) * block.weights)
 
     def add(sums, block: Blocks):
         return jax.tree.map(jnp.add, sums, jax.grad(block_loss)(tables, block)), None
 
     tables, pull_back = jax.vjp(functools.partial(model.tables, problem.model), params)
-    far = model.reach(problem.model, tables) if pairs.pairs.are_grouped else None
     sums, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, tables), pairs)
     return pull_back(jax.tree.map(lambda x: x / problem.n_train, sums))[0]
 
 
-def train_step(problem: Problem, state: State, pairs: Blocks) -> State:
-    """One full-batch gradient step; `pairs` are the run's `blocks`."""
-    grads = precision.rounded(functools.partial(gradient, problem), problem.precision)(state.params, pairs)
+def train_step(problem: Problem, state: State, gradient_at: Callable[[model.Params], model.Params]) -> State:
+    """One full-batch step; `gradient_at` gives the gradient of the run's mean loss at some parameters."""
+    grads = precision.rounded(gradient_at, problem.precision)(state.params)
     updates, opt_state = _optimizer(problem, state.inputs).update(grads, state.opt_state, state.params)
     return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
 
 
-def train(problem: Problem, state: State, n_steps: jax.Array | int, block: int = 0) -> State:
-    """`n_steps` steps (may be traced, so that one compilation serves any number), in blocks of so many pairs."""
+def train(problem: Problem, state: State, n_steps: jax.Array | int, block: int = 0, n_parts: int = 0) -> State:
+    """Trains a run.
+
+    Args:
+      problem: of the run.
+      state: of the run.
+      n_steps: may be traced, so that one compilation serves any number.
+      block: training pairs whose gradients are taken at a time; 0 for all.
+      n_parts: 0 for XLA's programs, else `native.gradient`'s, which needs no blocks.
+    """
+    gradient_at = _native_gradient(problem, state, n_parts) if n_parts else _gradient(problem, state, block)
+    return jax.lax.fori_loop(0, n_steps, lambda _, s: train_step(problem, s, gradient_at), state)
+
+
+def _gradient(problem: Problem, state: State, block: int):
     pairs = blocks(problem, state.inputs, block)
-    return jax.lax.fori_loop(0, n_steps, lambda _, s: train_step(problem, s, pairs), state)
+    return lambda params: gradient(problem, params, pairs)
 
 
-def shared(problem: Problem, inputs: Inputs, params: model.Params, opt_state: optax.OptState | None = None) -> Shared:
+def _native_gradient(problem: Problem, state: State, n_parts: int):
+    pairs = native.tokens(state.inputs.train_pairs, state.inputs.answers, problem.model.p)
+    return lambda params: native.gradient(problem.model, params, pairs, n_parts)
+
+
+def shared(
+    problem: Problem,
+    inputs: Inputs,
+    params: model.Params,
+    opt_state: optax.OptState | None = None,
+    in_native: bool = False,
+) -> Shared:
     """What measures of these parameters are computed from.
 
     Args:
@@ -160,6 +175,7 @@ def shared(problem: Problem, inputs: Inputs, params: model.Params, opt_state: op
       inputs: of the run.
       params: at some step.
       opt_state: at that step, if it is known; without it there is no next update to measure.
+      in_native: whether logits and activations come from `native.forward`.
     """
     pairs, labels_B = batch(problem, inputs)
 
@@ -176,21 +192,22 @@ def shared(problem: Problem, inputs: Inputs, params: model.Params, opt_state: op
         key_threshold=problem.key_threshold,
         loss_fn=lambda params: loss(problem, params, pairs, labels_B),
         update_fn=None if opt_state is None else updates,
+        forward=native.forward if in_native else model.forward_grid,
     )
 
 
-def evaluate(problem: Problem, state: State, slow: bool = False) -> dict[str, jax.Array]:
+def evaluate(problem: Problem, state: State, slow: bool = False, in_native: bool = False) -> dict[str, jax.Array]:
     """The in-step measures of the problem's groups, by column name; shapes are declared in `grokjax.measures`.
 
     Args:
       problem: of the run.
       state: of the run.
       slow: the slow measures instead of the others.
+      in_native: whether logits and activations come from `native.forward`.
     """
     with precision.products(problem.precision):
-        return registry.compute(
-            registry.in_step(problem.measures, slow), shared(problem, state.inputs, state.params, state.opt_state)
-        )
+        seen = shared(problem, state.inputs, state.params, state.opt_state, in_native)
+        return registry.compute(registry.in_step(problem.measures, slow), seen)
 
 
 def counted(state: State, test_loss: jax.Array) -> State:

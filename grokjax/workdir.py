@@ -16,6 +16,7 @@ from grokjax import cpu, locks, storage
 from grokjax.config import FIELDS, OPERATIONAL
 from grokjax.errors import InputError, shown
 from grokjax.hosts import ALONE, Hosts
+from grokjax.native import kernels as native
 from grokjax.population import Shape
 from grokjax.storage import StorageError
 from grokjax.sweeps import Sweep
@@ -162,6 +163,7 @@ class Workdir:
             "groups": [vars(shape) for shape in shapes],
             "width": list(width),
             "precision": self.sweep.precision,
+            "native": native.identity() if any(shape.n_parts for shape in shapes) else None,
             **environment(),
         }
         if hosts.is_first:
@@ -211,11 +213,13 @@ def _wrong_in(record: Any) -> str:
         return "'runs' are not numbered from 0"
     if not all(isinstance(values, list) for values in record["axes"].values()):
         return "'axes' are not lists of values"
-    names = {field.name for field in dataclasses.fields(Shape)}
+    names, may_be_0 = {field.name for field in dataclasses.fields(Shape)}, {"block", "n_parts"}
     for group in record["groups"]:
-        if not (isinstance(group, dict) and names >= group.keys() >= names - {"block"}):
+        if not (isinstance(group, dict) and names >= group.keys() >= names - may_be_0):
             return "'groups' have other fields"
-        if not all(_is_count(value) for value in group.values()) or not all(group[name] for name in names - {"block"}):
+        if not all(_is_count(value) for value in group.values()) or not all(group[name] for name in names - may_be_0):
+            return "'groups' have impossible layouts"
+        if group.get("n_parts", 0) > native.MOST_PARTS:
             return "'groups' have impossible layouts"
     if record.get("n_devices") is not None and not (_is_count(record["n_devices"]) and record["n_devices"]):
         return "'n_devices' is no number of devices"

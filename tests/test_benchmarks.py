@@ -10,13 +10,14 @@ import pytest
 from cases import QUICK
 
 from benchmarks import command, contestants, floor, host, layouts, mainline, refill, report, run, scaling, sweep, timing
-from benchmarks.contestants import EAGER, EVALUATION, Field, Setting, population_key
+from benchmarks.contestants import EAGER, EVALUATION, PAPER_LOOP, Field, Setting, population_key
 from benchmarks.flight import Flight, idle
 from benchmarks.timing import Contestant, spread
 from benchmarks.tokens import TokenByToken
 from grokjax import config, model, optimizers, sweeps, training
 from grokjax.errors import InputError
 from grokjax.model import ModelConfig
+from grokjax.native import kernels as native
 from grokjax.population import Population, Shape
 from grokjax.sweeps import Run
 
@@ -178,7 +179,7 @@ def test_numbers_have_three_digits():
 def made_up(names) -> tuple[list[Contestant], dict[str, np.ndarray]]:
     """Contestants whose second round takes twice as long, on a machine whose floor is 10 ms."""
     problem = mainline.mainline(1)[0]
-    seconds = {EAGER: 0.2, EVALUATION: 0.08, "square_float32": 0.01, floor.BANDWIDTH: 1.0}
+    seconds = {EAGER: 0.2, PAPER_LOOP: 0.4, EVALUATION: 0.08, "square_float32": 0.01, floor.BANDWIDTH: 1.0}
     work = {"square_float32": float(floor.step_flop(problem)), floor.BANDWIDTH: 1e12}
     keys = [*names, *work]
     times = {key: np.array([1.0, 2.0, 1.0]) * seconds.get(key, 0.04) for key in keys}
@@ -189,11 +190,12 @@ POPULATIONS = tuple(population_key(width) for width in (1, 4))
 
 
 def test_figures_are_taken_round_by_round():
-    entered, times = made_up([EAGER, EVALUATION, *POPULATIONS])
+    entered, times = made_up([EAGER, PAPER_LOOP, EVALUATION, *POPULATIONS])
     found = contestants.figures(mainline.mainline(1)[0], entered, times)
     line = found["lines"]["population_4"]
     assert [line["run_step_s"][name] for name in ("median", "min", "max")] == pytest.approx([0.04, 0.04, 0.08])
     assert line["ratio_to_eager"]["rounds"] == pytest.approx([5, 5, 5])
+    assert line["ratio_to_paper_loop"]["rounds"] == pytest.approx([10, 10, 10])
     assert line["share_of_floor"]["rounds"] == pytest.approx([0.25, 0.25, 0.25])
     cost = contestants.evaluation_in_steps(Setting((1, 4), None), times)
     assert cost
@@ -258,15 +260,14 @@ def test_fixed_batches_wait_for_their_longest_run():
 def test_plain_forms_are_compiled_apart_and_give_the_same():
     problem, runs = mainline.mainline(1, p=7, d_model=8, n_heads=2, d_mlp=16, measures=())
     params = {}
-    for piece in ("", "_copied", "relu", "rows", ""):
+    for piece in ("", "_copied", "relu", ""):
         with layouts._plain(piece):
-            assert training.sums_rows(problem) == (piece != "rows" and jax.default_backend() == "cpu")
-            one = Population(problem, Shape(1, 1, 1, 1, 8))  # in blocks, which are what sums of rows are for
+            one = Population(problem, Shape(1, 1, 1, 1, 8))
             one.start({0: runs[0].inputs()})
             mainline.train(one, 3)
             params.setdefault(piece, []).append(np.asarray(one.state.params["blocks.0.mlp.W_in"]))
     np.testing.assert_array_equal(*params[""])
-    for piece in ("_copied", "relu", "rows"):
+    for piece in ("_copied", "relu"):
         np.testing.assert_allclose(params[piece][0], params[""][0], rtol=1e-4, atol=1e-6)
 
 
@@ -274,7 +275,9 @@ def test_layouts_hold_what_is_chosen():
     found = layouts.layouts(2, 3830, 766)
     assert layouts.Layout("a run per core in blocks of 766 pairs", 2, 766) in found
     assert found[0] == layouts.Layout("one run at a time on all cores")
-    assert {one.plain for one in found} == {"", "_copied", "relu", "rows"}
+    if not native.unavailable():
+        assert layouts.Layout("in C++: a run per core", 2, n_parts=1) in found
+    assert {one.plain for one in found} == {"", "_copied", "relu"}
 
 
 # --- what is told -------------------------------------------------------------------------------------------------
@@ -308,7 +311,7 @@ def canned(benchmark: str, **figures):
 
 
 def canned_records():
-    entered, times = made_up([EAGER, EVALUATION, *POPULATIONS])
+    entered, times = made_up([EAGER, PAPER_LOOP, EVALUATION, *POPULATIONS])
     start_up = {"import_s": 1.0, "device_s": 0.1, "draw_s": 2.0, "compile_s": 9.0, "total_s": 12.1}
     swept = {"config": "a.py", "wall_s": ONE, "n_runs": 9, "run_steps": 900, "rows": 99}
     ran = canned(
@@ -363,14 +366,15 @@ def test_the_page_says_what_was_measured(tmp_path):
     cpu, gpu = page.split("## GPU")
     assert "5.00 (5.00 – 5.00)" in cpu
     assert "not available: no time" in cpu
-    assert "met (5.00 at width 1" in cpu
     assert "so 1.0 MiB per slot" in cpu
-    assert "at most 1/4 of PyTorch eager's time: met" in cpu
+    assert "PyTorch eager's time / this at least 6: missed (5.00 at the slowest width)" in cpu
+    assert "of the dense floor at least 65 %: missed (25.0 % at the slowest width)" in cpu
+    assert "adds 2.0 % to training. Target, at most 5.0 %: met." in cpu
     assert "under 2.0 % of wall time" in cpu
     assert cpu.count("Not yet measured") == 0
     assert gpu.count("Not yet measured") == len(report.SECTIONS) - len(report.CPU_ONLY)
     text = report.with_section(f"before {report.BEGIN} old {report.END} after", found)
-    assert "| population_4 | 5.00 (5.00 – 5.00) | 25 % |" in text
+    assert "| population_4 | 5.00 (5.00 – 5.00) | 10.0 (10.0 – 10.0) | 25 % |" in text
     assert "old" not in text
 
 
@@ -379,6 +383,13 @@ def test_nothing_is_judged_on_a_busy_machine():
     assert "not judged" in run.target_line(busy)
     slow = canned_records()[1] | {"idle_share": spread([0.2])}
     assert "missed" in host.page(slow)
+
+
+def test_a_gpu_is_judged_by_its_rates():
+    record = canned_records()[0]
+    record["machine"] = MACHINE | {"platform": "gpu"}
+    record["lines"]["population_4"]["run_step_s"] = spread([1 / 30_000])
+    assert run.target_line(record).endswith("20,000 in float32: met (30,000).")
 
 
 def test_the_scaling_figure_is_drawn(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import slow
 from cases import QUICK, random_case
 
-from grokjax import lookups, losses, model
+from grokjax import losses, model
 from grokjax.model import ModelConfig
 
 SHAPES = [
@@ -172,11 +172,10 @@ def test_gradient_is_that_of_the_definition():
         assert np.sum(np.asarray(grads[key], np.float64) * direction) == pytest.approx(slope, rel=1e-4, abs=1e-6), key
 
 
-@pytest.mark.parametrize("make", [lookups.singly, lookups.grouped])
-def test_gradient_through_lookup_is_that_of_plain_indexing(make):
+def test_gradient_through_lookup_is_that_of_plain_indexing():
     p = 7
     pairs_B = np.array([0, 3, 3, 8, 48, 15, 15, 15], np.int32)  # some twice: gradients must add up
-    pairs = model.lookup(jnp.asarray(pairs_B), p, make)
+    pairs = model.lookup(jnp.asarray(pairs_B), p)
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, p, 6)).astype(np.float32)
     weights_a, weights_b = rng.normal(size=(2, len(pairs_B), 6)).astype(np.float32)
@@ -192,55 +191,15 @@ def test_gradient_through_lookup_is_that_of_plain_indexing(make):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("n", "p"), [(1, 2), (30, 7), (100, 7), (2000, 113)])
-def test_groups_hold_each_pair_once_with_those_of_its_token(n, p):
-    token_B = np.random.default_rng(n).integers(0, p // 2 + 1, n).astype(np.int32)  # some tokens without a pair
-    found = lookups.grouped(jnp.asarray(token_B), p)
-    groups_GxK, one_hot_PxG = np.asarray(found.groups_GxK), np.asarray(found.one_hot_PxG)
-    assert sorted(groups_GxK[groups_GxK < n]) == list(range(n))
-    for group, column in zip(groups_GxK, one_hot_PxG.T, strict=True):
-        held = token_B[group[group < n]]
-        assert np.array_equal(column, np.arange(p) == held[0] if len(held) else np.zeros(p))
-        assert len(set(held)) <= 1
-
-
-def by_rows(cfg, params, pairs):
-    """`factored` as blocks compute it on a CPU."""
-    tables = model.tables(cfg, params)
-    return model.factored_tables(cfg, tables, pairs, model.reach(cfg, tables))
-
-
-@pytest.mark.parametrize(
-    "x64", [pytest.param(False, id="float32", marks=pytest.mark.long), pytest.param(True, id="float64")]
-)
-@pytest.mark.parametrize("shape", SHAPES, ids=name)
-def test_sums_of_rows_are_the_products(shape, x64):
-    with jax.enable_x64(x64):
-        case, bound = random_case(**shape), 1e-13 if x64 else 2e-6
-        p = case.cfg.p
-        params = {key: jnp.asarray(value, float) for key, value in case.params.items()}
-        pairs_B = jnp.asarray(some_pairs(p, p * p // 2))
-        answers = jnp.asarray(case.answers)[pairs_B]
-        *found, grads = everything(case.cfg, by_rows, params, model.lookup(pairs_B, p, lookups.grouped), answers)
-        *expected, expected_grads = everything(case.cfg, model.factored, params, model.lookup(pairs_B, p), answers)
-        for got, wanted in zip(found, expected, strict=True):
-            assert got.dtype == wanted.dtype
-            assert relative_error(got, wanted) < bound
-        for key, got in grads.items():
-            assert relative_error(got, expected_grads[key]) < 10 * bound, key
-
-
 @pytest.mark.parametrize("act", ["relu", pytest.param("gelu", marks=pytest.mark.long)])
-@pytest.mark.parametrize("of", ["products", "rows"])
-def test_second_derivatives_are_those_of_token_by_token(act, of):
+def test_second_derivatives_are_those_of_token_by_token(act):
     """A Hessian times a vector, forward over reverse, as the curvature measures take it."""
-    factored = {"products": model.factored, "rows": by_rows}[of]
     with jax.enable_x64(True):
         case = random_case(7, d_model=8, n_heads=2, d_mlp=12, act=act)
         params = {key: jnp.asarray(value, float) for key, value in case.params.items()}
         rng = np.random.default_rng(1)
         direction = {key: jnp.asarray(rng.normal(size=value.shape)) for key, value in params.items()}
-        pairs = model.lookup(jnp.asarray(some_pairs(7, 30)), 7, lookups.grouped)
+        pairs = model.lookup(jnp.asarray(some_pairs(7, 30)), 7)
         answers = jnp.asarray(case.answers)[pairs.pairs_B]
 
         @functools.partial(compiled, static_argnums=0)
@@ -250,17 +209,9 @@ def test_second_derivatives_are_those_of_token_by_token(act, of):
 
             return jax.jvp(jax.grad(loss), (params,), (direction,))[1]
 
-        found, expected = (curved(f, params, direction) for f in (factored, model.token_by_token))
+        found, expected = (curved(f, params, direction) for f in (model.factored, model.token_by_token))
         for key in params:
             assert relative_error(found[key], expected[key]) < 1e-11, key
-
-
-def test_what_is_not_finite_stays_so_in_sums_of_rows():
-    case = random_case(5)
-    for bad in (np.nan, np.inf):
-        params = case.params | {"blocks.0.mlp.W_in": jnp.full_like(case.params["blocks.0.mlp.W_in"], bad)}
-        logits, _ = compiled(functools.partial(by_rows, case.cfg))(params, model.lookup(some_pairs(5, 10), 5))
-        assert not np.any(np.isfinite(logits))
 
 
 def test_no_scatter_in_the_gradient():

@@ -10,16 +10,29 @@ import tiny
 from cases import QUICK
 
 from grokjax import config, population, sweeps, training
+from grokjax.native import kernels as native
 from grokjax.population import Population, Shape
 
 RUNS = sweeps.expand(tiny.get_config()).runs
 PROBLEM = RUNS[0].problem()
 
 
-@pytest.fixture(scope="module", params=[(1, 0), (1, 8), (3, 0)], ids=["one lane", "in blocks", "three lanes"])
+needs_native = pytest.mark.skipif(bool(native.unavailable()), reason=native.unavailable())
+LAYOUTS = {
+    "one lane": Shape(3, 1, 1, 1),
+    "in blocks": Shape(3, 1, 1, 1, block=8),
+    "three lanes": Shape(3, 3, 3, 1),
+    "in C++": Shape(3, 1, 1, 1, n_parts=1),
+    "in C++ in parts": Shape(3, 1, 1, 1, n_parts=3),
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(one, id=name, marks=[needs_native] * bool(one.n_parts)) for name, one in LAYOUTS.items()],
+)
 def shape(request):
-    lanes, block = request.param
-    return Shape(slots=3, lanes=lanes, eval_lanes=lanes, n_devices=1, block=block)
+    return request.param
 
 
 def trained(shape, runs, n_segments=2, n_steps=20, rounds=2):
@@ -72,11 +85,9 @@ def test_bits_do_not_depend_on_when_a_run_starts_or_whether_it_is_restored(shape
     assert_same(together[1][0], {k: np.asarray(x)[1] for k, x in again.take(range(3)).params.items()})
 
 
-@pytest.mark.parametrize("by_rows", [False, True], ids=["products", "rows"])
 @pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.long), 8, 30])
-def test_the_gradient_in_blocks_is_the_gradient(size, by_rows, monkeypatch):
+def test_the_gradient_in_blocks_is_the_gradient(size):
     """29 training pairs, so that most sizes leave a last block to be filled."""
-    monkeypatch.setattr(training, "sums_rows", lambda problem: by_rows)
     inputs = RUNS[0].inputs()
     assert len(inputs.train_pairs) == 29
     with jax.enable_x64(True):
@@ -84,9 +95,7 @@ def test_the_gradient_in_blocks_is_the_gradient(size, by_rows, monkeypatch):
         params = jax.tree.map(lambda x: np.asarray(x, np.float64), drawn)
         quick = functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
         whole = quick(jax.grad(training.loss, 1))(PROBLEM, params, *training.batch(PROBLEM, inputs))
-        blocks = training.blocks(PROBLEM, inputs, size)
-        assert blocks.pairs.are_grouped == (by_rows and size < 29)
-        pieces = quick(training.gradient)(PROBLEM, params, blocks)
+        pieces = quick(training.gradient)(PROBLEM, params, training.blocks(PROBLEM, inputs, size))
     for key in params:
         np.testing.assert_allclose(pieces[key], whole[key], rtol=1e-12, atol=1e-14, err_msg=key)
 
@@ -159,7 +168,8 @@ class count_compilations(list):
 
 def test_layouts():
     chosen = population.choose(PROBLEM, 25)
-    assert chosen == Shape(slots=4, lanes=1, eval_lanes=1, n_devices=jax.local_device_count())
+    n_parts = 0 if native.unavailable() else chosen.n_parts or 1
+    assert chosen == Shape(slots=4, lanes=1, eval_lanes=1, n_devices=jax.local_device_count(), n_parts=n_parts)
     assert population.choose(PROBLEM, 2).slots == 2
     assert population.choose(PROBLEM, 25, slots=7).slots == 7
     assert population.relaid(Shape(4, 2, 1, 4), 2) == Shape(8, 2, 1, 2)

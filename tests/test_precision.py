@@ -1,6 +1,5 @@
 """Products in reduced precision: emulated on a CPU as accelerators compute them."""
 
-import dataclasses
 import functools
 
 import jax
@@ -130,10 +129,3 @@ def test_a_directory_without_metrics_is_refused(tmp_path, capsys):
         command.main([str(tmp_path)])
     assert stopped.value.code == 2
     assert "holds no metrics yet" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", config.PRECISIONS)
-def test_products_that_are_to_be_rounded_are_not_replaced_by_sums(name):
-    run = sweeps.expand(tiny.get_config()).runs[0]
-    problem = dataclasses.replace(run.problem(), precision=name)
-    assert training.blocks(problem, run.inputs(), 8).pairs.are_grouped == (name == "float32")

@@ -277,7 +277,7 @@ def test_a_sweep_says_and_records_its_width(tmp_path, accelerator):
     assert "8 runs: 1,000 run-steps/s" in text
     assert "width  20 runs side by side: about 2,143 run-steps/s (8: 1,000; 16: 1,800; 32: 3,000)" in text
     record = json.loads((tmp_path / "sweep" / "config.json").read_text())
-    assert record["groups"] == [{"slots": 20, "lanes": 20, "eval_lanes": 8, "n_devices": 1, "block": 0}]
+    assert record["groups"] == [{"slots": 20, "lanes": 20, "eval_lanes": 8, "n_devices": 1, "block": 0, "n_parts": 0}]
     rates = {"8": 1_000.0, "16": 1_800.0, "32": 3_000.0}
     assert record["width"] == [{"how": "measured", "run_steps_per_second": rates}]
 

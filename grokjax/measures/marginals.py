@@ -29,14 +29,35 @@ class Spectra(NamedTuple):
 
 def spectra(grid_NxC: jax.Array, p: int) -> Spectra:
     """The components of all four averages of a function on the grid, pair (a, b) in row a * P + b."""
+    averages = _averages_by_rows if jax.default_backend() == "cpu" else _averages
+    return Spectra(*map(fourier.transform, averages(grid_NxC, p)))
+
+
+def _averages(grid_NxC: jax.Array, p: int) -> tuple[jax.Array, ...]:
     grid_PxPxC = grid_NxC.reshape(p, p, -1)
-    averages = (
-        jnp.mean(grid_PxPxC, 1),
-        jnp.tensordot(jnp.full(p, 1 / p, grid_NxC.dtype), grid_PxPxC, 1),  # XLA's mean over axis 0 is slow on a CPU
-        fourier.sum_mean(grid_NxC, p, 1),
-        fourier.sum_mean(grid_NxC, p, -1),
-    )
-    return Spectra(*map(fourier.transform, averages))
+    sums = fourier.sum_mean(grid_NxC, p, 1), fourier.sum_mean(grid_NxC, p, -1)
+    return jnp.mean(grid_PxPxC, 1), jnp.mean(grid_PxPxC, 0), *sums
+
+
+def _averages_by_rows(grid_NxC: jax.Array, p: int) -> tuple[jax.Array, ...]:
+    """`_averages` in one pass over a: the pairs of a lie together, and turned by a places also in order of their sum.
+
+    On a CPU this takes a third of the time, since a core's cache holds the sums.
+    """
+    grid_PxPxC = jnp.asarray(grid_NxC).reshape(p, p, -1)
+
+    def add(a, sums):
+        first_PxC, second_PxC, total_PxC, minus_PxC = sums
+        row_PxC = grid_PxPxC[a]
+        twice = jnp.concatenate([row_PxC, row_PxC])
+        by_sum_PxC = jax.lax.dynamic_slice_in_dim(twice, p - a, p)
+        by_minus_PxC = jax.lax.dynamic_slice_in_dim(twice, a, p)  # b - a
+        first_PxC = first_PxC.at[a].set(jnp.sum(row_PxC, 0))
+        return first_PxC, second_PxC + row_PxC, total_PxC + by_sum_PxC, minus_PxC + by_minus_PxC
+
+    first_PxC, second_PxC, total_PxC, minus_PxC = jax.lax.fori_loop(0, p, add, (jnp.zeros_like(grid_PxPxC[0]),) * 4)
+    difference_PxC = jnp.roll(minus_PxC[::-1], 1, 0)
+    return tuple(x / p for x in (first_PxC, second_PxC, total_PxC, difference_PxC))
 
 
 def energy(some: tuple[jax.Array, ...]) -> jax.Array:

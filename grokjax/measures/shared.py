@@ -33,6 +33,8 @@ class Shared:
       loss_fn: the training loss as a function of the parameters; by default the mean over the training pairs.
       update_fn: from gradients to the update that the next step adds to the parameters; None where the optimizer's
         state is not known.
+      forward: from the model's shape and the parameters to logits and activations of all pairs, as
+        `model.forward_grid` gives them; they need not be differentiable.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Shared:
         key_threshold: float = 0.25,
         loss_fn: Callable[[model.Params], jax.Array] | None = None,
         update_fn: Callable[[model.Params], model.Params] | None = None,
+        forward: Callable[[model.ModelConfig, model.Params], tuple[jax.Array, jax.Array]] = model.forward_grid,
     ):
         self.cfg, self.direction, self.params = cfg, direction, params
         self.train_pairs_B, self.answers_N = train_pairs_B, answers_N
         self.key_rule, self.key_threshold = key_rule, key_threshold
         self.loss_fn = loss_fn or self._mean_loss
         self.update_fn = update_fn
+        self.forward = forward
         if key_freqs_K is not None:
             self.key_freqs_K = key_freqs_K
 
@@ -65,7 +69,7 @@ class Shared:
 
     @cached_property
     def _forward(self) -> tuple[jax.Array, jax.Array]:
-        return model.forward(self.cfg, self.params, model.grid(self.cfg.p))
+        return self.forward(self.cfg, self.params)
 
     @property
     def logits_NxP(self) -> jax.Array:
