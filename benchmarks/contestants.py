@@ -21,8 +21,9 @@ from grokjax.training import Problem
 
 AGREEMENT_STEPS, AGREEMENT_TOLERANCE = 3, 1e-4
 LEAST_STEPS = 3  # per visit
-LEAST_RUN_STEPS = 320  # per visit of a population up to a width of 16: a dispatch sets up what some 0.4 steps cost,
-MOST_STEPS = 20  # and has 100 in use
+# Per visit of a population up to a width of 16, whose dispatches hold 100 steps in use and take time to set up.
+LEAST_RUN_STEPS = 320
+MOST_STEPS = 20
 MEMORY_SHARE = 0.5  # of the machine's memory that may be filled
 STATE_COPIES = 4  # of a population's state while it starts
 TIME_SHARE = 0.4  # of the time left that one contestant's visits may take

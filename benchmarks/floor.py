@@ -1,9 +1,11 @@
-"""What no program can go below on this machine: a step's operations at its rate, a step's bytes at its bandwidth.
+"""What no program goes below here that takes each pair through the model's matrices: operations at the machine's rate.
 
 The operations are those of one run's three largest products, one position per pair: 3 (forward, two gradients) × 2 ×
-pairs × (d_model·d_mlp + d_mlp·d_model + d_model·P). The factored step folds W_out into W_U and so needs a little less
-than that. The bytes are those of parameters and both moments, read and written once. Rate and bandwidth are measured in
-the same process and rounds as what is compared with them; the rate is the best of a large square and these shapes.
+pairs × (d_model·d_mlp + d_mlp·d_model + d_model·P), or a step's bytes at the machine's bandwidth, if that takes
+longer. XLA's factored step folds W_out into W_U and so needs a little less; the C++ of grokjax.native has one of
+these products left, d_mlp·P. The bytes are those of parameters and both moments, read and written once. Rate and
+bandwidth are measured in the same process and rounds as what is compared with them; the rate is the best of a large
+square and these shapes.
 """
 
 import functools

@@ -61,13 +61,13 @@ def layouts(n_devices: int, n_train: int, chosen: int) -> list[Layout]:
         in_cpp = []
     return [
         Layout("one run at a time on all cores"),
-        *in_cpp,
         Layout(f"the same in blocks of {chosen} pairs", block=chosen),
         Layout(f"{RUNS} runs under vmap on all cores", lanes=RUNS),
         Layout("a run per core", devices=n_devices),
         *(Layout(f"a run per core in blocks of {b} pairs", n_devices, b) for b in _blocks(n_train, chosen)),
         Layout("plain: weight gradients from products over first axes", **both, plain="_copied"),
         Layout("plain: ReLU's gradient by a select", **both, plain="relu"),
+        *in_cpp,
     ]
 
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from grokjax import workdir
+from grokjax.native import kernels as native
 
 QUIET = 0.05  # of the processor, at most this taken by other programs
 
@@ -25,6 +26,7 @@ def torch_device() -> str:
 def environment(torch_device: str | None) -> dict[str, Any]:
     """What the figures may depend on: processor, devices, threads, versions, commit."""
     found = {"processor": _processor(), "memory_gib": round(_host_bytes() / 2**30), **workdir.environment()}
+    found["native"] = native.identity() if found["platform"] == "cpu" else None
     if torch_device:
         import torch
 
@@ -65,6 +67,7 @@ def line(found: Mapping[str, Any]) -> str:
     if "torch_device" in found:
         parts.append(f"PyTorch on {found['torch_device']} with {_threads(found['torch_threads'])}")
     named = [f"{name} {versions[name]}" for name in ("python", "jax", "jaxlib", "torch") if versions.get(name)]
+    named += [found["native"].rsplit(", ", 1)[0]] if found.get("native") else []
     return f"{'; '.join(parts)}; {', '.join(named)}"
 
 

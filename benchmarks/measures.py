@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +25,7 @@ from grokjax import cli, config, population, sweeps, training
 from grokjax.measures import registry
 
 STEPS = 10  # training steps per timing, so that both sides of the ratio take a comparable time
+EVALUATIONS = 3  # in one program, as in a sweep's dispatches, so that its memory is asked for once
 FREE = ("paper", "clock", "stability", "efficiency", "attention", "spectra", "gradients")
 EVAL_EVERY = config.FIELDS["eval_every"].default
 
@@ -48,20 +50,23 @@ def measure(rounds: int, p: int) -> tuple[dict[str, float], dict[str, tuple[floa
     run = sweeps.expand(c).runs[0]
     problem = run.problem()
     state = jax.jit(functools.partial(training.init, problem))(run.inputs())
-    block = population.choose(problem, 1).block
-    train = jax.jit(lambda state: training.train(problem, state, STEPS, block))
+    shape = population.choose(problem, 1)
+    train = jax.jit(lambda state: training.train(problem, state, STEPS, shape.block, shape.n_parts))
     evaluate = {}
     for name, groups in contenders([g for g in registry.groups() if g != registry.ALWAYS]).items():
         slow = any(m.slow for m in registry.of_groups(groups))
-        one = functools.partial(training.evaluate, dataclasses.replace(problem, measures=groups), slow=slow)
-        evaluate[name] = jax.jit(one)
-        jax.block_until_ready(evaluate[name](state))
+        chosen = dataclasses.replace(problem, measures=groups)
+        one = functools.partial(training.evaluate, chosen, slow=slow, in_native=bool(shape.n_parts))
+        evaluate[name] = jax.jit(functools.partial(jax.lax.map, one))
     state = jax.block_until_ready(train(state))
+    states = jax.tree.map(lambda x: jnp.stack([x] * EVALUATIONS), state)
+    for function in evaluate.values():
+        jax.block_until_ready(function(states))
     ratios: dict[str, list[float]] = {name: [] for name in evaluate}
     for _ in range(rounds):
         for name, function in evaluate.items():
             step = seconds(train, state) / STEPS
-            ratios[name].append(min(seconds(function, state), seconds(function, state)) / step)
+            ratios[name].append(seconds(function, states) / EVALUATIONS / step)
     medians = {name: statistics.median(values) for name, values in ratios.items()}
     return medians, {name: (min(values), max(values)) for name, values in ratios.items()}
 

@@ -3,16 +3,16 @@
     python launch.py --config=experiments/wd_sweep.py --workdir=results/wd_sweep
 
 trains weight decays 0, 0.1, 0.3, 1 and 3 with five seeds each, on the paper's model and for its 40 000 steps, which
-takes two CPU cores most of a night. Expected: λ = 0 memorises and never groks; the larger λ, the sooner a run groks.
+takes two CPU cores some hours. Expected: λ = 0 memorises and never groks; the larger λ, the sooner a run groks.
 
     python launch.py --config=experiments/wd_sweep.py:small --workdir=results/small
 
-is the same study in under three minutes on two CPU cores: P = 53, half the width, 2 500 larger steps, half of the
+is the same study in under two minutes on two CPU cores: P = 53, half the width, 2 500 larger steps, half of the
 pairs, weight decays 0, 1 and 2 with three seeds each. Expected: every run with λ ≥ 1 groks, λ = 0 does not.
 
     python launch.py --config=experiments/wd_sweep.py:study --workdir=results/study
 
-has the small model train longer, with eight weight decays and eight seeds: under an hour on two CPU cores. What it
+has the small model train longer, with eight weight decays and eight seeds: under half an hour on two CPU cores. What it
 found is in docs/study.md.
 """
 

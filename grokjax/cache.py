@@ -1,6 +1,7 @@
 """What is kept between starts in the user's cache folder.
 
-Compiled programs are, by JAX's persistent compilation cache, on by default; so are measured widths (`width`).
+Compiled programs are, by JAX's persistent compilation cache, on by default; so are measured widths (`width`) and the
+compiled C++ (`native.build`).
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Writes the generated parts of docs/circuit.md: what each figure is, and those of models beside the paper's.
 
-    python -m grokjax.circuit_docs ../shared/reference/mod113_step10000.npz ../shared/reference/released_wd0.1.npz
+    python -m grokjax.circuit_docs mod113_step10000.npz released_wd0.1.npz
     python -m grokjax.circuit_docs                 # only what each figure is
 
 With --check nothing is written; exit status 1 if a part is stale. Numbers may then differ by 1 %: the last digit of a

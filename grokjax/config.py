@@ -142,7 +142,6 @@ FIELDS: dict[str, Field] = {
 MOST_PARAMETERS = 10**10  # of one model: 40 GB
 # Settings that do not change any number in the results, so that a resumed sweep may change them.
 OPERATIONAL = ("checkpoint_every_minutes", "checkpoint_every_steps")
-TRACED_FIELDS = tuple(name for name, field in FIELDS.items() if field.kind == TRACED)
 
 
 def default() -> ml_collections.ConfigDict:

@@ -69,7 +69,7 @@ def _gradient(problem: Problem, shape: Shape) -> str:
         return f"in C++, by {native.identity()}"
     if problem.precision != "float32" or not native.suits(problem.model):
         return "by XLA"
-    why = native.unavailable() or "this sweep began so"
+    why = native.unavailable() or "this sweep began so, or its processes have different compilers"
     return f"by XLA, which is slower than the C++ of grokjax.native: {why}"
 
 

@@ -14,7 +14,7 @@ def give_back() -> None:
     """Gives back what this process has freed; does nothing if that was done less than `EVERY_SECONDS` ago.
 
     The GNU C library keeps what compilers and many short threads have freed: hundreds of MiB after the first
-    compilation, and more by the hour. It takes some 50 ms; other C libraries keep less and have no such function.
+    compilation, and more by the hour. It takes a moment; other C libraries keep less and have no such function.
     """
     global _last
     if time.monotonic() - _last >= EVERY_SECONDS:

@@ -318,7 +318,7 @@ def factored(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[jax.Array,
 def _copied(x: jax.Array) -> jax.Array:
     """On a CPU, a transpose that is written out.
 
-    XLA's CPU backend multiplies over the first axis of both factors at half the rate of other products, and folds a
+    XLA's CPU backend multiplies over the first axis of both factors at a lower rate than other products, and folds a
     plain transpose back into that form; the barrier keeps it from doing so. Other backends need no copy.
     """
     return jax.lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x

@@ -2,7 +2,8 @@
 
 A population has a fixed number of slots per device, each holding one run or nothing. On a device, `lanes` slots train
 together under vmap and groups of lanes follow one another; devices hold independent slots side by side. A run's bits
-depend on its own inputs and on `lanes`, on nothing else: not on its slot, its neighbours or the number of slots.
+depend on its own inputs and on `lanes`, `block` and `n_parts`, on nothing else: not on its slot, its neighbours or the
+number of slots.
 
 On a CPU one lane is fastest: one run's activations stay in cache, where a vmapped population streams through memory.
 On an accelerator all slots of a device share one set of lanes.
@@ -73,11 +74,10 @@ def choose(problem: Problem, n_runs: int, slots: int = 0, devices: Sequence[jax.
     slots = min(slots, per_device)
     if not on_cpu(devices[0]):
         return together(slots, len(devices))
-    alone = len(devices) > 1 or cpu.count() == 1  # whether a run has a core to itself
-    if is_native(problem):
-        return Shape(slots, 1, 1, len(devices), n_parts=1 if alone else min(cpu.count(), native.MOST_PARTS))
-    # A run that all cores share gains nothing from blocks: they are too short to be split well.
-    return Shape(slots, 1, 1, len(devices), block_of(problem) if alone else 0)
+    if not is_native(problem):
+        return Shape(slots, 1, 1, len(devices), _block(problem, len(devices)))
+    beside = sum(device.process_index == devices[0].process_index for device in devices)
+    return Shape(slots, 1, 1, len(devices), n_parts=max(1, min(cpu.count() // beside, native.MOST_PARTS)))
 
 
 def is_native(problem: Problem) -> bool:
@@ -96,6 +96,11 @@ def together(slots: int, n_devices: int = 1) -> Shape:
     return Shape(slots, slots, min(slots, 8), n_devices)
 
 
+def _block(problem: Problem, n_devices: int) -> int:
+    """XLA's block on a CPU. A run that all cores share gains nothing: blocks are too short to be split well."""
+    return block_of(problem) if n_devices > 1 or cpu.count() == 1 else 0
+
+
 def block_of(problem: Problem) -> int:
     """Training pairs per block where a core has a run to itself: about 1.5 MiB of neurons, which its caches hold."""
     if problem.model.n_layers > 1:
@@ -104,15 +109,20 @@ def block_of(problem: Problem) -> int:
     return -(-problem.n_train // n_blocks) if n_blocks > 1 else 0
 
 
-def relaid(recorded: Shape, n_devices: int, platform: str = "cpu") -> Shape:
-    """The layout for going on with a recorded population on another number of devices: lanes stay, so do the bits.
+def relaid(recorded: Shape, problem: Problem, n_devices: int) -> Shape:
+    """The layout for going on with a recorded population on another number of devices: lanes, blocks and parts stay.
 
-    Where there is no C++ (any more), XLA takes its place, and bits change.
+    Where there is no C++ for it any more, XLA takes its place, and bits change.
     """
     slots = -(-recorded.width // n_devices)
     slots = -(-slots // recorded.lanes) * recorded.lanes
-    n_parts = 0 if platform != "cpu" or native.unavailable() else recorded.n_parts
-    return dataclasses.replace(recorded, slots=slots, n_devices=n_devices, n_parts=n_parts)
+    relaid = dataclasses.replace(recorded, slots=slots, n_devices=n_devices)
+    return relaid if not relaid.n_parts or is_native(problem) else without_native(relaid, problem)
+
+
+def without_native(shape: Shape, problem: Problem) -> Shape:
+    """The layout with XLA in place of C++."""
+    return dataclasses.replace(shape, n_parts=0, block=_block(problem, shape.n_devices))
 
 
 def memory(device: jax.Device) -> int:

@@ -303,7 +303,7 @@ def replay(path: str | Path, request: Request, track=lambda items, text: items, 
     if not request.name:
         ledger = Ledger(sweep.runs)
         for runs in track(list(_batches(ended)), "final keys"):
-            settle(path, runs, ledger, in_native=population.is_native(runs[0].problem()))
+            settle(path, runs, ledger, in_native=_in_native(path, runs[0].problem()))
         return path / "metrics"
     folder = path / "replay" / request.name
     if overwrite:
@@ -311,6 +311,12 @@ def replay(path: str | Path, request: Request, track=lambda items, text: items, 
     for runs in track([runs for runs in _batches(ended) if storage.trouble(_part(folder, runs))], request.name):
         _replay_batch(path, folder, sweep, runs, request)
     return folder
+
+
+def _in_native(path: Path, problem: Problem) -> bool:
+    """Whether to evaluate in C++: as the sweep did, so that the same question has the same answer, if there is any."""
+    record = workdir.read_record(path) or {"groups": []}
+    return any(group.get("n_parts") for group in record["groups"]) and population.is_native(problem)
 
 
 def _batches(runs: Iterable[Run]) -> Iterable[list[Run]]:
@@ -334,7 +340,7 @@ def _replay_batch(path: Path, folder: Path, sweep: Sweep, runs: list[Run], reque
     groups = dict.fromkeys([*request.measures] if request.measures else problem.measures)
     columns = {m.name: m for m in registry.of_groups(groups) if (m.keyed or request.measures) and not m.needs_update}
     found, last = checkpoints.snapshots(path), None
-    in_native = population.is_native(problem)  # as the sweep did, so that the same question has the same answer
+    in_native = _in_native(path, problem)
     if request.keys:
         keys = np.tile(_mask(request.keys, problem.model.p), (len(runs), 1))
     else:

@@ -100,7 +100,7 @@ def run(
     def lay_out(say: Say | None) -> tuple[list[Choice], str]:
         mine = _choices(whole, sweep, source, overwrite, say) if hosts.is_first else []
         choices = [Choice.of(told) for told in hosts.tell([dataclasses.asdict(choice) for choice in mine])[0]]
-        choices = _for_all(choices, hosts)
+        choices = _for_all(choices, sweep, hosts)
         shapes = [choice.shape for choice in choices]
         return choices, display.plan(sweep, shapes, workdir.environment(), path, choices[0].text)
 
@@ -142,6 +142,9 @@ def _go_on(
     except Interrupted:
         display.tell(console, "stopped while measuring widths: nothing was trained.")
         return 128 + (stop.signal or 0)
+    if target.record is None and any(hosts.tell(stop())):  # what was looked for meanwhile may have been cut short
+        display.tell(console, "stopped before anything was trained.")
+        return 128 + max(hosts.tell(stop.signal or 0))
     if target.record:
         _warn_of_changes(target.record, console)
     display.tell(console, plan)
@@ -175,17 +178,26 @@ def _choices(whole: Sweep, part: Sweep, path: Path, overwrite: bool, say: Say | 
     numbers = [of_run[runs[0].run] for runs in part.groups()]
     record = None if overwrite else workdir.read_record(path)
     if record and not workdir.difference(record["runs"], workdir.described(whole)):
-        shapes = [Shape(**record["groups"][number]) for number in numbers]
-        now = jax.device_count(), jax.default_backend()
-        return [Choice("recorded", population.relaid(shape, *now)) for shape in shapes]
+        if len(record["groups"]) != len(groups):
+            raise InputError(f"{path}/config.json has layouts of {len(record['groups'])} groups, not {len(groups)}.")
+        return [
+            Choice(
+                "recorded",
+                population.relaid(Shape(**record["groups"][n]), groups[n][0].problem(), jax.device_count()),
+            )
+            for n in numbers
+        ]
     return [width.choose(groups[number], whole.base["slots"], say=say) for number in numbers]
 
 
-def _for_all(choices: Sequence[Choice], hosts: Hosts) -> list[Choice]:
-    """The choices without C++ unless every process has it."""
-    if not any(choice.shape.n_parts for choice in choices) or all(hosts.tell(not native.unavailable())):
+def _for_all(choices: Sequence[Choice], sweep: Sweep, hosts: Hosts) -> list[Choice]:
+    """The choices without C++ unless every process has the same, since a run's bits must not depend on its slot."""
+    if not any(choice.shape.n_parts for choice in choices) or len(set(hosts.tell(native.identity()))) == 1:
         return list(choices)
-    return [dataclasses.replace(one, shape=dataclasses.replace(one.shape, n_parts=0)) for one in choices]
+    return [
+        dataclasses.replace(choice, shape=population.without_native(choice.shape, runs[0].problem()))
+        for choice, runs in zip(choices, sweep.groups(), strict=True)
+    ]
 
 
 def _train(

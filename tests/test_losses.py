@@ -1,4 +1,4 @@
-"""Law 5: small losses are exact, in float32, with their gradients."""
+"""Small losses are exact, in float32, with their gradients."""
 
 import jax
 import jax.numpy as jnp

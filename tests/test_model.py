@@ -1,4 +1,4 @@
-"""The transformer against its slow definition, and the factored forward against the transformer (law 4)."""
+"""The transformer against its slow definition, and the factored forward against the transformer."""
 
 import functools
 
@@ -215,7 +215,7 @@ def test_second_derivatives_are_those_of_token_by_token(act):
 
 
 def test_no_scatter_in_the_gradient():
-    """Law 6: the gradient holds no scatter-add, whose order of addition is not fixed on every device."""
+    """The gradient holds no scatter-add, whose order of addition is not fixed on every device."""
     for shape in ({"p": 5}, {"p": 5, "n_layers": 2}):
         case = random_case(**shape)
         pairs = model.lookup(some_pairs(5, 10), 5)

@@ -98,7 +98,7 @@ def test_any_shape_and_any_number_of_pairs(p, n_heads, d_mlp, n, n_parts, seed):
 @needs_compiler
 @pytest.mark.parametrize("step", [300, 2000])
 def test_small_losses_have_their_gradient(training_run, step):
-    """Law 5: at a loss of 4e-8, where the usual float32 cross-entropy has no gradient left."""
+    """At a loss of 4e-8, where the usual float32 cross-entropy has no gradient left."""
     case = training_run[step]
     loss, expected = of_xla(case, case.train_pairs)
     assert loss < 1e-6 or step == 300
@@ -190,7 +190,7 @@ def without_compiler(**environment):
         ({"CXX": "/no/such/compiler"}, "CXX is /no/such/compiler, which is not there"),
         ({"CXX": "false"}, "failed"),
         ({"PATH": "/nowhere"}, "no C++ compiler is installed"),
-        ({"XDG_CACHE_HOME": "/dev/null"}, "cannot be written or loaded"),
+        ({"XDG_CACHE_HOME": "/dev/null"}, "cannot be written to the cache folder or loaded"),
     ],
     ids=["off", "missing", "broken", "none", "no cache"],
 )

@@ -19,7 +19,7 @@ from grokjax.measures import (
 from grokjax.measures.registry import MEASURES, Measure, measure
 from grokjax.measures.shared import Shared
 
-# LAPACK's threads would fight XLA's for the cores: the SVD of W_E then takes 400 ms instead of 2. JAX loads the library
+# LAPACK's threads would fight XLA's for the cores: the SVD of W_E then takes many times as long. JAX loads the library
 # at the first use, which is after this.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

@@ -2,8 +2,8 @@
 
 The 8 non-constant products of {1, cos w_k a, sin w_k a} and {1, cos w_k b, sin w_k b} span the same functions as the
 cosine and sine of w_k a, w_k b, w_k(a + b) and w_k(a - b). So the averages over b, over a, along a + b and along a - b,
-each a function of one residue, determine the projection on those products for every k at once: four passes over the
-grid instead of P² × P products.
+each a function of one residue, determine the projection on those products for every k at once: sums over the grid
+instead of P² × P products.
 """
 
 from typing import NamedTuple
@@ -42,7 +42,7 @@ def _averages(grid_NxC: jax.Array, p: int) -> tuple[jax.Array, ...]:
 def _averages_by_rows(grid_NxC: jax.Array, p: int) -> tuple[jax.Array, ...]:
     """`_averages` in one pass over a: the pairs of a lie together, and turned by a places also in order of their sum.
 
-    On a CPU this takes a third of the time, since a core's cache holds the sums.
+    On a CPU this is faster, since a core's cache holds the sums.
     """
     grid_PxPxC = jnp.asarray(grid_NxC).reshape(p, p, -1)
 
