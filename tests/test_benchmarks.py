@@ -183,7 +183,9 @@ def made_up(names) -> tuple[list[Contestant], dict[str, np.ndarray]]:
     work = {"square_float32": float(floor.step_flop(problem)), floor.BANDWIDTH: 1e12}
     keys = [*names, *work]
     times = {key: np.array([1.0, 2.0, 1.0]) * seconds.get(key, 0.04) for key in keys}
-    return [Contestant(key, key, lambda n: None, work=work.get(key, 0.0)) for key in keys], times
+    widths = {key: int(key.split("_")[1]) for key in keys if key.startswith("population")}
+    entered = [Contestant(key, key, lambda n: None, widths.get(key, 1), work=work.get(key, 0.0)) for key in keys]
+    return entered, times
 
 
 POPULATIONS = tuple(population_key(width) for width in (1, 4))

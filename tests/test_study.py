@@ -147,7 +147,7 @@ def odd_sizes(seed):
 
 
 def test_stopping_says_how_to_go_on(tmp_path):
-    status, text = train(tiny.get_config(), tmp_path / "a", stop=StopAfter(2))
+    status, text = train(tiny.get_config(), tmp_path / "a", stop=StopAfter(3))
     assert status == 128 + signal.SIGTERM
     assert "To go on, give the same command again" in text
     assert train(tiny.get_config(), tmp_path / "a")[1].count("going on from") == 1
