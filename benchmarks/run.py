@@ -238,10 +238,10 @@ def target_line(record: Record) -> str:
     said = []
     for what, key, factor, target, unit in parts:
         found = [line[key]["median"] for line in wide if line[key]]
-        verdict = (
-            command.verdict(min(found) >= target, _while_timing(record)) if found else "not judged without PyTorch"
-        )
-        reached = f" ({number(factor * min(found))}{unit} at the slowest width)" if found else ""
+        verdict, reached = "not judged without PyTorch" if wide else "not judged, since none was timed", ""
+        if found:
+            verdict = command.verdict(min(found) >= target, _while_timing(record))
+            reached = f" ({number(factor * min(found))}{unit} at the slowest width)"
         said.append(f"{what} at least {factor * target:g}{unit}: {verdict}{reached}")
     return f"Targets, on a CPU, of populations of at least {TARGET_WIDTH}: {'; '.join(said)}."
 
