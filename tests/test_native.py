@@ -105,7 +105,7 @@ def test_small_losses_have_their_gradient(training_run, step):
     # As near to it as XLA's float32 comes.
     in_float32 = relative_errors(of_xla(case, case.train_pairs, x64=False)[1], expected)
     for key, error in relative_errors(of_native(case, case.train_pairs), expected).items():
-        assert error < max(2e-5, 3 * in_float32[key]), key
+        assert error < max(5e-5, 5 * in_float32[key]), key
 
 
 @needs_compiler
