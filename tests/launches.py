@@ -1,6 +1,7 @@
 """launch.py in processes of its own, and what two sweeps' files have in common."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,8 @@ def launch(workdir, *flags: str, variant: str = "long", env: Mapping[str, str] |
     """Starts a variant of tests/tiny.py."""
     command = [sys.executable, "launch.py", f"--config=tests/tiny.py:{variant}", f"--workdir={workdir}", *flags]
     env = os.environ | {"PYTHONPATH": "tests"} | dict(env or {})
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; a launch would heed that
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
