@@ -30,13 +30,13 @@ def make_whole(folder: Path) -> None:
     """Makes the whole files that cases damage: models/*, tables/*, sweeps/done and sweeps/stopped."""
     from rich.console import Console
 
+    from faults.drive import StopAfter
     from grokjax import interop, study
     from grokjax import phases as phases_lib
 
     quiet = Console(file=io.StringIO(), width=100)
     study.run(config("done"), None, folder / "sweeps" / "done", console=quiet)
-    stop: Any = After(6)
-    study.run(config("stopped"), None, folder / "sweeps" / "stopped", console=quiet, stop=stop)
+    study.run(config("stopped"), None, folder / "sweeps" / "stopped", console=quiet, stop=StopAfter(7))
     for sweep in ("done", "stopped"):
         shutil.rmtree(folder / "sweeps" / sweep / "report", ignore_errors=True)
     models, tables = folder / "models", folder / "tables"
@@ -73,19 +73,6 @@ def config(state: str):
     c.steps, c.checkpoint_every_steps = (200, 0) if state == "done" else (40_000, 400)
     c.sweep.weight_decay, c.sweep.seed = (0.0, 1.0), (0, 1)
     return c
-
-
-class After:
-    """Wishes to stop once it has been asked so often."""
-
-    signal = 15
-
-    def __init__(self, times: int):
-        self.left = times
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 @dataclasses.dataclass(frozen=True)

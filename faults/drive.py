@@ -16,7 +16,7 @@ import numpy as np
 
 from faults import crash
 from faults.crash import Blow
-from grokjax import checkpoints, results, storage, workdir
+from grokjax import checkpoints, results, storage, study, workdir
 from grokjax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -95,6 +95,20 @@ class Ended:
         if self.status and not self.killed:
             last = "\n".join(self.log.read_text().splitlines()[-15:])
             raise InputError(f"a start ended with status {self.status}; {self.log} ends with:\n{last}")
+
+
+class StopAfter(study.StopRequest):
+    """A wish to stop that comes at the n-th question."""
+
+    def __init__(self, n: int):
+        super().__init__()
+        self.left = n
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        if self.left <= 0:
+            self.signal = signal.SIGTERM
+        return super().__call__()
 
 
 def differences(a: Path, b: Path) -> list[str]:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from faults import cases
-from faults.cases import PAYLOAD, After, Case
+from faults.cases import PAYLOAD, Case
 
 GOOD = ("sentence", "read")  # of the outcomes that `answer` tells
 MEMORY = 3 << 30  # bytes more than a worker has when it is ready
@@ -83,9 +84,10 @@ def _resume(case, folder):
     """launch.py on what is there, up to the first steps of training."""
     from rich.console import Console
 
+    from faults.drive import StopAfter
     from grokjax import study
 
-    stop: Any = After(0)
+    stop = StopAfter(1)
     study.run(cases.config(case.state), None, folder / "sweep", console=Console(file=sys.stdout, width=100), stop=stop)
 
 
@@ -123,7 +125,7 @@ def answer(case: Case, reader: str, folder: Path) -> dict[str, Any]:
     outcome = "sentence" if status in (1, 2) else "read"
     if status == 2 and ("\n" in said or not said.startswith("error: ") or not said.isprintable()):
         outcome = "no sentence"
-    if status not in (0, 1, 2, 128 + After.signal):
+    if status not in (0, 1, 2, 128 + signal.SIGTERM):
         outcome = "no sentence"
     if "\x1b" in out.getvalue() + err.getvalue():
         outcome = "escape sequence"

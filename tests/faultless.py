@@ -6,21 +6,8 @@ import pytest
 import tiny
 
 from faults import drive
-from grokjax import report, study
-
-
-class StopAfter(study.StopRequest):
-    """A stop request that comes at the n-th question."""
-
-    def __init__(self, n):
-        super().__init__()
-        self.left = n
-
-    def __call__(self):
-        self.left -= 1
-        if self.left <= 0:
-            self.signal = 15
-        return super().__call__()
+from faults.drive import StopAfter
+from grokjax import report
 
 
 def config():

@@ -16,6 +16,7 @@ from cases import QUICK, random_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from faults.drive import StopAfter
 from grokjax import config, model, sweeps, training, workdir
 from grokjax.native import build, kernels
 from grokjax.population import Shape
@@ -200,23 +201,10 @@ def test_without_a_library_it_says_why(environment, said):
     assert said in without_compiler(**environment)
 
 
-class Soon:
-    """A wish to stop after some dispatches."""
-
-    signal = 15
-
-    def __init__(self):
-        self.left = 3
-
-    def __call__(self):
-        self.left -= 1
-        return self.left < 0
-
-
 @needs_compiler
 def test_a_sweep_records_it_and_goes_on_without_it(tmp_path, monkeypatch):
     path = tmp_path / "sweep"
-    status, said = tiny.train(tiny.get_config(), path, stop=Soon())
+    status, said = tiny.train(tiny.get_config(), path, stop=StopAfter(4))
     assert status == 143
     assert f"in C++, by {build.identity()}" in " ".join(said.split())
     record = json.loads((path / "config.json").read_text())

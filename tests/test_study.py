@@ -12,6 +12,7 @@ import tiny
 from launches import assert_equal_sweeps, launch, wait_for
 from tiny import train
 
+from faults.drive import StopAfter
 from grokjax import checkpoints, cpu, results, study, tasks
 from grokjax.errors import InputError
 
@@ -103,20 +104,6 @@ def test_plan_writes_nothing(tmp_path):
     assert status == 0
     assert "800 run-steps in all" in text
     assert list(tmp_path.iterdir()) == []
-
-
-class StopAfter(study.StopRequest):
-    """A stop request that comes at the n-th question."""
-
-    def __init__(self, n):
-        super().__init__()
-        self.left = n
-
-    def __call__(self):
-        self.left -= 1
-        if self.left <= 0:
-            self.signal = signal.SIGTERM
-        return super().__call__()
 
 
 @pytest.mark.parametrize("gap", [2, *(pytest.param(gap, marks=pytest.mark.long) for gap in (1, 3))])
