@@ -16,7 +16,7 @@ import jax
 
 from benchmarks import mainline
 from benchmarks.timing import Say
-from grokjax import cpu
+from grokjax.core import devices
 
 COLD = {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # compile as on the first day
 CACHED = {"JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
@@ -62,7 +62,7 @@ def start_ups(widths: Sequence[int], say: Say, **fields) -> list[dict[str, Any]]
 def _probe(spawned: float, width: int, fields: Mapping[str, Any]) -> dict[str, Any]:
     """One of `start_ups`; `spawned` is when its process was asked for (one clock serves the whole system)."""
     marks = [spawned, time.monotonic()]
-    cpu.spread(width)
+    devices.spread(width)
     device = jax.local_devices()[0]
     marks.append(time.monotonic())
     problem, runs = mainline.mainline(width, **fields)

@@ -13,8 +13,9 @@ from rich.markdown import Markdown
 
 from benchmarks import machine
 from benchmarks.timing import Say
-from grokjax import cli, storage
+from grokjax.cli import terminal
 from grokjax.errors import InputError
+from grokjax.store import files
 
 RECORDS = Path(__file__).parent / "records"  # from which docs/performance.md is made
 LINE_SECONDS = 10.0  # between lines of progress where the output is no terminal
@@ -22,7 +23,7 @@ LINE_SECONDS = 10.0  # between lines of progress where the output is no terminal
 Record = dict[str, Any]
 
 
-def parser(name: str, doc: str | None, rounds: int) -> cli.Parser:
+def parser(name: str, doc: str | None, rounds: int) -> terminal.Parser:
     """A command's parser with the flags that all have.
 
     Args:
@@ -30,7 +31,7 @@ def parser(name: str, doc: str | None, rounds: int) -> cli.Parser:
       doc: of the module; its first paragraph describes the command.
       rounds: to take medians over by default.
     """
-    result = cli.Parser(prog=f"python -m benchmarks.{name}", description=(doc or "").split("\n\n")[0])
+    result = terminal.Parser(prog=f"python -m benchmarks.{name}", description=(doc or "").split("\n\n")[0])
     result.add_argument(
         "--rounds", type=positive(int), default=rounds, help=f"rounds to take medians over (default: {rounds})"
     )
@@ -54,7 +55,7 @@ def positive(type_: Callable[[str], Any]):
 
 def ascending(text: str) -> tuple[int, ...]:
     """A type of flag for comma-separated whole numbers above 0; they come sorted, each once."""
-    values = cli.integers(text)
+    values = terminal.integers(text)
     if min(values) < 1:
         raise argparse.ArgumentTypeError(f"{text} is given, but each number must be at least 1")
     return tuple(sorted(set(values)))
@@ -112,7 +113,7 @@ def enter(parse: Callable[[Sequence[str]], argparse.Namespace], run: Callable, a
       argv: the arguments; None for this process's.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    cli.guarded(run, parse(argv), argv)
+    terminal.guarded(run, parse(argv), argv)
 
 
 def measured(benchmark: str, argv: Sequence[str], minutes: str, measure: Callable[[Say], Mapping[str, Any]]) -> Record:
@@ -168,7 +169,7 @@ def conclude(found: Record, text: str, args: argparse.Namespace) -> None:
 
 def save(found: Mapping[str, Any], path: Path) -> None:
     """Writes a record."""
-    storage.put((json.dumps(found, indent=1) + "\n").encode(), path)
+    files.put((json.dumps(found, indent=1) + "\n").encode(), path)
 
 
 def keep(found: Record) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 from benchmarks import floor, machine, mainline, timing
 from benchmarks.timing import Contestant, Say
 from benchmarks.tokens import TokenByToken
-from grokjax.population import Population
-from grokjax.training import Problem
+from grokjax.core.problem import Problem
+from grokjax.training.population import Population
 
 AGREEMENT_STEPS, AGREEMENT_TOLERANCE = 3, 1e-4
 LEAST_STEPS = 3  # per visit

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from grokjax.model import N_CTX, ModelConfig
-from grokjax.training import Inputs, Problem
+from grokjax.core.model import N_CTX, ModelConfig
+from grokjax.core.problem import Inputs, Problem
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 

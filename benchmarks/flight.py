@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import jax
 
-from grokjax.population import Population
+from grokjax.training.population import Population
 
 
 @dataclasses.dataclass

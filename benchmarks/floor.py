@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import Contestant
-from grokjax import model
-from grokjax.training import Problem
+from grokjax.core import model
+from grokjax.core.problem import Problem
 
 # What a precision's name asks of JAX. On GPUs only these name the emulations outright.
 PRECISIONS = {

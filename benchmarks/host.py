@@ -23,10 +23,13 @@ from rich.console import Console
 from benchmarks import command, mainline, timing
 from benchmarks.command import Record, percent
 from benchmarks.flight import Flight
-from grokjax import checkpoints, config, cpu, population, study
-from grokjax.population import Population
+from grokjax import config
+from grokjax.core import devices
+from grokjax.core.problem import Problem
+from grokjax.store import checkpoints
 from grokjax.sweeps import Run
-from grokjax.training import Problem
+from grokjax.training import layouts, population, sweep
+from grokjax.training.population import Population
 
 TARGET = 0.02  # of wall time, at most
 CPU_RUNS, ACCELERATOR_RUNS = 2, 25
@@ -40,7 +43,7 @@ def train_sweep(n_runs: int, n_steps: int, fields: dict[str, Any]) -> Flight:
     c, flight = mainline.configured(n_runs, **fields, steps=n_steps), Flight()
     display = Console(file=io.StringIO(), force_terminal=True, width=120)
     with tempfile.TemporaryDirectory(prefix="grokjax_host_") as folder, flight.recording():
-        study.run(c, None, Path(folder) / "sweep", console=display)
+        sweep.run(c, None, Path(folder) / "sweep", console=display)
     return flight
 
 
@@ -49,7 +52,7 @@ class Bare:
 
     def __init__(self, n_runs: int, fields: dict[str, Any]):
         self.problem, runs = mainline.mainline(n_runs, **fields)
-        shape = population.choose(self.problem, n_runs)
+        shape = layouts.choose(self.problem, n_runs)
         self.runs: tuple[Run, ...] = runs[: shape.width]
         self.population = Population(self.problem, shape)
         self.population.start({i: run.inputs() for i, run in enumerate(self.runs)})
@@ -183,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _measure(args: argparse.Namespace, argv: Sequence[str]) -> None:
     command.check(args)
-    cpu.spread(args.runs or CPU_RUNS)
+    devices.spread(args.runs or CPU_RUNS)
     n_runs = args.runs or (CPU_RUNS if jax.default_backend() == "cpu" else ACCELERATOR_RUNS)
     if args.trace:
         with command.Progress() as progress:

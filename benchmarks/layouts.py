@@ -19,10 +19,14 @@ import jax
 from benchmarks import command, mainline, timing
 from benchmarks.command import Record
 from benchmarks.timing import Contestant, ranged
-from grokjax import cpu, model, population
+from grokjax.core import devices as devices_lib
+from grokjax.core import model
+from grokjax.core.native import kernels
+from grokjax.core.problem import Shape
 from grokjax.errors import InputError
-from grokjax.native import kernels as native
-from grokjax.population import Population, Shape
+from grokjax.training import layouts as layouts_lib
+from grokjax.training import population
+from grokjax.training.population import Population
 
 RUNS = 4
 STEPS = 20  # per visit at least
@@ -55,9 +59,9 @@ def layouts(n_devices: int, n_train: int, chosen: int) -> list[Layout]:
     in_cpp = [
         Layout("in C++: a run per core", n_devices, n_parts=1),
         Layout(f"in C++: one run at a time in {n_devices} parts on all cores", n_parts=n_devices),
-        Layout(f"in C++: the same in {native.MOST_PARTS} parts", n_parts=native.MOST_PARTS),
+        Layout(f"in C++: the same in {kernels.MOST_PARTS} parts", n_parts=kernels.MOST_PARTS),
     ]
-    if native.unavailable():
+    if kernels.unavailable():
         in_cpp = []
     return [
         Layout("one run at a time on all cores"),
@@ -78,7 +82,7 @@ def _blocks(n_train: int, chosen: int) -> list[int]:
 def measure(rounds: int, seconds: float, say: timing.Say, **fields) -> dict[str, Any]:
     """Seconds per run-step of each layout."""
     problem, runs = mainline.mainline(RUNS, measures=(), **fields)
-    chosen = population.block_of(problem) or problem.n_train
+    chosen = layouts_lib.block_of(problem) or problem.n_train
     found = layouts(min(len(jax.local_devices()), RUNS), problem.n_train, chosen)
     entered = []
     for i, layout in enumerate(found):
@@ -144,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _measure(args: argparse.Namespace, argv: Sequence[str]) -> None:
     command.check(args)
-    cpu.spread(RUNS)
+    devices_lib.spread(RUNS)
     if jax.default_backend() != "cpu":
         raise InputError("benchmarks.layouts compares layouts on a CPU: set JAX_PLATFORMS=cpu.")
     minutes = f"about {2 + args.rounds:.0f} minutes on two cores"

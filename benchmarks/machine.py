@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from grokjax import workdir
-from grokjax.native import kernels as native
+from grokjax.core import environment as environment_lib
+from grokjax.core.native import kernels
 
 QUIET = 0.05  # of the processor, at most this taken by other programs
 
@@ -25,8 +25,8 @@ def torch_device() -> str:
 
 def environment(torch_device: str | None) -> dict[str, Any]:
     """What the figures may depend on: processor, devices, threads, versions, commit."""
-    found = {"processor": _processor(), "memory_gib": round(_host_bytes() / 2**30), **workdir.environment()}
-    found["native"] = native.identity() if found["platform"] == "cpu" else None
+    found = {"processor": _processor(), "memory_gib": round(_host_bytes() / 2**30), **environment_lib.environment()}
+    found["native"] = kernels.identity() if found["platform"] == "cpu" else None
     if torch_device:
         import torch
 

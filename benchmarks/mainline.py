@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import jax
 
-from grokjax import config, population, sweeps
-from grokjax.population import Population
+from grokjax import config, sweeps
+from grokjax.core.problem import Problem
 from grokjax.sweeps import Run
-from grokjax.training import Problem
+from grokjax.training import layouts
+from grokjax.training.population import Population
 
 
 def configured(n_runs: int, **fields):
@@ -40,7 +41,7 @@ def populated(problem: Problem, runs: Sequence[Run], devices: Sequence[jax.Devic
     """
     on_cpu = jax.default_backend() == "cpu"
     devices = devices or jax.local_devices()[: len(runs) if on_cpu else 1]
-    shape = population.choose(problem, len(runs), slots=-(-len(runs) // len(devices)), devices=devices)
+    shape = layouts.choose(problem, len(runs), slots=-(-len(runs) // len(devices)), devices=devices)
     result = Population(problem, shape, devices)
     result.start({i: run.inputs() for i, run in enumerate(runs)})
     return result

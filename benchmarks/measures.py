@@ -21,8 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import command
-from grokjax import cli, config, population, sweeps, training
+from grokjax import config, sweeps
+from grokjax.cli import terminal
 from grokjax.measures import registry
+from grokjax.training import layouts, one_run
 
 STEPS = 10  # training steps per timing, so that both sides of the ratio take a comparable time
 EVALUATIONS = 3  # in one program, as in a sweep's dispatches, so that its memory is asked for once
@@ -49,14 +51,14 @@ def measure(rounds: int, p: int) -> tuple[dict[str, float], dict[str, tuple[floa
     c.p = p
     run = sweeps.expand(c).runs[0]
     problem = run.problem()
-    state = jax.jit(functools.partial(training.init, problem))(run.inputs())
-    shape = population.choose(problem, 1)
-    train = jax.jit(lambda state: training.train(problem, state, STEPS, shape.block, shape.n_parts))
+    state = jax.jit(functools.partial(one_run.init, problem))(run.inputs())
+    shape = layouts.choose(problem, 1)
+    train = jax.jit(lambda state: one_run.train(problem, state, STEPS, shape.block, shape.n_parts))
     evaluate = {}
     for name, groups in contenders([g for g in registry.groups() if g != registry.ALWAYS]).items():
         slow = any(m.slow for m in registry.of_groups(groups))
         chosen = dataclasses.replace(problem, measures=groups)
-        one = functools.partial(training.evaluate, chosen, slow=slow, in_native=bool(shape.n_parts))
+        one = functools.partial(one_run.evaluate, chosen, slow=slow, in_native=bool(shape.n_parts))
         evaluate[name] = jax.jit(functools.partial(jax.lax.map, one))
     state = jax.block_until_ready(train(state))
     states = jax.tree.map(lambda x: jnp.stack([x] * EVALUATIONS), state)
@@ -73,7 +75,7 @@ def measure(rounds: int, p: int) -> tuple[dict[str, float], dict[str, tuple[floa
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    parser = cli.Parser(prog="python -m benchmarks.measures", description=(__doc__ or "").split("\n\n")[0])
+    parser = terminal.Parser(prog="python -m benchmarks.measures", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--rounds", type=command.positive(int), default=7, help="rounds to take the median of")
     parser.add_argument("--p", type=command.positive(int), default=113, help="the modulus")
     parser.add_argument("--write", action="store_true", help="write docs/measure_costs.json")

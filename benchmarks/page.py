@@ -18,8 +18,17 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import browser
-from grokjax import config, report, results, storage, sweeps, workdir
-from grokjax.page import build, sweep
+from grokjax import config, sweeps
+from grokjax.columns import metrics_schema
+from grokjax.core import environment
+from grokjax.measures import registry
+from grokjax.report import write
+from grokjax.report.page import html
+from grokjax.report.results import read
+from grokjax.store import files
+from grokjax.store.ledger import Ledger
+from grokjax.store.metrics import MetricsWriter
+from grokjax.store.sweep import described
 
 WEIGHT_DECAYS = (0.0, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 3.0)
 SCREEN = 1320, 2560  # of the README's picture, in pixels
@@ -39,11 +48,11 @@ def make_sweep(path: Path, n_runs: int = 100, n_evaluations: int = 400, p: int =
     c.sweep.weight_decay = WEIGHT_DECAYS
     c.sweep.seed = tuple(range(n_runs // len(WEIGHT_DECAYS)))
     made = sweeps.expand(c)
-    columns = results.metrics_columns(c.measures)
+    columns = registry.metrics_columns(c.measures)
     metadata = {"config": dict(made.base), "axes": {name: list(values) for name, values in made.axes.items()}}
     path.mkdir(parents=True)
-    writer = results.MetricsWriter(path / "metrics", results.metrics_schema(columns, made.axes, metadata))
-    ledger = results.Ledger(made.runs)
+    writer = MetricsWriter(path / "metrics", metrics_schema(columns, made.axes, metadata))
+    ledger = Ledger(made.runs)
     for run in made.runs:
         rows = _rows(run, c.eval_every, n_evaluations, p)
         ledger.update({name: rows[name] for name in ("run", "step", *ledger.FINAL, "key_freqs")})
@@ -52,9 +61,9 @@ def make_sweep(path: Path, n_runs: int = 100, n_evaluations: int = 400, p: int =
         if writer.n_rows > 4_000:
             writer.flush()
     writer.flush()
-    storage.write_parquet(ledger.table(), path / "runs.parquet")
-    record = {"experiment": None, **metadata, "runs": workdir.described(made), "groups": [], "precision": c.precision}
-    storage.write_text(json.dumps(record | workdir.environment()), path / "config.json")
+    files.write_parquet(ledger.table(), path / "runs.parquet")
+    record = {"experiment": None, **metadata, "runs": described(made), "groups": [], "precision": c.precision}
+    files.write_text(json.dumps(record | environment.environment()), path / "config.json")
     return path
 
 
@@ -102,7 +111,7 @@ def screenshot(workdir_path: Path, out: Path) -> None:
     """Takes the README's picture: the page's top, in a window as wide as `SCREEN`."""
     with tempfile.TemporaryDirectory() as folder, browser.chromium(*SCREEN) as driver:
         page = Path(folder) / "index.html"
-        page.write_text(build.html(sweep.read(workdir_path)), encoding="utf-8")
+        page.write_text(html(read(workdir_path)), encoding="utf-8")
         open_page(driver, page)
         driver.execute_script("document.querySelector('header details').open = false")
         driver.save_screenshot(str(out))
@@ -124,7 +133,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = make_sweep(Path(folder) / "sweep", args.runs, args.evaluations, args.p)
         started = time.monotonic()
-        page = report.write(path)
+        page = write.write(path)
         print(f"{args.runs} runs × {args.evaluations} evaluations, P = {args.p}")
         print(f"written in {time.monotonic() - started:.1f} s, {page.stat().st_size / 1e6:.1f} MB")
         with browser.chromium() as driver:

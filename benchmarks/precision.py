@@ -12,8 +12,10 @@ import pandas as pd
 from rich.console import Console
 from rich.markdown import Markdown
 
-from grokjax import cli, config, results
+from grokjax import config
+from grokjax.cli import terminal
 from grokjax.errors import InputError
+from grokjax.store.metrics import parts, read_metrics, read_runs
 
 HEADER = {
     "precision": "---",
@@ -68,19 +70,19 @@ def _spread(values: pd.Series, form: str) -> str:
 
 
 def _print(path: Path) -> None:
-    if not (path / "runs.parquet").is_file() or not results.parts(path / "metrics"):
+    if not (path / "runs.parquet").is_file() or not parts(path / "metrics"):
         raise InputError(f"{path} holds no metrics yet: name the --workdir of a sweep over precision.")
-    runs = results.read_runs(path)
+    runs = read_runs(path)
     console = Console()
     console = Console(width=max(console.width, 140)) if not console.is_terminal else console
-    console.print(Markdown(table(results.read_metrics(path), runs)))
+    console.print(Markdown(table(read_metrics(path), runs)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    parser = cli.Parser(prog="python -m benchmarks.precision", description=(__doc__ or "").split("\n\n")[0])
+    parser = terminal.Parser(prog="python -m benchmarks.precision", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("workdir", type=Path, help="of the sweep")
-    cli.guarded(_print, parser.parse_args(sys.argv[1:] if argv is None else argv).workdir)
+    terminal.guarded(_print, parser.parse_args(sys.argv[1:] if argv is None else argv).workdir)
 
 
 if __name__ == "__main__":

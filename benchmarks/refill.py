@@ -24,9 +24,12 @@ from rich.console import Console
 from benchmarks import command, timing
 from benchmarks.command import Record, percent
 from benchmarks.flight import Flight
-from grokjax import config, population, study, sweeps
-from grokjax.population import Population, Shape
+from grokjax import config as config_lib
+from grokjax import sweeps
+from grokjax.core.problem import Shape
 from grokjax.sweeps import Run
+from grokjax.training import layouts, population, sweep
+from grokjax.training.population import Population
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Workload:
 
     def config(self):
         """The model that all runs share."""
-        c = config.default()
+        c = config_lib.default()
         c.p, c.train_fraction, c.learning_rate = 23, 0.6, 5e-3
         c.model.d_model, c.model.n_heads, c.model.d_mlp = 32, 2, 128
         c.eval_every, c.snapshot_every = self.eval_every, max(self.lengths)
@@ -68,14 +71,14 @@ class Workload:
 
 def refilled(workload: Workload) -> Flight:
     """Trains the workload with the sweep's scheduler; returns its dispatches."""
-    flight, choose = Flight(), population.choose
-    population.choose = lambda *args, **options: workload.shape
+    flight, choose = Flight(), layouts.choose
+    layouts.choose = lambda *args, **options: workload.shape
     try:
         with tempfile.TemporaryDirectory(prefix="grokjax_refill_") as folder, flight.recording():
             display = Console(file=io.StringIO(), force_terminal=True, width=120)
-            study.run(workload.config(), workload.overrides, Path(folder) / "sweep", console=display)
+            sweep.run(workload.config(), workload.overrides, Path(folder) / "sweep", console=display)
     finally:
-        population.choose = choose
+        layouts.choose = choose
     return flight
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks import command, contestants, host, layouts, machine, refill, run, scaling, sweep, tables
 from benchmarks.command import RECORDS, Record
 from benchmarks.timing import ranged
-from grokjax import cli
+from grokjax.cli import terminal
 from grokjax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -180,13 +180,13 @@ def write() -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    parser = cli.Parser(prog="python -m benchmarks.report", description=(__doc__ or "").split("\n\n")[0])
+    parser = terminal.Parser(prog="python -m benchmarks.report", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "files", nargs="*", type=Path, metavar="FILE", help="figures from another machine to file first"
     )
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if something is stale")
     args = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
-    cli.guarded(_report, args)
+    terminal.guarded(_report, args)
 
 
 def _report(args) -> None:

@@ -21,7 +21,9 @@ from benchmarks import apart, command, contestants, machine, sweep, timing
 from benchmarks.command import Record, percent
 from benchmarks.contestants import Field
 from benchmarks.timing import number, ranged
-from grokjax import cli, config, cpu
+from grokjax import config
+from grokjax.cli import terminal
+from grokjax.core import devices
 from grokjax.errors import InputError
 
 PARTS = ("startup", "sweep", "steps")  # in this order: what runs in other processes before JAX takes a GPU's memory
@@ -52,7 +54,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default=6.0,
         help="leave out what does not fit, and end rounds early, to be done by then (default: 6)",
     )
-    parser.add_argument("--only", type=cli.names, metavar="PARTS", help=f"comma-separated, of: {', '.join(PARTS)}")
+    parser.add_argument("--only", type=terminal.names, metavar="PARTS", help=f"comma-separated, of: {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help="--only=steps --widths=1,4,16")
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out; no ratios are given then")
     parser.add_argument(
@@ -302,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _measure(args: argparse.Namespace, argv: Sequence[str]) -> None:
     check(args)
     if not args.one_core:
-        cpu.spread(max(args.widths))
+        devices.spread(max(args.widths))
     others = machine.Others()
     with command.Progress() as progress:
         progress.announce(f"about {args.minutes:g} minutes at most, for {', '.join(args.parts)}")

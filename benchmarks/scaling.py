@@ -19,7 +19,7 @@ import jax
 from benchmarks import apart, command, mainline, timing
 from benchmarks.command import Record
 from benchmarks.timing import Contestant
-from grokjax import cpu
+from grokjax.core import devices as devices_lib
 from grokjax.errors import InputError
 
 AXES = {
@@ -189,7 +189,7 @@ def _measure(args: argparse.Namespace, argv: Sequence[str]) -> None:
     command.check(args)
     if args.figure and not args.figure.parent.is_dir():
         raise InputError(f"--figure={args.figure} cannot be written: its directory does not exist.")
-    cpu.spread(max(ON_CPU["width"]))
+    devices_lib.spread(max(ON_CPU["width"]))
     axes = ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR
     if args.widths:
         axes = axes | {"width": args.widths}

@@ -18,7 +18,10 @@ from typing import Any
 
 from benchmarks import apart, command, machine, timing
 from benchmarks.command import Record
-from grokjax import cli, display, results
+from grokjax.cli import terminal
+from grokjax.cli.train import split_overrides
+from grokjax.store.metrics import read_metrics, read_runs
+from grokjax.training import progress as progress_lib
 
 ROOT = Path(__file__).parent.parent
 SMALL = "experiments/wd_sweep.py:small"
@@ -44,12 +47,12 @@ def once(config: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         wall_s = time.perf_counter() - start
         if status:
             sys.exit(status)  # it has said why
-        runs = results.read_runs(path)
+        runs = read_runs(path)
         return {
             "wall_s": wall_s,
             "n_runs": len(runs),
             "run_steps": int(runs["last_step"].sum()),
-            "rows": len(results.read_metrics(path, ["run", "step"])),
+            "rows": len(read_metrics(path, ["run", "step"])),
             "parquet_bytes": sum(file.stat().st_size for file in path.rglob("*.parquet")),
             "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
         }
@@ -73,7 +76,7 @@ def line(found: dict[str, Any]) -> str:
         f"`{found['config']}`",
         str(found["n_runs"]),
         f"{found['run_steps']:,}",
-        f"{display.duration(wall['median'])}{several}",
+        f"{progress_lib.duration(wall['median'])}{several}",
         timing.number(found["run_steps"] / wall["median"]),
         f"{found['rows']:,}",
         f"{found['parquet_bytes'] / 1e6:.1f}",
@@ -99,10 +102,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command.parser("sweep", __doc__, rounds=1)
     parser.add_argument("--config", default=SMALL, help=f"the experiment (default: {SMALL})")
     args, rest = parser.parse_known_args(argv)
-    overrides, strangers = cli.split_overrides(rest)
+    overrides, strangers = split_overrides(rest)
     if strangers:
         parser.error(f"unrecognized arguments: {' '.join(strangers)}")
-    cli.guarded(_measure, args, argv, [f"--config.{path}={text}" for path, text in overrides.items()])
+    terminal.guarded(_measure, args, argv, [f"--config.{path}={text}" for path, text in overrides.items()])
 
 
 def _measure(args, argv: Sequence[str], overrides: Sequence[str]) -> None:

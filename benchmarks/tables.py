@@ -21,9 +21,14 @@ import numpy as np
 from benchmarks import command
 from benchmarks.command import Record
 from benchmarks.timing import number
-from grokjax import checkpoints, cli, config, recovery, results, storage, sweeps, workdir
+from grokjax import config, sweeps
+from grokjax.cli import terminal
+from grokjax.columns import metrics_schema
 from grokjax.measures import registry
-from grokjax.results import Ledger, MetricsWriter
+from grokjax.store import files, metrics, orbax, recovery
+from grokjax.store.ledger import Ledger
+from grokjax.store.metrics import MetricsWriter, read_metrics
+from grokjax.store.sweep import described
 from grokjax.sweeps import Run, Sweep
 
 RUNS, EVALUATIONS = 10_000, 400
@@ -49,7 +54,7 @@ def write(folder: Path, sweep: Sweep, say: Callable[[str], None]) -> tuple[Ledge
       The ledger, and the seconds that telling it and writing took; making up the numbers does not count.
     """
     columns = {m.name: m for m in registry.of_groups(sweep.base["measures"]) if not m.keyed}
-    schema = results.metrics_schema(results.metrics_columns(sweep.base["measures"]), sweep.axes, {"config": {}})
+    schema = metrics_schema(registry.metrics_columns(sweep.base["measures"]), sweep.axes, {"config": {}})
     writer, ledger, rng = MetricsWriter(folder / "metrics", schema), Ledger(sweep.runs), np.random.default_rng(0)
     cfg = sweep.runs[0].problem().model
     shapes = {name: tuple(registry.DIMS[dim](cfg) for dim in m.shape) for name, m in columns.items()}
@@ -96,16 +101,16 @@ def measure(n_runs: int, n_evaluations: int, measures: Sequence[str], say: Calla
         before = _peak()
         ledger, ledger_s, write_s = write(folder, sweep, say)
         peak_writing = _peak()
-        parts = results.parts(folder / "metrics")
+        parts = metrics.parts(folder / "metrics")
         say("reading back")
-        losses_s, losses = timed(lambda: results.read_metrics(folder, ["run", "step", "train_loss", "test_loss"]))
+        losses_s, losses = timed(lambda: read_metrics(folder, ["run", "step", "train_loss", "test_loss"]))
         table_s, table = timed(ledger.table)
-        runs_s, _ = timed(lambda: storage.write_parquet(table, folder / "runs.parquet"))
+        runs_s, _ = timed(lambda: files.write_parquet(table, folder / "runs.parquet"))
         say("checking")
         check_s, found = timed(lambda: recovery.examine(folder, sweep))
         state = {"state": [np.random.default_rng(0).random((TOGETHER, STATE_FLOATS // 16), np.float32)] * 16}
         say("a checkpoint")
-        checkpoint_s, _ = timed(lambda: checkpoints._save(folder / "checkpoints" / "000000", state, {}))
+        checkpoint_s, _ = timed(lambda: orbax.save_folder(folder / "checkpoints" / "000000", state, {}))
         return {
             "n_runs": n_runs,
             "n_evaluations": n_evaluations,
@@ -115,7 +120,7 @@ def measure(n_runs: int, n_evaluations: int, measures: Sequence[str], say: Calla
             "n_parts": len(parts),
             "bytes": sum(part.stat().st_size for part in parts),
             "expand_s": expand_s,
-            "config_bytes": len(json.dumps(workdir.described(sweep))),
+            "config_bytes": len(json.dumps(described(sweep))),
             "ledger_s": ledger_s,
             "write_s": write_s,
             "read_losses_s": losses_s,
@@ -162,7 +167,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = command.parser("tables", __doc__, rounds=1)
     parser.add_argument("--runs", type=command.positive(int), default=RUNS, help=f"(default: {RUNS:,})")
     parser.add_argument("--evaluations", type=command.positive(int), default=EVALUATIONS, help="of each (default: 400)")
-    parser.add_argument("--measures", type=cli.names, default=("losses",), help="groups (default: losses)")
+    parser.add_argument("--measures", type=terminal.names, default=("losses",), help="groups (default: losses)")
     return parser.parse_args(argv)
 
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from grokjax import losses, model, optimizers, training
-from grokjax.precision import products
-from grokjax.training import Problem, State
+from grokjax.core import losses as losses_lib
+from grokjax.core import model, optimizers
+from grokjax.core.precision import products
+from grokjax.core.problem import Inputs, Problem, State
 
 
 class TokenByToken:
@@ -34,10 +35,10 @@ class TokenByToken:
         return np.asarray(self._losses(self.state.params, self.state.inputs))
 
 
-def _loss(problem: Problem, params: model.Params, inputs: training.Inputs) -> jax.Array:
+def _loss(problem: Problem, params: model.Params, inputs: Inputs) -> jax.Array:
     with products(problem.precision):
         logits_BxP, _ = model.token_by_token(problem.model, params, model.Pairs(inputs.train_pairs))
-    return jnp.mean(losses.cross_entropy(logits_BxP, inputs.answers[inputs.train_pairs]))
+    return jnp.mean(losses_lib.cross_entropy(logits_BxP, inputs.answers[inputs.train_pairs]))
 
 
 def _steps(problem: Problem, state: State, n_steps) -> State:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks import eager
-from grokjax.training import Inputs, Problem
+from grokjax.core.problem import Inputs, Problem
 
 
 class Vmapped:

@@ -18,6 +18,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from grokjax.cli import train
+from grokjax.interp import replay
+from grokjax.report import write as write_lib
+from grokjax.store import checkpoints, files, recovery, saver
+from grokjax.training.population import Population
+from grokjax.training.scheduler import Scheduler
+
 STATE_BYTES = 128
 START, COMPILE, TRAIN, PARQUET, CHECKPOINT, SNAPSHOT, SETTLE, REPAIR, REPORT = (
     "start-up",
@@ -121,19 +128,19 @@ class Crash:
 
 def arm(crash: Crash) -> None:
     """Makes grokjax's functions stages, and its writes stop halfway."""
-    from grokjax import checkpoints, recovery, replay, report, saver, storage
-    from grokjax.population import Population
-    from grokjax.scheduler import Scheduler
+    pass
+    pass
+    pass
 
     crash.wrap(Scheduler, "run", TRAIN)
     crash.wrap(Population, "start", COMPILE)  # the first one of a group compiles
-    crash.wrap(storage, "write_parquet", PARQUET)
+    crash.wrap(files, "write_parquet", PARQUET)
     crash.wrap(checkpoints, "save", CHECKPOINT)
     crash.wrap(checkpoints, "save_snapshot", SNAPSHOT)
     crash.wrap(replay, "settle", SETTLE)
     crash.wrap(recovery, "repair", REPAIR)
-    crash.wrap(report, "write", REPORT)
-    storage.open = functools.partial(_open, crash)  # type: ignore[attr-defined]
+    crash.wrap(write_lib, "write", REPORT)
+    files.open = functools.partial(_open, crash)  # type: ignore[attr-defined]
     os.replace = functools.partial(_replace, crash, os.replace)
     saver.save = functools.partial(_save, crash, saver.save)
 
@@ -189,9 +196,9 @@ def main() -> None:
     if crash.blow.at == START:
         threading.Timer(crash.blow.delay, crash.strike).start()
     arm(crash)
-    from grokjax import cli
+    pass
 
-    cli.main()
+    train.main()
 
 
 if __name__ == "__main__":

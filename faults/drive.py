@@ -16,8 +16,12 @@ import numpy as np
 
 from faults import crash
 from faults.crash import Blow
-from grokjax import checkpoints, results, storage, study, workdir
+from grokjax.core import environment
 from grokjax.errors import InputError
+from grokjax.store import files
+from grokjax.store.metrics import read_metrics, read_runs
+from grokjax.store.snapshots import find_snapshots, load_params
+from grokjax.training.sweep import StopRequest
 
 ROOT = Path(__file__).parent.parent
 RECORDS = Path(__file__).parent / "records"
@@ -97,7 +101,7 @@ class Ended:
             raise InputError(f"a start ended with status {self.status}; {self.log} ends with:\n{last}")
 
 
-class StopAfter(study.StopRequest):
+class StopAfter(StopRequest):
     """A wish to stop that comes at the n-th question."""
 
     def __init__(self, n: int):
@@ -119,10 +123,10 @@ def differences(a: Path, b: Path) -> list[str]:
 def table_differences(a: Path, b: Path) -> list[str]:
     """What differs between two sweeps' metrics and runs."""
     found = []
-    for name, read in (("metrics", results.read_metrics), ("runs.parquet", results.read_runs)):
+    for name, read in (("metrics", read_metrics), ("runs.parquet", read_runs)):
         x, y = read(a), read(b)
         found += _columns_that_differ(name, x, y)
-    metrics = results.read_metrics(a)
+    metrics = read_metrics(a)
     twice = int(metrics.duplicated(["run", "step"]).sum())
     found += [f"{twice} rows are there twice"] if twice else []
     return found
@@ -131,10 +135,10 @@ def table_differences(a: Path, b: Path) -> list[str]:
 def parameter_differences(a: Path, b: Path) -> list[str]:
     """What differs between two sweeps' snapshots."""
     found = []
-    there, others = set(checkpoints.snapshots(a)), set(checkpoints.snapshots(b))
+    there, others = set(find_snapshots(a)), set(find_snapshots(b))
     found += [f"snapshots differ: {sorted(there ^ others)[:3]}"] if there != others else []
     for run, step in sorted(there & others):
-        mine, its = (checkpoints.load_params(path, run, step) for path in (a, b))
+        mine, its = (load_params(path, run, step) for path in (a, b))
         found += [f"{key} of run {run} at step {step} differs" for key in mine if not same(mine[key], its[key])]
     return found
 
@@ -179,7 +183,7 @@ def record(command: str, argv: list[str], figures: Mapping[str, Any]) -> Record:
         "benchmark": command,
         "command": " ".join(["python -m faults." + command, *argv]),
         "date": time.strftime("%Y-%m-%d"),
-        "machine": workdir.environment(),
+        "machine": environment.environment(),
         **figures,
     }
 
@@ -187,4 +191,4 @@ def record(command: str, argv: list[str], figures: Mapping[str, Any]) -> Record:
 def keep(found: Record, path: Path) -> None:
     """Writes a record."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    storage.put((json.dumps(found, indent=1) + "\n").encode(), path)
+    files.put((json.dumps(found, indent=1) + "\n").encode(), path)

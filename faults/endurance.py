@@ -20,14 +20,18 @@ from typing import Any
 import numpy as np
 
 from faults import drive
-from grokjax import cli, config, results, study
+from grokjax import config
+from grokjax.cli import terminal
+from grokjax.store import metrics
+from grokjax.store.metrics import read_part, read_runs
+from grokjax.training.sweep import StopRequest, run
 
 SAMPLE_SECONDS = 2.0
 WARM_UP = 0.2  # of the time, in which caches fill and which does not count for the slope
 MOST_RUNS = 50_000
 
 
-class Limit(study.StopRequest):
+class Limit(StopRequest):
     """Stops the sweep when its time is over, and takes samples until then."""
 
     def __init__(self, minutes: float, folder: Path):
@@ -54,7 +58,7 @@ class Limit(study.StopRequest):
 def sample(began: float, folder: Path) -> tuple[float, ...]:
     """Seconds, processor seconds, resident bytes, open files, part files, bytes of parts, steps in runs that ended."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    parts = results.parts(folder / "metrics")
+    parts = metrics.parts(folder / "metrics")
     return (
         time.monotonic() - began,
         time.process_time(),
@@ -68,7 +72,7 @@ def sample(began: float, folder: Path) -> tuple[float, ...]:
 
 def _steps(path: Path) -> float:
     """Run-steps done, as the table of runs tells it; it is rewritten every 20 seconds."""
-    return float(results.read_part(path, ["last_step"]).to_pandas()["last_step"].sum()) if path.exists() else 0.0
+    return float(read_part(path, ["last_step"]).to_pandas()["last_step"].sum()) if path.exists() else 0.0
 
 
 def small_runs() -> tuple[Any, Any]:
@@ -130,16 +134,16 @@ def measure(minutes: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         limit = Limit(minutes, Path(folder) / "sweep")
         try:
-            status = study.run(c, get_sweep, Path(folder) / "sweep", stop=limit)
+            status = run(c, get_sweep, Path(folder) / "sweep", stop=limit)
         finally:
             limit.close()
-        runs = results.read_runs(Path(folder) / "sweep")
+        runs = read_runs(Path(folder) / "sweep")
     return figures(limit.samples) | {"status": status, "runs": int((runs["status"] == "finished").sum())}
 
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    parser = cli.Parser(prog="python -m faults.endurance", description=(__doc__ or "").split("\n\n")[0])
+    parser = terminal.Parser(prog="python -m faults.endurance", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (default: 30)")
     parser.add_argument("--write", action="store_true", help="keep the figures and make docs/reliability.md anew")
     args = parser.parse_args(argv)
@@ -153,4 +157,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.guarded(main, sys.argv[1:])
+    terminal.guarded(main, sys.argv[1:])

@@ -26,7 +26,8 @@ from typing import Any
 from faults import drive
 from faults.cases import KINDS, make_whole
 from faults.readers import GOOD
-from grokjax import cli, docs
+from grokjax import docs
+from grokjax.cli import terminal
 
 BY = ("kind", "damage", "reader")
 SECONDS = 60.0  # for one reader of one file, before it counts as hanging
@@ -167,7 +168,7 @@ def table(record: dict[str, Any], by: str) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    parser = cli.Parser(prog="python -m faults.fuzz", description=(__doc__ or "").split("\n\n")[0])
+    parser = terminal.Parser(prog="python -m faults.fuzz", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--files", type=int, default=100, help="how many to damage (default: 100)")
     parser.add_argument("--first", type=int, default=0, help="number of the first case (default: 0)")
     parser.add_argument("--only", type=int, help="one case by its number, with what was said of it")
@@ -190,4 +191,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.guarded(main, sys.argv[1:])
+    terminal.guarded(main, sys.argv[1:])

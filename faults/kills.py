@@ -19,8 +19,9 @@ from typing import Any
 
 from faults import crash, drive
 from faults.crash import Blow
-from grokjax import cli, results
-from grokjax.display import duration
+from grokjax.cli import terminal
+from grokjax.store.metrics import read_metrics
+from grokjax.training.progress import duration
 
 PER_SWEEP = 8  # kills at most, after which a sweep is let finish
 
@@ -83,7 +84,7 @@ def kill(place: drive.Place, times: int, seed: int) -> dict[str, Any]:
             if not found:
                 shutil.rmtree(place.folder / f"sweep{sweep}")
         sweep, here = sweep + 1, 0
-    metrics = results.read_metrics(whole)
+    metrics = read_metrics(whole)
     return {
         "seed": seed,
         "times": len(kills),
@@ -118,7 +119,7 @@ def said(found: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    parser = cli.Parser(prog="python -m faults.kills", description=(__doc__ or "").split("\n\n")[0])
+    parser = terminal.Parser(prog="python -m faults.kills", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--times", type=int, default=50, help="kills (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--folder", type=Path, help="where the sweeps go and stay; by default a temporary one")
@@ -140,4 +141,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.guarded(main, sys.argv[1:])
+    terminal.guarded(main, sys.argv[1:])

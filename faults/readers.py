@@ -16,6 +16,9 @@ from typing import Any
 
 from faults import cases
 from faults.cases import PAYLOAD, Case
+from grokjax.cli import check, circuit, export, measure, phases, replay, report, terminal
+from grokjax.store.snapshots import load_params
+from grokjax.training.sweep import run
 
 GOOD = ("sentence", "read")  # of the outcomes that `answer` tells
 MEMORY = 3 << 30  # bytes more than a worker has when it is ready
@@ -26,56 +29,56 @@ def _model(case: Case, folder: Path) -> str:
 
 
 def _export(case, folder):
-    from grokjax import export
+    pass
 
     export.main([_model(case, folder), str(folder / "out.npz")])
 
 
 def _measure(case, folder):
-    from grokjax import measure
+    pass
 
     measure.main([_model(case, folder), "--measures=losses"])
 
 
 def _circuit(case, folder):
-    from grokjax import circuit
+    pass
 
     circuit.main([_model(case, folder), "--out", str(folder / "out.json")])
 
 
 def _phases(case, folder):
-    from grokjax import phase_display
+    pass
 
     source = folder / "sweep" if (folder / "sweep").exists() else folder / case.file
-    sys.exit(phase_display.main([str(source), "--csv", str(folder / "out.csv")]))
+    sys.exit(phases.main([str(source), "--csv", str(folder / "out.csv")]))
 
 
 def _check(case, folder):
-    from grokjax import check
+    pass
 
     check.main([str(folder / "sweep")])
 
 
 def _report(case, folder):
-    from grokjax import report
+    pass
 
     report.main([str(folder / "sweep")])
 
 
 def _replay(case, folder):
-    from grokjax import replay
+    pass
 
     replay.main([str(folder / "sweep"), "--rule=W_E", "--measures=spectra"])
 
 
 def _circuits(case, folder):
-    from grokjax import circuit
+    pass
 
     circuit.main([str(folder / "sweep"), "--all"])
 
 
 def _export_snapshot(case, folder):
-    from grokjax import export
+    pass
 
     export.main([f"{folder / 'sweep'}:{case.number % 4}", str(folder / "out.npz")])
 
@@ -85,10 +88,11 @@ def _resume(case, folder):
     from rich.console import Console
 
     from faults.drive import StopAfter
-    from grokjax import study
+
+    pass
 
     stop = StopAfter(1)
-    study.run(cases.config(case.state), None, folder / "sweep", console=Console(file=sys.stdout, width=100), stop=stop)
+    run(cases.config(case.state), None, folder / "sweep", console=Console(file=sys.stdout, width=100), stop=stop)
 
 
 READERS: dict[str, Callable[[Case, Path], None]] = {
@@ -107,13 +111,13 @@ READERS: dict[str, Callable[[Case, Path], None]] = {
 
 def answer(case: Case, reader: str, folder: Path) -> dict[str, Any]:
     """What a reader said of a case: "sentence", "read", or what it must not do, with the words."""
-    from grokjax import cli
+    pass
 
     out, err, status = io.StringIO(), io.StringIO(), 0
     started = time.monotonic()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.guarded(READERS[reader], case, folder)
+            terminal.guarded(READERS[reader], case, folder)
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 1
     except BaseException:
@@ -147,7 +151,7 @@ def work(whole: Path) -> None:
     """A worker: reads numbers of cases, one per line, and writes answers, one line of JSON per reader."""
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    from grokjax import checkpoints, circuit, export, measure, replay, report, study  # noqa: F401 (counted as had)
+    pass  # noqa: F401 (counted as had)
 
     with contextlib.suppress(ImportError):
         import torch  # noqa: F401
@@ -157,7 +161,7 @@ def work(whole: Path) -> None:
 
     warnings.simplefilter("ignore")
     jax.devices()
-    checkpoints.load_params(whole / "sweeps" / "done", 0)  # starts Orbax's threads
+    load_params(whole / "sweeps" / "done", 0)  # starts Orbax's threads
     had = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (had + MEMORY, had + MEMORY))
     print("ready", file=channel)

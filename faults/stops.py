@@ -17,7 +17,7 @@ from typing import Any
 
 from faults import crash, drive
 from faults.crash import Blow
-from grokjax import cli
+from grokjax.cli import terminal
 
 LIMIT = 30.0  # seconds from SIGTERM to the end
 MOMENTS = (
@@ -62,7 +62,7 @@ def stop(place: drive.Place, times: int, seed: int) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    parser = cli.Parser(prog="python -m faults.stops", description=(__doc__ or "").split("\n\n")[0])
+    parser = terminal.Parser(prog="python -m faults.stops", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--times", type=int, default=3, help="sweeps, each stopped in every stage (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--folder", type=Path, help="where the sweeps go and stay; by default a temporary one")
@@ -82,4 +82,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.guarded(main, sys.argv[1:])
+    terminal.guarded(main, sys.argv[1:])

@@ -12,9 +12,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from grokjax import cache, circuit, cli, docs
-from grokjax.circuits import FIGURES
+from grokjax import docs
+from grokjax.cli import terminal
+from grokjax.core import cache
 from grokjax.errors import InputError
+from grokjax.interp.circuit import table
+from grokjax.interp.circuit.analysis import analyse
+from grokjax.interp.circuit.registry import FIGURES
 from grokjax.measures.paper import NANDA
 
 PAGE = docs.ROOT / "docs" / "circuit.md"
@@ -33,8 +37,8 @@ def definitions() -> str:
 
 def figures(models: Sequence[str]) -> str:
     """The table of claims for some models, each file in a column."""
-    found = [circuit.circuit(model) for model in models]
-    tables = [circuit.rows(one) for one in found]
+    found = [analyse(model) for model in models]
+    tables = [table.rows(one) for one in found]
     header = ["claim", "paper", *(f"`{Path(model).stem}`" for model in models), "source"]
     body = [
         [rows[0].claim, rows[0].paper, *(row.here for row in rows), rows[0].source.removeprefix(f"{NANDA}, ")]
@@ -72,7 +76,7 @@ def same(one: str, other: str) -> bool:
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    parser = cli.Parser(prog="python -m grokjax.circuit_docs", description=(__doc__ or "").split("\n\n")[0])
+    parser = terminal.Parser(prog="python -m grokjax.circuit_docs", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("models", nargs="*", help="files of models, one column each")
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if a part is stale")
     args = parser.parse_args(argv)
@@ -85,7 +89,3 @@ def main(argv: Sequence[str]) -> None:
     elif wanted != here:
         PAGE.write_text(wanted)
         print(f"docs/{PAGE.name} written")
-
-
-if __name__ == "__main__":
-    cli.guarded(main, sys.argv[1:])

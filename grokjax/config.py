@@ -139,7 +139,6 @@ FIELDS: dict[str, Field] = {
         PRECISIONS,
     ),
 }
-MOST_PARAMETERS = 10**10  # of one model: 40 GB
 # Settings that do not change any number in the results, so that a resumed sweep may change them.
 OPERATIONAL = ("checkpoint_every_minutes", "checkpoint_every_steps")
 
@@ -238,54 +237,3 @@ def coerce(path: str, value: Any, label: str | None = None):
 
 MOST_FLOAT = 3.4e38
 ARTICLE = {int: "an integer", float: "a number", str: "a string", tuple: "a tuple"}
-
-
-def check(values: Mapping[str, Any]) -> None:
-    """Checks one run's fields against each other.
-
-    Args:
-      values: by dotted path, as `flat` gives them.
-
-    Raises:
-      InputError: with the field's name, what was given, and what would be right.
-    """
-    from grokjax import tasks
-    from grokjax.measures import registry
-
-    check_shape(values)
-    every = values["eval_every"]
-    for path in ("snapshot_every", "slow_every"):
-        if values[path] % every:
-            raise InputError(f"config.{path} is {values[path]}, but it must be a multiple of eval_every, {every}.")
-    p, fraction = values["p"], values["train_fraction"]
-    n = tasks.n_train(p, fraction)
-    if n < 1 or n >= p * p:
-        raise InputError(f"config.train_fraction is {fraction}, which leaves {n} of {p * p} pairs to train on.")
-    tasks.check(values["task"], p)
-    if values["key_rule"] == "logits" and tasks.get(values["task"]).direction is None:
-        raise InputError(
-            f"config.key_rule is 'logits', but task '{values['task']}' is no function of a + b or a - b: "
-            "choose W_L, W_E or neurons."
-        )
-    registry.of_groups(values["measures"])
-
-
-def check_shape(values: Mapping[str, Any]) -> None:
-    """Checks the sizes of one run's model, and its steps, against each other.
-
-    Raises:
-      InputError: as for `check`.
-    """
-    from grokjax import model
-
-    d_model, n_heads = values["model.d_model"], values["model.n_heads"]
-    if d_model % n_heads:
-        raise InputError(f"config.model.d_model is {d_model}, but it must be divisible by model.n_heads, {n_heads}.")
-    n_parameters = model.n_parameters(values["p"], values["model.n_layers"], d_model, values["model.d_mlp"])
-    if n_parameters > MOST_PARAMETERS:
-        raise InputError(
-            f"config.model has {n_parameters:,} parameters, but {MOST_PARAMETERS:,} are the most: make it smaller."
-        )
-    steps, every = values["steps"], values["eval_every"]
-    if steps % every:
-        raise InputError(f"config.steps is {steps}, but it must be a multiple of eval_every, {every}.")

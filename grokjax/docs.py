@@ -9,16 +9,17 @@ import argparse
 import json
 import math
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from grokjax import config, results
+from grokjax import config
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
+from grokjax.store.ledger import Ledger
+from grokjax.store.metrics import read_metrics, read_runs
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,9 +66,7 @@ def unit_of(m: Measure) -> str:
 def runs_table() -> str:
     """The columns of runs.parquet."""
     rows = [["`run`", "Number of the run in the sweep.", ""]]
-    rows += [
-        [f"`{name}`", text, unit if unit != "1" else ""] for name, (_, text, unit) in results.Ledger.SUMMARY.items()
-    ]
+    rows += [[f"`{name}`", text, unit if unit != "1" else ""] for name, (_, text, unit) in Ledger.SUMMARY.items()]
     return table(["column", "what it is", "unit"], [*rows, ["every config field", "as in the config", ""]])
 
 
@@ -125,7 +124,7 @@ def stale(write: bool = False) -> list[str]:
 
 def draw(workdir: str | Path) -> None:
     """Draws each group's columns over training, for the run that grokked first, into docs/figures."""
-    runs, metrics = results.read_runs(workdir), results.read_metrics(workdir)
+    runs, metrics = read_runs(workdir), read_metrics(workdir)
     chosen = runs.sort_values("grokked_step", na_position="last").iloc[0]
     rows = metrics[metrics["run"] == chosen["run"]]
     folder = ROOT / "docs" / "figures"
@@ -177,7 +176,3 @@ def main(argv: Sequence[str]) -> int:
     for path in found:
         print(f"{path} {'is stale: run python -m grokjax.docs' if args.check else 'written'}")
     return int(args.check and bool(found))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

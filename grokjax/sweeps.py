@@ -11,9 +11,11 @@ import numpy as np
 from grokjax import config as config_lib
 from grokjax import tasks
 from grokjax.config import FIELDS, SETTING, TRACED
+from grokjax.core import model
+from grokjax.core.model import ModelConfig
+from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem
 from grokjax.errors import InputError, shown, unknown
-from grokjax.model import ModelConfig
-from grokjax.training import HYPERPARAMETERS, Inputs, Problem
+from grokjax.measures import registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +120,7 @@ def expand(config, get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | Non
     runs = tuple(Run(i, {**base, **override}) for i, override in enumerate(overrides))
     seen: dict[tuple, int] = {}
     for run in runs:
-        config_lib.check(run.values)
+        check(run.values)
         first = seen.setdefault(tuple(run.values.items()), run.run)
         if first != run.run:
             raise InputError(f"runs {first} and {run.run} of the sweep are the same: each must differ in some field.")
@@ -206,3 +208,57 @@ def only(sweep: Sweep, numbers: Iterable[int]) -> Sweep:
         if not 0 <= number < len(sweep.runs):
             raise InputError(f"--only names run {shown(number)}, but this sweep's runs are 0 to {len(sweep.runs) - 1}.")
     return dataclasses.replace(sweep, runs=tuple(run for run in sweep.runs if run.run in numbers))
+
+
+MOST_PARAMETERS = 10**10  # of one model: 40 GB
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Checks one run's fields against each other.
+
+    Args:
+      values: by dotted path, as `flat` gives them.
+
+    Raises:
+      InputError: with the field's name, what was given, and what would be right.
+    """
+    pass
+    pass
+
+    check_shape(values)
+    every = values["eval_every"]
+    for path in ("snapshot_every", "slow_every"):
+        if values[path] % every:
+            raise InputError(f"config.{path} is {values[path]}, but it must be a multiple of eval_every, {every}.")
+    p, fraction = values["p"], values["train_fraction"]
+    n = tasks.n_train(p, fraction)
+    if n < 1 or n >= p * p:
+        raise InputError(f"config.train_fraction is {fraction}, which leaves {n} of {p * p} pairs to train on.")
+    tasks.check(values["task"], p)
+    if values["key_rule"] == "logits" and tasks.get(values["task"]).direction is None:
+        raise InputError(
+            f"config.key_rule is 'logits', but task '{values['task']}' is no function of a + b or a - b: "
+            "choose W_L, W_E or neurons."
+        )
+    registry.of_groups(values["measures"])
+
+
+def check_shape(values: Mapping[str, Any]) -> None:
+    """Checks the sizes of one run's model, and its steps, against each other.
+
+    Raises:
+      InputError: as for `check`.
+    """
+    pass
+
+    d_model, n_heads = values["model.d_model"], values["model.n_heads"]
+    if d_model % n_heads:
+        raise InputError(f"config.model.d_model is {d_model}, but it must be divisible by model.n_heads, {n_heads}.")
+    n_parameters = model.n_parameters(values["p"], values["model.n_layers"], d_model, values["model.d_mlp"])
+    if n_parameters > MOST_PARAMETERS:
+        raise InputError(
+            f"config.model has {n_parameters:,} parameters, but {MOST_PARAMETERS:,} are the most: make it smaller."
+        )
+    steps, every = values["steps"], values["eval_every"]
+    if steps % every:
+        raise InputError(f"config.steps is {steps}, but it must be a multiple of eval_every, {every}.")

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grokjax import model, tasks
-from grokjax.measures import MEASURES
+from grokjax import tasks
+from grokjax.core import model
+from grokjax.core.model import ModelConfig
+from grokjax.measures.registry import MEASURES
 from grokjax.measures.shared import Shared
-from grokjax.model import ModelConfig
 
 # For jax.jit of what runs once or twice: compiling takes most of these tests' time, and half as much with this.
 QUICK = {"xla_backend_optimization_level": 0}

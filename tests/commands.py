@@ -1,13 +1,13 @@
 """Commands in this process."""
 
-from grokjax import cli
+from grokjax.cli import terminal
 
 
 def call(capsys, main, *args) -> tuple[int, str, str]:
     """Calls a command's `main`; returns its exit status, and what it printed on stdout and stderr."""
     status = 0
     try:
-        cli.guarded(main, args)
+        terminal.guarded(main, args)
     except SystemExit as stop:
         status = stop.code
     out, err = capsys.readouterr()

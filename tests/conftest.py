@@ -14,8 +14,10 @@ import pytest
 import tiny
 from cases import QUICK, Case, hyperparameters
 
-from grokjax import tasks, training
-from grokjax.model import ModelConfig
+from grokjax import tasks
+from grokjax.core.model import ModelConfig
+from grokjax.core.problem import Inputs, Problem
+from grokjax.training import one_run
 
 pytest.register_assert_rewrite("commands", "foreign")  # their asserts say what differs, as a test's do
 
@@ -28,15 +30,15 @@ hypothesis.settings.load_profile("grokjax")
 def training_run() -> dict[int, Case]:
     """A model that learns addition modulo 23, by step: 0, 300 (memorised), 2000 (grokked, train loss near 4e-8)."""
     cfg = ModelConfig(p=23, d_model=32, n_heads=2, d_mlp=128)
-    problem = training.Problem(cfg, n_train=tasks.n_train(23, 0.6))
-    inputs = training.Inputs(
+    problem = Problem(cfg, n_train=tasks.n_train(23, 0.6))
+    inputs = Inputs(
         seed=np.uint32(0),
         hyperparameters=hyperparameters(learning_rate=5e-3),
         train_pairs=tasks.train_pairs(23, 0.6, 0),
         answers=tasks.answers("add", 23),
     )
-    state = jax.jit(lambda inputs: training.init(problem, inputs), compiler_options=QUICK)(inputs)
-    train = jax.jit(lambda state, n: training.train(problem, state, n))
+    state = jax.jit(lambda inputs: one_run.init(problem, inputs), compiler_options=QUICK)(inputs)
+    train = jax.jit(lambda state, n: one_run.train(problem, state, n))
     found, done = {}, 0
     for step in (0, 300, 2000):
         state, done = train(state, step - done), step

@@ -7,7 +7,7 @@ import tiny
 
 from faults import drive
 from faults.drive import StopAfter
-from grokjax import report
+from grokjax.report import write
 
 
 def config():
@@ -22,7 +22,7 @@ def whole_and_halfway(tmp_path_factory):
     """The two directories."""
     folder = tmp_path_factory.mktemp("faultless")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "write", lambda path: None)
+        patch.setattr(write, "write", lambda path: None)
         assert tiny.train(config(), folder / "whole")[0] == 0
         assert tiny.train(config(), folder / "halfway", stop=StopAfter(16))[0] == 143
     return folder / "whole", folder / "halfway"
@@ -41,7 +41,7 @@ def files(path):
 def go_on(path):
     """Gives the same command again, without the report, which takes longer than the rest; returns what was printed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "write", lambda path: None)
+        patch.setattr(write, "write", lambda path: None)
         status, text = tiny.train(config(), path)
     assert status == 0
     return text

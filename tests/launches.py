@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from grokjax import checkpoints, results
+from grokjax.store.metrics import read_metrics, read_runs
+from grokjax.store.snapshots import find_snapshots, load_params
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,12 +54,12 @@ def ended(process: subprocess.Popen, seconds: float = 300) -> tuple[int, str]:
 
 def assert_equal_sweeps(a, b):
     """Metrics, runs and final parameters, bit for bit."""
-    pd.testing.assert_frame_equal(results.read_metrics(a), results.read_metrics(b), check_exact=True)
-    pd.testing.assert_frame_equal(results.read_runs(a), results.read_runs(b), check_exact=True)
-    keys = set(checkpoints.snapshots(a))
-    assert keys == set(checkpoints.snapshots(b))
+    pd.testing.assert_frame_equal(read_metrics(a), read_metrics(b), check_exact=True)
+    pd.testing.assert_frame_equal(read_runs(a), read_runs(b), check_exact=True)
+    keys = set(find_snapshots(a))
+    assert keys == set(find_snapshots(b))
     for run, step in keys:
-        x, y = checkpoints.load_params(a, run, step), checkpoints.load_params(b, run, step)
+        x, y = load_params(a, run, step), load_params(b, run, step)
         assert x.keys() == y.keys()
         for name in x:
             np.testing.assert_array_equal(x[name], y[name])

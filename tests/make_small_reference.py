@@ -15,6 +15,12 @@ import numpy as np
 import slow
 import slow_later
 
+from grokjax import tasks
+from grokjax.core.model import ModelConfig
+from grokjax.core.problem import Inputs, Problem
+from grokjax.interp import files
+from grokjax.training import one_run
+
 FILES = Path(__file__).parent / "data" / "small_reference"
 P, FRACTION, SEED, STEPS = 53, 0.4, 0, 1_500
 SHAPE = {"d_model": 32, "n_heads": 4, "d_mlp": 128}
@@ -27,18 +33,18 @@ def train() -> None:
     import jax
     from cases import hyperparameters
 
-    from grokjax import interop, tasks, training
-    from grokjax.model import ModelConfig
+    pass
+    pass
 
-    problem = training.Problem(ModelConfig(P, **SHAPE), tasks.n_train(P, FRACTION))
-    inputs = training.Inputs(
+    problem = Problem(ModelConfig(P, **SHAPE), tasks.n_train(P, FRACTION))
+    inputs = Inputs(
         seed=np.uint32(SEED),
         hyperparameters=hyperparameters(learning_rate=LEARNING_RATE),
         train_pairs=tasks.train_pairs(P, FRACTION, SEED),
         answers=tasks.answers("add", P),
     )
-    state = jax.jit(lambda inputs: training.train(problem, training.init(problem, inputs), STEPS))(inputs)
-    interop.save_npz(state.params, problem.model, FILES.with_suffix(".npz"), inputs.train_pairs)
+    state = jax.jit(lambda inputs: one_run.train(problem, one_run.init(problem, inputs), STEPS))(inputs)
+    files.save_npz(state.params, problem.model, FILES.with_suffix(".npz"), inputs.train_pairs)
 
 
 NAMES = {

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from cases import REFERENCE
 
-from grokjax.phase_rules import RULES
+from grokjax.phases.rules import RULES
 
 ENDS = [f"{boundary}_end" for boundary in RULES]
 CHANCE = math.log(113)

@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 from launches import ROOT
 
-from grokjax import objects
+from grokjax.store import objects
 
 NEEDED = ("gcsfs", "s3fs", "moto", "gcp_storage_emulator")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]

@@ -14,14 +14,17 @@ from benchmarks.contestants import EAGER, EVALUATION, PAPER_LOOP, Field, Setting
 from benchmarks.flight import Flight, idle
 from benchmarks.timing import Contestant, spread
 from benchmarks.tokens import TokenByToken
-from grokjax import config, model, optimizers, sweeps, training
+from grokjax import config, sweeps
+from grokjax.core import model, optimizers
+from grokjax.core.model import ModelConfig
+from grokjax.core.native import kernels
+from grokjax.core.problem import Shape, State
 from grokjax.errors import InputError
-from grokjax.model import ModelConfig
-from grokjax.native import kernels as native
-from grokjax.population import Population, Shape
 from grokjax.sweeps import Run
+from grokjax.training import one_run
+from grokjax.training.population import Population
 
-TRAIN = jax.jit(training.train, static_argnums=0, compiler_options=QUICK)
+TRAIN = jax.jit(one_run.train, static_argnums=0, compiler_options=QUICK)
 
 
 def tiny_runs() -> tuple[Run, ...]:
@@ -41,11 +44,11 @@ def random_params(cfg: ModelConfig, seed: int = 0) -> model.Params:
     }
 
 
-def started(run: Run) -> training.State:
+def started(run: Run) -> State:
     """The run before its first step, from random parameters."""
     inputs = jax.tree.map(jnp.asarray, run.inputs())
     params = random_params(run.problem().model, run.run)
-    return training.State(params, optimizers.adamw(inputs.hyperparameters).init(params), inputs)
+    return State(params, optimizers.adamw(inputs.hyperparameters).init(params), inputs)
 
 
 def in_pytorch(run: Run, params):
@@ -77,8 +80,8 @@ def test_gradients_agree_with_pytorch():
     theirs = in_pytorch(run, state.params)
     loss = theirs.loss(theirs.train_data)
     loss.backward()
-    batch = training.batch(run.problem(), run.inputs())
-    value_and_grad = jax.jit(jax.value_and_grad(training.loss, 1), static_argnums=0, compiler_options=QUICK)
+    batch = one_run.batch(run.problem(), run.inputs())
+    value_and_grad = jax.jit(jax.value_and_grad(one_run.loss, 1), static_argnums=0, compiler_options=QUICK)
     ours, grads = value_and_grad(run.problem(), state.params, *batch)
     assert float(ours) == pytest.approx(loss.item(), rel=1e-6)
     for key, parameter in theirs.model.named_parameters():
@@ -115,8 +118,8 @@ def test_token_by_token_trains_as_the_factored_model_does():
     factored = TRAIN(problem, states[1], 3)
     for key, value in tokens.state.params.items():
         np.testing.assert_allclose(value[1], factored.params[key], atol=2e-5, err_msg=key)
-    batch = training.batch(problem, states[1].inputs)
-    loss = jax.jit(training.loss, static_argnums=0, compiler_options=QUICK)(problem, factored.params, *batch)
+    batch = one_run.batch(problem, states[1].inputs)
+    loss = jax.jit(one_run.loss, static_argnums=0, compiler_options=QUICK)(problem, factored.params, *batch)
     assert tokens.losses()[1] == pytest.approx(float(loss), rel=1e-5)
 
 
@@ -277,7 +280,7 @@ def test_layouts_hold_what_is_chosen():
     found = layouts.layouts(2, 3830, 766)
     assert layouts.Layout("a run per core in blocks of 766 pairs", 2, 766) in found
     assert found[0] == layouts.Layout("one run at a time on all cores")
-    if not native.unavailable():
+    if not kernels.unavailable():
         assert layouts.Layout("in C++: a run per core", 2, n_parts=1) in found
     assert {one.plain for one in found} == {"", "_copied", "relu"}
 

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_storage import flip
 
-from grokjax import check, checkpoints, replay, report, results, storage
+from grokjax.cli import check
+from grokjax.interp import replay
+from grokjax.report import write
+from grokjax.store import check as check_lib
+from grokjax.store import files as files_lib
+from grokjax.store.metrics import parts
+from grokjax.store.snapshots import find_snapshots
 
 __all__ = ["whole_and_halfway"]
 
@@ -50,7 +56,7 @@ def test_any_other_byte_in_any_file_is_found(reported, which, place, change):
     before = file.read_bytes()
     try:
         flip(file, place, change)
-        lines, whole = check.check(reported)
+        lines, whole = check_lib.check(reported)
     finally:
         file.write_bytes(before)
     assert not whole, file
@@ -61,44 +67,44 @@ def test_any_file_of_a_finished_sweep_is_missed(reported):
     for file in files(reported):
         before = file.read_bytes()
         file.unlink()
-        whole = check.check(reported)[1]
+        whole = check_lib.check(reported)[1]
         file.write_bytes(before)
         assert not whole, file
-    assert check.check(reported)[1]
+    assert check_lib.check(reported)[1]
 
 
 def test_what_only_has_trained_again_is_checked_as_well(reported, tmp_path):
     path = shutil.copytree(reported, tmp_path / "whole")
     inner = shutil.copytree(reported, path / "only_0-3")
     (path / "only_2").mkdir()  # killed before it held anything
-    lines, whole = check.check(path)
+    lines, whole = check_lib.check(path)
     assert whole
     assert f"{inner}: 4 runs, " in "\n".join(lines)
     flip(next((inner / "metrics").glob("part-*")), 100, 1)
-    lines, whole = check.check(path)
+    lines, whole = check_lib.check(path)
     assert not whole
     assert any(line.startswith("damaged   metrics/part-") for line in lines)
 
 
 def test_what_is_gone_without_a_trace_is_missed(whole_and_halfway, tmp_path):
     path = halfway(whole_and_halfway, tmp_path)
-    shutil.rmtree(checkpoints.snapshots(path)[0, 0][0])
-    lines, whole = check.check(path)
+    shutil.rmtree(find_snapshots(path)[0, 0][0])
+    lines, whole = check_lib.check(path)
     assert not whole
     assert "missing   snapshot of run 0 at step 0" in lines
     path = shutil.copytree(whole_and_halfway[0], tmp_path / "rows")
-    for part in results.parts(path / "metrics"):
-        storage.remove(part)
-    lines, whole = check.check(path)
+    for part in parts(path / "metrics"):
+        files_lib.remove(part)
+    lines, whole = check_lib.check(path)
     assert not whole
     assert "missing   metrics of run 3, which runs.parquet has up to step 200" in lines
 
 
 def test_what_was_mended_is_whole(whole_and_halfway, tmp_path):
     path = halfway(whole_and_halfway, tmp_path)
-    flip(results.parts(path / "metrics")[0], 100, 1)
-    assert not check.check(path)[1]
+    flip(parts(path / "metrics")[0], 100, 1)
+    assert not check_lib.check(path)[1]
     go_on(path)
-    assert check.check(path)[1]
-    report.write(path)
-    assert check.check(path)[1]
+    assert check_lib.check(path)[1]
+    write.write(path)
+    assert check_lib.check(path)[1]

@@ -13,9 +13,17 @@ import slow
 from cases import REFERENCE, needs_reference, random_case
 from commands import assert_refused, call
 
-from grokjax import circuit, circuit_docs, interop, measure, storage
-from grokjax.circuits import FIGURES, text
+from grokjax import circuit_docs
+from grokjax.cli import circuit
 from grokjax.errors import InputError
+from grokjax.interp import files
+from grokjax.interp.circuit import registry, text
+from grokjax.interp.circuit.analysis import NO_KEY, NO_TEST, analyse
+from grokjax.interp.circuit.registry import FIGURES
+from grokjax.interp.circuit.runs import circuits_of, schema
+from grokjax.interp.circuit.table import rows
+from grokjax.interp.measure import NO_SPLIT
+from grokjax.store import files as files_lib
 
 P = 7  # with the shape of the tiny sweep's models, so that one compilation serves them all
 
@@ -29,10 +37,10 @@ def case():
 def folder(tmp_path_factory, case, finished):
     """model.npz with its split, bare.npz without, deep.npz of two layers, and a finished sweep."""
     folder = tmp_path_factory.mktemp("circuits")
-    interop.save_npz(case.params, case.cfg, folder / "model.npz", case.train_pairs)
-    interop.save_npz(case.params, case.cfg, folder / "bare.npz")
+    files.save_npz(case.params, case.cfg, folder / "model.npz", case.train_pairs)
+    files.save_npz(case.params, case.cfg, folder / "bare.npz")
     deep = random_case(P, n_layers=2)
-    interop.save_npz(deep.params, deep.cfg, folder / "deep.npz")
+    files.save_npz(deep.params, deep.cfg, folder / "deep.npz")
     shutil.copytree(finished[0], folder / "sweep")
     return folder
 
@@ -51,12 +59,12 @@ def test_the_table_and_the_file(run, folder):
     status, out, err = run("model.npz", "--keys=1,3", "--out=circuit.json")
     assert (status, err) == (0, "")
     found = json.loads((folder / "circuit.json").read_text())
-    assert found == circuit.circuit(folder / "model.npz", keys=(1, 3)) | {"measured": found["measured"]}
+    assert found == analyse(folder / "model.npz", keys=(1, 3)) | {"measured": found["measured"]}
     assert (found["measured"]["model"], found["measured"]["keys"]) == ("model.npz", {"given": [1, 3]})
     lines = out.splitlines()
     header = next(line for line in lines if line.startswith("claim "))
-    table = lines[lines.index(header) + 1 :][: len(circuit.rows(found))]
-    for line, row in zip(table, circuit.rows(found), strict=True):
+    table = lines[lines.index(header) + 1 :][: len(rows(found))]
+    for line, row in zip(table, rows(found), strict=True):
         assert line.startswith(row.claim)
         assert line[header.index("paper") :].startswith(row.paper)
         assert line[header.index("this model") :].startswith(row.here)
@@ -64,8 +72,8 @@ def test_the_table_and_the_file(run, folder):
 
 
 def test_rows_print_figures_in_few_words(folder):
-    found = circuit.circuit(folder / "model.npz", keys=(1, 3))
-    here = {row.figure: row.here for row in circuit.rows(found)}
+    found = analyse(folder / "model.npz", keys=(1, 3))
+    here = {row.figure: row.here for row in rows(found)}
     assert here["key_freqs"] == "1, 3"
     assert here["W_L_directions"] == "4"
     assert here["W_L_residual"] == text.percent_text(found["W_L_residual"])
@@ -119,33 +127,33 @@ def test_everything_is_claimed_and_described():
 
 
 def test_without_a_split_there_are_losses_on_all_pairs(folder, run):
-    bare, whole = circuit.circuit(folder / "bare.npz"), circuit.circuit(folder / "model.npz")
+    bare, whole = analyse(folder / "bare.npz"), analyse(folder / "model.npz")
     of_pairs = {name for name in FIGURES if name.endswith(("_train", "_test"))}
-    assert {name for name, why in bare["null"].items() if why == measure.NO_SPLIT} == of_pairs
+    assert {name for name, why in bare["null"].items() if why == NO_SPLIT} == of_pairs
     for name in FIGURES.keys() - of_pairs:
         assert bare[name] == whole[name]
-    assert f"left out, since {measure.NO_SPLIT}: loss_train" in run("bare.npz")[1]
-    every = circuit.circuit(folder / "bare.npz", split="all")
+    assert f"left out, since {NO_SPLIT}: loss_train" in run("bare.npz")[1]
+    every = analyse(folder / "bare.npz", split="all")
     assert every["loss_train"] == pytest.approx(every["loss"])
-    assert every["null"]["loss_test"] == circuit.NO_TEST
+    assert every["null"]["loss_test"] == NO_TEST
 
 
 def test_without_keys_claims_about_them_are_null(folder, monkeypatch):
     names = ("key_freqs", "W_L_residual", "loss_key_directions", "localisation")
     few = {name: FIGURES[name] for name in names}
-    monkeypatch.setattr(circuit, "FIGURES", few)
-    found = circuit.circuit(folder / "model.npz", rule="neurons")
+    monkeypatch.setattr(registry, "FIGURES", few)
+    found = analyse(folder / "model.npz", rule="neurons")
     assert found["key_freqs"] == []
-    keyed = dict.fromkeys(("W_L_residual", "loss_key_directions"), circuit.NO_KEY)
+    keyed = dict.fromkeys(("W_L_residual", "loss_key_directions"), NO_KEY)
     assert found["null"] == keyed | {"localisation": FIGURES["localisation"].undefined}
-    here = {row.figure: row.here for row in circuit.rows(found)}
+    here = {row.figure: row.here for row in rows(found)}
     assert (here["key_freqs"], here["W_L_residual"]) == ("none", "–")
 
 
 def test_without_a_sum_what_projects_on_it_is_null(folder, case, monkeypatch):
     few = {name: FIGURES[name] for name in ("key_freqs", "loss_sum_directions", "loss")}
-    monkeypatch.setattr(circuit, "FIGURES", few)
-    found = circuit.circuit(folder / "model.npz", task="multiply")
+    monkeypatch.setattr(registry, "FIGURES", few)
+    found = analyse(folder / "model.npz", task="multiply")
     assert found["null"] == {"loss_sum_directions": "task 'multiply' is no function of a ± b"}
     a, b = np.divmod(np.arange(P * P), P)
     assert found["loss"] == pytest.approx(slow.mean_loss(slow.all_logits(case.params), a * b % P), rel=1e-5)
@@ -157,7 +165,7 @@ def test_without_a_sum_what_projects_on_it_is_null(folder, case, monkeypatch):
 @pytest.fixture(scope="module")
 def table(folder):
     """circuit.parquet of the sweep."""
-    path, missed = circuit.circuits_of(folder / "sweep")
+    path, missed = circuits_of(folder / "sweep")
     assert missed == []
     return path
 
@@ -176,15 +184,15 @@ def test_a_row_per_run(table, folder):
 
 def test_a_row_is_the_run(table, folder):
     row = pd.read_parquet(table).set_index("run").loc[3]
-    found = circuit.circuit(f"{folder / 'sweep'}:3")
-    assert circuit.rows(row) == circuit.rows(found)
+    found = analyse(f"{folder / 'sweep'}:3")
+    assert rows(row) == rows(found)
     assert json.loads(row["null"]) == found["null"]
     assert json.loads(row["measured"])["keys"] == {"rule": "W_L", "threshold": 0.25}
 
 
 def test_columns_say_what_they_are(table):
     written = pq.read_schema(table)
-    for field, wanted in zip(written, circuit.schema(["weight_decay", "seed"]), strict=True):
+    for field, wanted in zip(written, schema(["weight_decay", "seed"]), strict=True):
         assert (field.name, field.metadata) == (wanted.name, wanted.metadata)
         assert field.metadata[b"description"].endswith((b".", b")")), field.name
     said = {key.decode(): x.decode() for key, x in written.field("W_L_residual").metadata.items()}
@@ -197,7 +205,7 @@ def test_runs_that_have_not_ended_are_named(folder, tmp_path, run, capsys):
     frame = pd.read_parquet(tmp_path / "sweep" / "runs.parquet")
     frame.loc[[0, 1], "status"] = ["diverged", "training"]
     frame.loc[0, "last_step"] = 40
-    storage.write_parquet(pa.Table.from_pandas(frame), tmp_path / "sweep" / "runs.parquet")
+    files_lib.write_parquet(pa.Table.from_pandas(frame), tmp_path / "sweep" / "runs.parquet")
     status, out, err = run(str(tmp_path / "sweep"), "--all", "--keys=2")
     assert (status, err) == (0, "")
     assert "left out: run 0: diverged at step 40; run 1: still training" in out
@@ -205,9 +213,9 @@ def test_runs_that_have_not_ended_are_named(folder, tmp_path, run, capsys):
     assert written["run"].tolist() == [2, 3]
     assert [keys.tolist() for keys in written["key_freqs"]] == [[2], [2]]
     frame["status"] = "waiting"
-    storage.write_parquet(pa.Table.from_pandas(frame), tmp_path / "sweep" / "runs.parquet")
+    files_lib.write_parquet(pa.Table.from_pandas(frame), tmp_path / "sweep" / "runs.parquet")
     with pytest.raises(InputError, match="has no run to analyse: runs 0-3: not begun"):
-        circuit.circuits_of(tmp_path / "sweep")
+        circuits_of(tmp_path / "sweep")
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------------

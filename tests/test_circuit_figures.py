@@ -12,9 +12,10 @@ import slow_circuit
 from cases import QUICK, Case, needs_reference, random_case, reference_case
 from hypothesis import strategies as st
 
-from grokjax import circuit, interop
-from grokjax.circuits import FIGURES, Anatomy
-from grokjax.circuits.registry import PAIRS
+from grokjax.interp.checkpoint import from_arrays
+from grokjax.interp.circuit.analysis import analyse
+from grokjax.interp.circuit.anatomy import Anatomy
+from grokjax.interp.circuit.registry import FIGURES, PAIRS
 
 KEYS = {name for name, f in FIGURES.items() if f.group == "keys"}
 
@@ -22,8 +23,8 @@ KEYS = {name for name, f in FIGURES.items() if f.group == "keys"}
 def figures(case: Case, keys):
     """Every figure that the case has, as arrays."""
     arrays = case.params | {"train_indices": case.train_pairs}
-    checkpoint = interop.from_arrays(arrays, act=case.cfg.act, n_heads=case.cfg.n_heads)
-    found = circuit.circuit(checkpoint, keys, task=case.task)
+    checkpoint = from_arrays(arrays, act=case.cfg.act, n_heads=case.cfg.n_heads)
+    found = analyse(checkpoint, keys, task=case.task)
     return {name: np.asarray(found[name]) for name in FIGURES if found[name] is not None}
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from absl.testing import flagsaver
 
-from grokjax import cli, config
+from grokjax import config
+from grokjax.cli.train import default_workdir, main
 
 ROOT = Path(__file__).parent.parent
 TINY = "--config=tests/tiny.py"
@@ -25,7 +26,7 @@ def here(capsys, monkeypatch):
 
     def launch(*args):
         with flagsaver.flagsaver(), pytest.raises(SystemExit) as stopped:
-            cli.main(["launch.py", *args])
+            main(["launch.py", *args])
         out, err = capsys.readouterr()
         return subprocess.CompletedProcess(args, stopped.value.code, out, err)
 
@@ -120,9 +121,9 @@ def test_overrides_reach_the_plan(tmp_path):
 
 
 def test_the_default_workdir_names_experiment_and_variant():
-    assert cli.default_workdir("experiments/wd_sweep.py:small") == "results/wd_sweep_small"
-    assert cli.default_workdir("experiments/wd_sweep.py") == "results/wd_sweep"
-    assert cli.default_workdir("a.py:../../x") == "results/a_.._.._x"
+    assert default_workdir("experiments/wd_sweep.py:small") == "results/wd_sweep_small"
+    assert default_workdir("experiments/wd_sweep.py") == "results/wd_sweep"
+    assert default_workdir("a.py:../../x") == "results/a_.._.._x"
 
 
 @pytest.mark.parametrize("command", ["launch.py --help", "-m grokjax.phases --help"])

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from grokjax import cpu
-from grokjax.population import Shape
-from grokjax.scheduler import Scheduler
+from grokjax.core import devices as devices_lib
+from grokjax.core.problem import Shape
+from grokjax.training.scheduler import Scheduler
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +32,7 @@ def devices(code: str, **variables) -> int:
 @pytest.mark.parametrize(
     ("code", "variables", "expected"),
     [
-        ("cpu.spread(100)", {}, min(cpu.count(), cpu.MOST_DEVICES)),
+        ("cpu.spread(100)", {}, min(devices_lib.n_cores(), devices_lib.MOST_DEVICES)),
         ("cpu.spread(1)", {}, 1),
         ("cpu.spread(1, recorded=3)", {}, 3),
         ("cpu.spread(100)", {"JAX_NUM_CPU_DEVICES": "5"}, 5),

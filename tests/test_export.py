@@ -8,7 +8,9 @@ from cases import random_case
 from commands import assert_refused, call
 from foreign import SHAPE, H, equal
 
-from grokjax import export, interop
+from grokjax.cli import export
+from grokjax.interp import files
+from grokjax.interp.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,7 @@ def case():
 def run(tmp_path, case, capsys, monkeypatch):
     """The command in this process, with a model at model.npz."""
     monkeypatch.chdir(tmp_path)
-    interop.save_npz(case.params, case.cfg, "model.npz", case.train_pairs)
+    files.save_npz(case.params, case.cfg, "model.npz", case.train_pairs)
     return functools.partial(call, capsys, export.main)
 
 
@@ -29,7 +31,7 @@ def test_export_and_back(run, torch, case):
         status, out, err = run("model.npz", *args)
         assert (status, err) == (0, "")
         assert f"load('{args[0]}')" in out
-        read = interop.load(args[0], n_heads=H)
+        read = load_checkpoint(args[0], n_heads=H)
         equal(read.params, case.params)
     np.testing.assert_array_equal(read.train_pairs, case.train_pairs)
     status, _, _ = run("lens.pth", "again.pth", "--act=gelu")

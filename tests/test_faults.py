@@ -18,9 +18,14 @@ import tiny
 from faultless import assert_goes_on_the_same, config, halfway, whole_and_halfway
 
 from faults import drive
-from grokjax import checkpoints, replay, report, results, study, workdir
-from grokjax.errors import InputError
-from grokjax.storage import StorageError
+from grokjax.errors import InputError, StorageError
+from grokjax.report import write
+from grokjax.store import checkpoints, workdir
+from grokjax.store.metrics import parts
+from grokjax.store.snapshots import find_snapshots
+from grokjax.store.sweep import load_sweep
+from grokjax.training import final_keys
+from grokjax.training.sweep import StopRequest
 
 __all__ = ["whole_and_halfway"]
 ROOT = Path(__file__).parent.parent
@@ -32,8 +37,8 @@ ROOT = Path(__file__).parent.parent
 def files_of(path, kind):
     """Where a fault of each kind strikes: what a resume reads."""
     newest = checkpoints.complete(path / "checkpoints")[0][1][0]
-    needed = checkpoints.snapshots(path)[3, 0][0]
-    part = results.parts(path / "metrics")[0]
+    needed = find_snapshots(path)[3, 0][0]
+    part = parts(path / "metrics")[0]
     return {
         "checkpoint": [(newest, largest(newest))],
         "snapshot": [(needed, largest(needed))],
@@ -188,7 +193,7 @@ def test_a_clock_that_jumps_changes_nothing(whole_and_halfway, tmp_path, monkeyp
 def test_a_dead_process_holds_nothing_and_a_living_one_is_named(whole_and_halfway, tmp_path):
     path = halfway(whole_and_halfway, tmp_path)
     (path / ".lock").write_text("process 4194304 on a node that is gone")
-    sweep = replay.load_sweep(path)
+    sweep = load_sweep(path)
     held = workdir.Workdir(path, sweep)
     with pytest.raises(InputError, match=f"is in use by process {os.getpid()} on "):
         workdir.Workdir(path, sweep)
@@ -200,22 +205,22 @@ def test_a_dead_process_holds_nothing_and_a_living_one_is_named(whole_and_halfwa
 
 
 def test_a_stop_while_settling_is_heeded_between_batches(whole_and_halfway, tmp_path, monkeypatch):
-    settle, stop = replay.settle, study.StopRequest()
+    settle, stop = final_keys.settle, StopRequest()
 
     def asked(*args):
         stop.signal = signal.SIGTERM
         settle(*args)
 
-    monkeypatch.setattr(replay, "settle", asked)
+    monkeypatch.setattr(final_keys, "settle", asked)
     monkeypatch.setattr("grokjax.scheduler.SETTLE_MODELS", 1)
-    monkeypatch.setattr(report, "write", lambda path: None)
+    monkeypatch.setattr(write, "write", lambda path: None)
     assert tiny.train(config(), tmp_path / "a", stop=stop)[0] == 128 + signal.SIGTERM
     monkeypatch.undo()
     assert_goes_on_the_same(tmp_path / "a", whole_and_halfway)
 
 
 def test_nothing_is_compiled_for_a_sweep_that_is_to_stop(whole_and_halfway, tmp_path, monkeypatch):
-    stop = study.StopRequest()
+    stop = StopRequest()
     stop.signal = signal.SIGTERM
     monkeypatch.setattr("grokjax.population.Population.start", lambda *_: pytest.fail("compiles"))
     path = halfway(whole_and_halfway, tmp_path)

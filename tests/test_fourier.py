@@ -7,7 +7,7 @@ import slow
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grokjax import fourier
+from grokjax.core import fourier
 
 SIZES = [*range(2, 21), 53, 113]
 FEW = st.sampled_from([3, 4, 7, 12, 13])  # each size is compiled anew

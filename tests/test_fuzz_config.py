@@ -15,9 +15,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from grokjax import cli, config, errors, study, tasks
+from grokjax import config as config_lib
+from grokjax import errors, tasks
+from grokjax.cli.train import default_workdir, main
 from grokjax.config import FIELDS, SETTING
 from grokjax.errors import InputError
+from grokjax.training.sweep import run
 
 ROOT = Path(__file__).parent.parent
 SWEEPABLE = [path for path, field in FIELDS.items() if field.kind != SETTING]
@@ -65,7 +68,7 @@ RIGHT = {
     "measures": [(), ("paper",), ("paper", "clock")],
     "key_rule": ["W_L", "W_E", "neurons", "logits"],
     "key_threshold": [0.5],
-    "precision": list(config.PRECISIONS),
+    "precision": list(config_lib.PRECISIONS),
     "model.n_heads": [1, 2, 4],
     "model.d_model": [8, 100_000],
     "steps": [100, 2**31 - 1],
@@ -121,7 +124,7 @@ def planned(config, get_sweep=None, path="/nowhere/grokjax_fuzz"):
     """A plan, or the sentence that refuses; anything else fails."""
     out = io.StringIO()
     try:
-        status = study.run(config, get_sweep, path, plan_only=True, console=Console(file=out, width=100))
+        status = run(config, get_sweep, path, plan_only=True, console=Console(file=out, width=100))
     except InputError as error:
         assert_sentence(str(error))
         return ""
@@ -194,7 +197,7 @@ def test_trees_without_a_bottom_are_a_sentence():
 @given(odd_values, st.sampled_from(list(FIELDS)))
 def test_values_in_sentences_are_short_and_plain(value, path):
     try:
-        config.coerce(path, value)
+        config_lib.coerce(path, value)
     except InputError as error:
         assert_sentence(str(error))
     assert_sentence(str(errors.unknown("field", value, FIELDS)))
@@ -264,7 +267,7 @@ def here():
         sys.stdout, sys.stderr = out, err
         try:
             with flagsaver.flagsaver(), pytest.raises(SystemExit) as stopped:
-                cli.main(["launch.py", "--plan", *args])
+                main(["launch.py", "--plan", *args])
         finally:
             sys.stdout, sys.stderr = old
         return stopped.value.code, out.getvalue(), err.getvalue()
@@ -339,7 +342,7 @@ def assert_answered(answer):
 )
 def test_any_experiment_and_variant(here, file, variant):
     assert_answered(here(f"--config={file}:{variant}"))
-    folder = Path(cli.default_workdir(f"{file}:{variant}"))
+    folder = Path(default_workdir(f"{file}:{variant}"))
     assert folder.parent == Path("results")
     assert folder.name not in ("", ".", "..")
     assert folder.name.isprintable()

@@ -22,23 +22,19 @@ from rich.console import Console
 from benchmarks import page as made_up
 from faults import damage, fuzz, readers
 from faults.cases import PAYLOAD, Case
-from grokjax import (
-    check,
-    circuit,
-    cli,
-    display,
-    errors,
-    export,
-    interop,
-    measure,
-    phase_display,
-    replay,
-    results,
-    storage,
-    workdir,
-)
+from grokjax import errors
+from grokjax.cli import check, circuit, export, measure, phases, replay, terminal
+from grokjax.cli.train import default_workdir
 from grokjax.errors import InputError
-from grokjax.page import build, sweep
+from grokjax.interp import replay as replay_lib
+from grokjax.interp.checkpoint import load_checkpoint
+from grokjax.report.page import html
+from grokjax.report.results import read
+from grokjax.store import files as files_lib
+from grokjax.store.metrics import parts, read_metrics, read_part, read_runs
+from grokjax.store.records import read_record
+from grokjax.store.sweep import load_sweep
+from grokjax.training import progress
 
 ROOT = Path(__file__).parent.parent
 FILES = 100  # here; `python -m faults.fuzz --files 1000` damages more
@@ -104,12 +100,12 @@ def test_a_reader_that_crashes_or_hangs_is_told(tmp_path, monkeypatch):
 def test_what_lies_where_a_file_was_is_never_waited_for(tmp_path):
     for what in damage.PLACES:
         path = tmp_path / f"{what}.parquet".replace(" ", "_")
-        storage.write_parquet(pa.table({"run": [1]}), path)
+        files_lib.write_parquet(pa.table({"run": [1]}), path)
         damage.put_in_place(path, what)
-        assert storage.trouble(path)
-        with pytest.raises(storage.Damaged, match=r"is missing|is no file|is too large|cannot be read"):
-            results.read_part(path)
-        storage.set_aside(path)
+        assert files_lib.trouble(path)
+        with pytest.raises(files_lib.Damaged, match=r"is missing|is no file|is too large|cannot be read"):
+            read_part(path)
+        files_lib.set_aside(path)
         assert not os.path.lexists(path)
 
 
@@ -117,17 +113,17 @@ def test_a_part_with_another_checksum_is_not_read(tmp_path):
     """Bits turned inside a column are numbers that are wrong, which Parquet itself does not see."""
     path = tmp_path / "part-000000.parquet"
     table = pa.table({"run": np.arange(1_000), "step": np.arange(1_000)})
-    storage.write_parquet(table, path)
-    assert results.read_part(path).equals(table)
+    files_lib.write_parquet(table, path)
+    assert read_part(path).equals(table)
     data = bytearray(path.read_bytes())
     data[40] ^= 1
     path.write_bytes(data)
-    with pytest.raises(storage.Damaged, match="its checksum differs"):
-        results.read_part(path)
-    storage.checksum_path(path).unlink()  # a table of somebody else's
+    with pytest.raises(files_lib.Damaged, match="its checksum differs"):
+        read_part(path)
+    files_lib.checksum_path(path).unlink()  # a table of somebody else's
     path.write_bytes(b"PAR1" + bytes(100) + b"PAR1")
-    with pytest.raises(storage.Damaged, match="cannot be read as Parquet"):
-        results.read_part(path)
+    with pytest.raises(files_lib.Damaged, match="cannot be read as Parquet"):
+        read_part(path)
 
 
 # --- nothing that is read is run --------------------------------------------------------------------------------------
@@ -187,8 +183,8 @@ READERS = {
     "measure": lambda path: measure.main([path]),
     "circuit": lambda path: circuit.main([path]),
     "export": lambda path: export.main([path, f"{path}.out.npz"]),
-    "phases": lambda path: sys.exit(phase_display.main([path])),
-    "load": lambda path: interop.load(path),
+    "phases": lambda path: sys.exit(phases.main([path])),
+    "load": lambda path: load_checkpoint(path),
 }
 PICKLED = (
     damage.pickled_npz,
@@ -221,7 +217,7 @@ def test_no_reader_runs_the_experiment_that_a_config_names(small, tmp_path, caps
     evil = tmp_path / "evil.py"
     evil.write_text(f"import os\nos.mkdir({str(tmp_path / 'trap')!r})\n")
     record = json.loads((path / "config.json").read_text())
-    storage.write_text(json.dumps(record | {"experiment": str(evil)}), path / "config.json")
+    files_lib.write_text(json.dumps(record | {"experiment": str(evil)}), path / "config.json")
     for command in (measure.main, circuit.main):
         assert_refused(
             call(capsys, command, *([f"{path}:0"] if command is measure.main else [str(path), "--run=0"])), "snapshot"
@@ -239,7 +235,7 @@ def test_a_task_of_the_sweeps_own_is_asked_for(small, tmp_path, capsys):
     record["experiment"] = "mine.py"
     for run in record["runs"]:
         run["task"] = "mine"
-    storage.write_text(json.dumps(record), path / "config.json")
+    files_lib.write_text(json.dumps(record), path / "config.json")
     for command in (replay.main, check.main):
         assert_refused(call(capsys, command, str(path)), "give --experiment=FILE, which defines it")
 
@@ -277,15 +273,15 @@ def test_names_of_files_stay_in_their_folder(name, tmp_path):
     assert len(made.encode()) <= 140
     (tmp_path / made).touch()
     assert [path.name for path in tmp_path.iterdir()] == [made]
-    folder = Path(cli.default_workdir(f"x.py:{name}"))
+    folder = Path(default_workdir(f"x.py:{name}"))
     assert folder.parent == Path("results")
     assert ".." not in folder.parts
-    assert replay.Request().name == ""
-    request = replay.Request(rule=name, measures=(name, name))
+    assert replay_lib.Request().name == ""
+    request = replay_lib.Request(rule=name, measures=(name, name))
     assert Path("a") / request.name != Path("a")
     assert "/" not in request.name
     assert request.name not in (".", "..")
-    assert replay.Request(measures=(name or "x",)).name not in ("", ".", "..")
+    assert replay_lib.Request(measures=(name or "x",)).name not in ("", ".", "..")
 
 
 def test_long_names_that_differ_stay_apart():
@@ -305,9 +301,9 @@ def test_overwrite_of_a_replay_removes_nothing_else(small, tmp_path, capsys):
 def test_names_are_printed_as_they_are(name, capsys):
     out = Console(width=200, force_terminal=True, color_system="truecolor", record=True)
     with out.capture() as captured:
-        display.tell(out, name)
+        progress.tell(out, name)
     assert captured.get().rstrip("\n") == errors.plain(name).rstrip("\n")
-    cli.say(name)
+    terminal.say(name)
     assert "\x1b" not in capsys.readouterr().out
     sentence = str(InputError(f"{name} is wrong."))
     assert sentence.isprintable()
@@ -316,18 +312,18 @@ def test_names_are_printed_as_they_are(name, capsys):
 
 @pytest.mark.parametrize("name", ["[bold]x[/bold]", ":smile:", "\x1b[31mred"])
 def test_names_in_tables_are_printed_as_they_are(name, small, tmp_path, capsys):
-    metrics = results.read_metrics(small, ["run", "step", "train_loss", "test_loss"])
+    metrics = read_metrics(small, ["run", "step", "train_loss", "test_loss"])
     metrics.assign(**{"label": [f"{name}{run}" for run in metrics["run"]], name: metrics["run"]}).to_csv(
         tmp_path / "x.csv"
     )
-    assert phase_display.main([str(tmp_path / "x.csv"), f"--by={name}"]) == 0
+    assert phases.main([str(tmp_path / "x.csv"), f"--by={name}"]) == 0
     out = capsys.readouterr().out
     assert errors.plain(name) in out
     assert "\x1b" not in out
-    runs = results.read_runs(small).assign(task=name)
+    runs = read_runs(small).assign(task=name)
     console = Console(width=200)
     with console.capture() as captured:
-        console.print(display.summary(runs, ["task"]))
+        console.print(progress.summary(runs, ["task"]))
     assert errors.plain(name) in captured.get()
 
 
@@ -346,28 +342,28 @@ class Tags(HTMLParser):
 def named_sweep(small, path, names):
     """A sweep whose every text is a name."""
     shutil.copytree(small, path)
-    runs = results.read_part(small / "runs.parquet")
+    runs = read_part(small / "runs.parquet")
     for column in ("task", "model.act", "precision", "key_rule"):
         index = runs.schema.get_field_index(column)
         values = pa.array([names[i % len(names)] for i in range(runs.num_rows)])
         runs = runs.set_column(index, runs.schema.field(index), values)
-    storage.write_parquet(runs, path / "runs.parquet")
-    part, name = results.parts(path / "metrics")[0], "".join(names)
-    metrics = results.read_part(part)
+    files_lib.write_parquet(runs, path / "runs.parquet")
+    part, name = parts(path / "metrics")[0], "".join(names)
+    metrics = read_part(part)
     fields = [f.with_metadata({"description": name, "unit": name}) for f in metrics.schema]
-    storage.write_parquet(metrics.cast(pa.schema(fields, {"config": json.dumps({"task": name})})), part)
+    files_lib.write_parquet(metrics.cast(pa.schema(fields, {"config": json.dumps({"task": name})})), part)
     record = json.loads((path / "config.json").read_text())
     record |= {"experiment": name, "device_kind": name, "git_commit": name, "versions": {name: name}, "precision": name}
-    storage.write_text(json.dumps(record), path / "config.json")
+    files_lib.write_text(json.dumps(record), path / "config.json")
     return path
 
 
 def test_names_do_nothing_in_a_page(small, tmp_path):
     names = [name for name in NAMES if "\0" not in name]
     folder = "".join(name[:9] for name in names).replace("/", "∕")
-    text = build.html(sweep.read(named_sweep(small, tmp_path / folder, names)))
+    text = html(read(named_sweep(small, tmp_path / folder, names)))
     usual_names = [f"name{i:02d}" for i in np.argsort(np.argsort(names))]  # in the same order
-    plain = build.html(sweep.read(named_sweep(small, tmp_path / "plain", usual_names)))
+    plain = html(read(named_sweep(small, tmp_path / "plain", usual_names)))
     tags, usual = (Tags(re.sub(r"(?s)<script>.*?</script>", "", page)).found for page in (text, plain))
     assert [tag for tag, _ in tags] == [tag for tag, _ in usual]
     assert [attrs.keys() for _, attrs in tags] == [attrs.keys() for _, attrs in usual]
@@ -384,7 +380,7 @@ def test_a_workdir_of_any_name_is_planned_and_reported(name, small, tmp_path, ca
     folder = Path("sub") / name.replace("/", "∕").replace("..", "dots")
     shutil.copytree(small, folder)
     assert call(capsys, check.main, str(folder))[0] in (0, 1)
-    out = call(capsys, phase_display.main, str(folder))[1]
+    out = call(capsys, phases.main, str(folder))[1]
     assert "\x1b" not in out
     told = tiny.train(tiny.get_config(), Path("sub") / "new" / name.replace("/", "∕"), plan_only=True)[1]
     assert errors.one_line(name.replace("/", "∕")) in told or name == "."
@@ -420,10 +416,10 @@ def test_a_config_of_another_kind_is_a_sentence(content, small, tmp_path, capsys
     with pytest.raises(InputError):
         tiny.train(tiny.get_config(), path)
     with pytest.raises(InputError):
-        workdir.read_record(path) and replay.load_sweep(path)
+        read_record(path) and load_sweep(path)
 
 
 def test_the_made_up_sweep_is_whole(small):
     """What these tests change."""
     assert made_up.WEIGHT_DECAYS
-    assert len(replay.load_sweep(small).runs) == 20
+    assert len(load_sweep(small).runs) == 20

@@ -6,8 +6,8 @@ import signal
 import pytest
 from launches import assert_equal_sweeps, ended, launch, launch_together, wait_for
 
-from grokjax import results
-from grokjax.hosts import ALONE
+from grokjax.core.hosts import ALONE
+from grokjax.store.metrics import part_number, parts, read_runs
 
 pytestmark = pytest.mark.long
 
@@ -27,10 +27,10 @@ def test_two_processes_leave_what_one_leaves(alone, tmp_path):
         status, text = ended(process)
         assert status == 0, text
     assert "metrics" in text
-    assert len({results.part_number(part)[1] for part in results.parts(tmp_path / "two" / "metrics")}) == 2
+    assert len({part_number(part)[1] for part in parts(tmp_path / "two" / "metrics")}) == 2
     record = json.loads((tmp_path / "two" / "config.json").read_text())
     assert (record["n_processes"], record["n_devices"], record["groups"][0]["n_devices"]) == (2, 2, 4)
-    assert {"diverged", "finished"} == set(results.read_runs(alone)["status"])
+    assert {"diverged", "finished"} == set(read_runs(alone)["status"])
     assert_equal_sweeps(tmp_path / "two", alone)
 
 

@@ -7,9 +7,11 @@ from foreign import ATTN, SHAPE, D, E, H, M, P, bare, bridged, equal, released
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grokjax import interop, layouts, model
+from grokjax.core import model
+from grokjax.core.model import ModelConfig
 from grokjax.errors import InputError
-from grokjax.model import ModelConfig
+from grokjax.interp import files, formats
+from grokjax.interp.checkpoint import from_arrays, load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ LAYOUTS = {"bare": bare, "dotted": dict, "released": released, "bridged": bridge
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_is_read_into_the_same_model(case, name):
-    read = interop.from_arrays(LAYOUTS[name](case.params), n_heads=H if name == "bridged" else None)
+    read = from_arrays(LAYOUTS[name](case.params), n_heads=H if name == "bridged" else None)
     assert read.cfg == case.cfg
     equal(read.params, case.params)
     assert read.train_pairs is None
@@ -38,20 +40,20 @@ def test_every_layout_is_read_into_the_same_model(case, name):
     n_heads=st.integers(1, 3),
     d_head=st.integers(1, 4),
     d_mlp=st.integers(1, 6),
-    layout=st.sampled_from([layouts.LENS, layouts.PAPER, layouts.BRIDGE]),
+    layout=st.sampled_from([formats.LENS, formats.PAPER, formats.BRIDGE]),
 )
 def test_sizes_are_read_from_the_arrays(p, n_layers, n_heads, d_head, d_mlp, layout):
     cfg = ModelConfig(p, n_layers, n_heads * d_head, n_heads, d_mlp)
     rng = np.random.default_rng(0)
     params = {key: rng.normal(size=shape) for key, shape in model.shapes(cfg).items()}
-    read = interop.from_arrays(layouts.write(params, cfg, layout), n_heads=n_heads)
+    read = from_arrays(formats.write(params, cfg, layout), n_heads=n_heads)
     assert read.cfg == cfg
     equal(read.params, params)
 
 
 def test_what_is_written_is_what_was_written_by_hand(case):
-    for layout, by_hand in ((layouts.BRIDGE, bridged(case.params)), (layouts.PAPER, released(case.params))):
-        written = layouts.write(case.params, case.cfg, layout)
+    for layout, by_hand in ((formats.BRIDGE, bridged(case.params)), (formats.PAPER, released(case.params))):
+        written = formats.write(case.params, case.cfg, layout)
         for name, expected in by_hand.items():
             if name in written:  # buffers are not
                 np.testing.assert_array_equal(written[name], expected[..., : written[name].shape[-1]])
@@ -61,7 +63,7 @@ def test_one_head_does_not_hide_the_layout():
     case = random_case(11, d_model=12, n_heads=1, d_mlp=5)  # W_E and W_Q are square
     assert case.params["embed.W_E"].shape == (12, 12)
     for layout in (dict, released):
-        equal(interop.from_arrays(layout(case.params)).params, case.params)
+        equal(from_arrays(layout(case.params)).params, case.params)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -70,10 +72,10 @@ def test_one_head_does_not_hide_the_layout():
 @pytest.mark.parametrize("n_layers", [1, 2])
 def test_npz_there_and_back(tmp_path, n_layers):
     case = random_case(**SHAPE, n_layers=n_layers)
-    interop.save_npz(case.params, case.cfg, tmp_path / "model.npz", case.train_pairs)
+    files.save_npz(case.params, case.cfg, tmp_path / "model.npz", case.train_pairs)
     names = set(np.load(tmp_path / "model.npz").files)
     assert ("W_Q" in names) == (n_layers == 1)
-    read = interop.load(tmp_path / "model.npz")
+    read = load_checkpoint(tmp_path / "model.npz")
     assert read.cfg == case.cfg
     equal(read.params, case.params)
     np.testing.assert_array_equal(read.train_pairs, case.train_pairs)
@@ -82,14 +84,14 @@ def test_npz_there_and_back(tmp_path, n_layers):
 
 def test_precision_is_kept(tmp_path, case):
     params = {name: x.astype(np.float64) for name, x in case.params.items()}
-    interop.save_npz(params, case.cfg, tmp_path / "model.npz")
-    equal(interop.load(tmp_path / "model.npz").params, params)
+    files.save_npz(params, case.cfg, tmp_path / "model.npz")
+    equal(load_checkpoint(tmp_path / "model.npz").params, params)
 
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason="no reference models beside the checkout")
 def test_the_reference_models_are_read_as_they_are():
     case, _ = reference_case("released_wd0.1")
-    read = interop.load(REFERENCE / "released_wd0.1.npz")
+    read = load_checkpoint(REFERENCE / "released_wd0.1.npz")
     assert read.cfg == case.cfg
     equal(read.params, case.params)
     np.testing.assert_array_equal(read.train_pairs, case.train_pairs)
@@ -159,23 +161,23 @@ for _name in ("b_K", "b_V"):
 def test_what_does_not_fit_is_named(name):
     arrays, sentence = MISFITS[name]
     with pytest.raises(InputError, match=sentence) as caught:
-        interop.from_arrays(arrays, "model.npz")
+        from_arrays(arrays, "model.npz")
     assert str(caught.value).startswith("model.npz")
     assert str(caught.value).endswith(".")
 
 
 def test_zero_biases_and_buffers_are_accepted():
     extra = {"b_Q": zeros(H, E), "b_U": zeros(P), "mask": np.zeros((0, 0), bool), ATTN + "IGNORE": np.array(-np.inf)}
-    equal(interop.from_arrays(changed(**extra)).params, random_case(**SHAPE).params)
+    equal(from_arrays(changed(**extra)).params, random_case(**SHAPE).params)
 
 
 def test_the_bias_of_the_equals_sign_goes_with_its_column():
     params = random_case(**SHAPE).params
     b_U = zeros(P + 1)
     b_U[P] = 3
-    equal(interop.from_arrays(released(params) | {"unembed.b_U": b_U}).params, params)
+    equal(from_arrays(released(params) | {"unembed.b_U": b_U}).params, params)
 
 
 def test_unknown_activation(case):
     with pytest.raises(InputError, match="--act 'swish' is unknown: known are gelu, relu"):
-        interop.from_arrays(case.params, act="swish")
+        from_arrays(case.params, act="swish")

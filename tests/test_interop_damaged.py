@@ -11,8 +11,10 @@ from foreign import SHAPE, bare, tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grokjax import interop, model
+from grokjax.core import model
 from grokjax.errors import InputError
+from grokjax.interp import files
+from grokjax.interp.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ class Trap:
 def bad_files(folder, case):
     """Bad files of every kind, each with what must be said of it."""
     good = folder / "good.npz"
-    interop.save_npz(case.params, case.cfg, good)
+    files.save_npz(case.params, case.cfg, good)
     whole = good.read_bytes()
     np.save(folder / "single.npy", np.zeros(3))
     np.savez(folder / "pickled.npz", W_E=np.array([Trap(folder / "sprung"), 1], object))
@@ -66,20 +68,20 @@ def bad_files(folder, case):
 def test_bad_files_are_a_sentence(tmp_path, case):
     for name, sentence in bad_files(tmp_path, case).items():
         with pytest.raises(InputError) as caught:
-            interop.load(f"{tmp_path}/{name}" if name[:1] != ":" else f"{tmp_path}{name}")
+            load_checkpoint(f"{tmp_path}/{name}" if name[:1] != ":" else f"{tmp_path}{name}")
         assert sentence in str(caught.value)
     assert not (tmp_path / "sprung").exists()
 
 
 def test_a_file_that_may_not_be_read(tmp_path, case, monkeypatch):
-    interop.save_npz(case.params, case.cfg, tmp_path / "model.npz")
+    files.save_npz(case.params, case.cfg, tmp_path / "model.npz")
 
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(InputError, match=r"model\.npz cannot be read \(Permission denied\)"):
-        interop.load(tmp_path / "model.npz")
+        load_checkpoint(tmp_path / "model.npz")
 
 
 def test_bad_torch_files_are_a_sentence(torch, tmp_path, case):
@@ -98,21 +100,21 @@ def test_bad_torch_files_are_a_sentence(torch, tmp_path, case):
         for new in (True, False):
             torch.save(content, tmp_path / name, _use_new_zipfile_serialization=new)
             with pytest.raises(InputError) as caught:
-                interop.load(tmp_path / name)
+                load_checkpoint(tmp_path / name)
             assert sentence in str(caught.value)
     with open(tmp_path / "plain.pkl", "wb") as file:
         pickle.dump(Trap(tmp_path / "sprung"), file, protocol=2)
     with pytest.raises(InputError, match=r"plain\.pkl (holds pickled code|cannot be read)"):
-        interop.load(tmp_path / "plain.pkl")
+        load_checkpoint(tmp_path / "plain.pkl")
     assert not (tmp_path / "sprung").exists()
 
 
 def test_torch_is_asked_for_where_it_is_needed(torch, tmp_path, case, monkeypatch):
-    interop.save_torch(case.params, case.cfg, tmp_path / "model.pth")
-    interop.save_npz(case.params, case.cfg, tmp_path / "model.npz")
+    files.save_torch(case.params, case.cfg, tmp_path / "model.pth")
+    files.save_npz(case.params, case.cfg, tmp_path / "model.npz")
     monkeypatch.setitem(sys.modules, "torch", None)
-    interop.load(tmp_path / "model.npz")
-    for call in (lambda: interop.load(tmp_path / "model.pth"), lambda: interop.save_torch(case.params, case.cfg, "x")):
+    load_checkpoint(tmp_path / "model.npz")
+    for call in (lambda: load_checkpoint(tmp_path / "model.pth"), lambda: files.save_torch(case.params, case.cfg, "x")):
         with pytest.raises(InputError, match=r"PyTorch is not installed.*pip install 'grokjax\[torch\]'"):
             call()
 
@@ -136,7 +138,7 @@ def fuzzed(data, whole):
 def loads_or_says_why(path):
     sentence = "."
     try:
-        read = interop.load(path)
+        read = load_checkpoint(path)
     except InputError as error:
         sentence = str(error)
     assert sentence.endswith(".")
@@ -152,7 +154,7 @@ def whole_npz(tmp_path_factory):
     """A small model's file as bytes, compressed and not; and a place to write to."""
     folder = tmp_path_factory.mktemp("fuzz")
     case = random_case(3, d_model=2, n_heads=1, d_mlp=2)
-    interop.save_npz(case.params, case.cfg, folder / "model.npz", case.train_pairs)
+    files.save_npz(case.params, case.cfg, folder / "model.npz", case.train_pairs)
     np.savez(folder / "plain.npz", **bare(case.params))
     return [(folder / name).read_bytes() for name in ("model.npz", "plain.npz")], folder / "fuzzed"
 
@@ -189,4 +191,4 @@ def test_any_bytes_are_a_sentence(tmp_path_factory, content, head):
     path = tmp_path_factory.getbasetemp() / "bytes"
     path.write_bytes(head + content)
     with pytest.raises(InputError):
-        interop.load(path)
+        load_checkpoint(path)

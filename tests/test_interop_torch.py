@@ -12,8 +12,11 @@ import slow
 from cases import random_case
 from foreign import ATTN, SHAPE, D, E, H, P, bridged, equal, released, tensors
 
-from grokjax import export, interop, layouts, tasks
+from grokjax import tasks
+from grokjax.cli import export
 from grokjax.errors import InputError
+from grokjax.interp import files, formats
+from grokjax.interp.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -21,22 +24,22 @@ def case():
     return random_case(**SHAPE)
 
 
-@pytest.mark.parametrize("layout", [layouts.LENS, layouts.BRIDGE], ids=["lens", "bridge"])
+@pytest.mark.parametrize("layout", [formats.LENS, formats.BRIDGE], ids=["lens", "bridge"])
 @pytest.mark.parametrize("legacy", [False, True])
 def test_torch_there_and_back(torch, tmp_path, case, layout, legacy):
     path = tmp_path / "model.pth"
-    interop.save_torch(case.params, case.cfg, path, layout)
+    files.save_torch(case.params, case.cfg, path, layout)
     state_dict = torch.load(path, weights_only=True)
     assert all(isinstance(x, torch.Tensor) for x in state_dict.values())
     if legacy:
         torch.save(state_dict, path, _use_new_zipfile_serialization=False)
-    read = interop.load(path, n_heads=H)
+    read = load_checkpoint(path, n_heads=H)
     assert read.cfg == case.cfg
     equal(read.params, case.params)
 
 
 def test_hooked_transformers_buffers_are_written(torch, tmp_path, case):
-    interop.save_torch(case.params, case.cfg, tmp_path / "model.pth")
+    files.save_torch(case.params, case.cfg, tmp_path / "model.pth")
     state_dict = torch.load(tmp_path / "model.pth", weights_only=True)
     zeros = {ATTN + "b_Q": (H, E), ATTN + "b_K": (H, E), ATTN + "b_V": (H, E), ATTN + "b_O": (D,), "unembed.b_U": (P,)}
     for name, shape in zeros.items():
@@ -55,7 +58,7 @@ def test_a_released_file_tells_its_split_and_task(torch, tmp_path, case):
         "config": {"p": P, "fn_name": "subtract", "frac_train": 0.4, "seed": 3, "lr": 1e-3},
     }
     torch.save(content, tmp_path / "final.pth")
-    read = interop.load(tmp_path / "final.pth")
+    read = load_checkpoint(tmp_path / "final.pth")
     equal(read.params, case.params)
     np.testing.assert_array_equal(read.train_pairs, tasks.train_pairs(P, 0.4, 3, "python"))
     assert (read.task, read.split_seed) == ("subtract", 3)
@@ -68,13 +71,13 @@ def test_a_split_beside_the_state_dict(torch, tmp_path, case):
     for form in (torch.from_numpy(indices), indices.tolist()):
         content = {"model": tensors(torch, case.params), "train_indices": form, "test_losses": [1.0]}
         torch.save(content, tmp_path / "demo.pth")
-        assert interop.load(tmp_path / "demo.pth").train_pairs.tolist() == [3, 5, 40]
+        assert load_checkpoint(tmp_path / "demo.pth").train_pairs.tolist() == [3, 5, 40]
 
 
 def test_half_precision(torch, tmp_path, case):
     half = {name: x.bfloat16() for name, x in tensors(torch, case.params).items()}
     torch.save(half, tmp_path / "half.pth")
-    read = interop.load(tmp_path / "half.pth").params
+    read = load_checkpoint(tmp_path / "half.pth").params
     assert {x.dtype for x in read.values()} == {np.dtype("float32")}
     np.testing.assert_allclose(read["embed.W_E"], case.params["embed.W_E"], rtol=1e-2)
 
@@ -103,9 +106,9 @@ def save_with_config(torch, path, case, module, arrays, monkeypatch, **said):
 @pytest.mark.parametrize("module", CONFIG_CLASSES)
 def test_a_pickled_lens_config_is_read_without_its_code(torch, tmp_path, case, module, monkeypatch):
     save_with_config(torch, tmp_path / "demo.pth", case, module, bridged(case.params), monkeypatch)
-    read = interop.load(tmp_path / "demo.pth")
+    read = load_checkpoint(tmp_path / "demo.pth")
     assert (read.cfg.n_heads, read.cfg.act) == (H, "gelu")
-    assert interop.load(tmp_path / "demo.pth", act="relu").cfg.act == "relu"
+    assert load_checkpoint(tmp_path / "demo.pth", act="relu").cfg.act == "relu"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,7 @@ def test_a_config_of_another_model_is_refused(torch, tmp_path, case, monkeypatch
     path = tmp_path / "demo.pth"
     save_with_config(torch, path, case, CONFIG_CLASSES[0], case.params, monkeypatch, **{name: value})
     with pytest.raises(InputError, match=rf"demo.pth: config\.{name}.*{value}"):
-        interop.load(path)
+        load_checkpoint(path)
 
 
 # --- TransformerLens itself -----------------------------------------------------------------------------------------
@@ -162,7 +165,7 @@ def through_lens(recipes):
     for (case, path), _ in recipes:
         exact = slow.all_logits(case.params, case.cfg.act)
         np.testing.assert_allclose(np.load(f"{path}.npy"), exact, rtol=1e-5, atol=1e-5 * np.max(np.abs(exact)))
-        equal(interop.load(f"{path}.again", n_heads=case.cfg.n_heads).params, case.params)
+        equal(load_checkpoint(f"{path}.again", n_heads=case.cfg.n_heads).params, case.params)
 
 
 def exported(tmp_path, layout, template):
@@ -170,16 +173,16 @@ def exported(tmp_path, layout, template):
     found = []
     for shape in TWO:
         case, path = random_case(**SHAPE, **shape), tmp_path / f"{len(found)}.pth"
-        interop.save_torch(case.params, case.cfg, path, layout)
+        files.save_torch(case.params, case.cfg, path, layout)
         found.append(((case, path), export.recipe(template, case.cfg, path)))
     return found
 
 
 @needs_lens
 def test_what_is_for_hooked_transformer_gives_equal_logits(torch, tmp_path):
-    through_lens(exported(tmp_path, layouts.LENS, export.HOOKED if LENS_VERSION < (4, 0) else CONVERTED))
+    through_lens(exported(tmp_path, formats.LENS, export.HOOKED if LENS_VERSION < (4, 0) else CONVERTED))
 
 
 @needs_bridge
 def test_transformer_bridge_gives_equal_logits(torch, tmp_path):
-    through_lens(exported(tmp_path, layouts.BRIDGE, export.BRIDGED))
+    through_lens(exported(tmp_path, formats.BRIDGE, export.BRIDGED))

@@ -9,7 +9,7 @@ import slow
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grokjax import losses
+from grokjax.core import losses
 
 N_CLASSES = 11
 

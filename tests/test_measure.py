@@ -15,9 +15,17 @@ import tiny
 from cases import REFERENCE, REFERENCE_MODELS, needs_reference, random_case
 from commands import assert_refused, call
 
-from grokjax import checkpoints, interop, measure, results, tasks
+from grokjax import tasks
+from grokjax.cli import measure
 from grokjax.errors import InputError
-from grokjax.measures import MEASURES, registry
+from grokjax.interp import files
+from grokjax.interp import measure as measure_lib
+from grokjax.interp.checkpoint import from_arrays, load_checkpoint
+from grokjax.interp.measure import NO_SPLIT, NO_UPDATE, _summary, to_json
+from grokjax.measures import registry
+from grokjax.measures.registry import MEASURES
+from grokjax.store.metrics import read_metrics
+from grokjax.store.snapshots import load_params
 
 ROOT = Path(__file__).parent.parent
 P = 7
@@ -32,8 +40,8 @@ def case():
 def folder(tmp_path_factory, case):
     """model.npz with its split, bare.npz without."""
     folder = tmp_path_factory.mktemp("models")
-    interop.save_npz(case.params, case.cfg, folder / "model.npz", case.train_pairs)
-    interop.save_npz(case.params, case.cfg, folder / "bare.npz")
+    files.save_npz(case.params, case.cfg, folder / "model.npz", case.train_pairs)
+    files.save_npz(case.params, case.cfg, folder / "bare.npz")
     return folder
 
 
@@ -50,8 +58,8 @@ def run(folder, capsys, monkeypatch):
 @pytest.fixture(scope="module")
 def paper(case):
     """The measures of the paper with given keys, and the definitions' values."""
-    checkpoint = interop.from_arrays(case.params | {"train_indices": case.train_pairs})
-    found = measure.measure(checkpoint, keys=(1, 3), groups=("losses", "paper"))
+    checkpoint = from_arrays(case.params | {"train_indices": case.train_pairs})
+    found = measure_lib.measure(checkpoint, keys=(1, 3), groups=("losses", "paper"))
     return found, slow.paper_measures(case.params, case.train_pairs, case.answers, keys=[1, 3])
 
 
@@ -77,7 +85,7 @@ def test_sets_of_frequencies_are_lists_of_k(paper):
 
 def test_everything_is_ready_for_json(paper):
     found, _ = paper
-    assert json.loads(measure.to_json(found)) == found
+    assert json.loads(to_json(found)) == found
     assert set(found) - {"null", "measured"} == {m.name for m in registry.of_groups(("losses", "paper"))}
     assert {name for name, value in found.items() if value is None} == set(found["null"])
 
@@ -105,14 +113,14 @@ SMALL = ("losses", "efficiency")
 
 @pytest.fixture(scope="module")
 def without_split(folder):
-    return measure.measure(folder / "bare.npz", groups=SMALL)
+    return measure_lib.measure(folder / "bare.npz", groups=SMALL)
 
 
 def test_without_a_split_what_needs_one_is_left_out(without_split, folder):
     """Exactly what depends on it: every other value is the same whatever the split."""
     assert without_split["measured"]["split"] is None
-    assert {why for name, why in without_split["null"].items()} == {measure.NO_SPLIT}
-    splits = [measure.measure(folder / "bare.npz", groups=SMALL, split=f"python:{seed}:0.3") for seed in (0, 1)]
+    assert {why for name, why in without_split["null"].items()} == {NO_SPLIT}
+    splits = [measure_lib.measure(folder / "bare.npz", groups=SMALL, split=f"python:{seed}:0.3") for seed in (0, 1)]
     differ = {name for name in splits[0] if splits[0][name] != splits[1][name]} - {"measured"}
     assert differ <= set(without_split["null"])
     assert set(without_split["null"]) - differ <= {"train_acc", "test_acc"}  # which may agree by chance
@@ -132,15 +140,15 @@ def only(monkeypatch):
 
 def test_derivatives_of_the_training_loss_need_a_split(folder, only):
     only("grad_norm", "update_norm", "hessian_top", "weight_norm")
-    found = measure.measure(folder / "bare.npz")
-    null = {"grad_norm": measure.NO_SPLIT, "update_norm": measure.NO_UPDATE, "hessian_top": measure.NO_SPLIT}
+    found = measure_lib.measure(folder / "bare.npz")
+    null = {"grad_norm": NO_SPLIT, "update_norm": NO_UPDATE, "hessian_top": NO_SPLIT}
     assert found["null"] == null
     assert found["weight_norm"] > 0
 
 
 def test_whose_split(folder, case):
     def train_acc(split=None, model="model.npz"):
-        found = measure.measure(folder / model, groups=("losses",), split=split)
+        found = measure_lib.measure(folder / model, groups=("losses",), split=split)
         return found["measured"]["split"], found["measured"]["n_train"], found["train_acc"], found["null"]
 
     own = train_acc()
@@ -155,7 +163,7 @@ def test_whose_split(folder, case):
 
 
 def test_all_pairs_as_training_pairs(folder, case):
-    found = measure.measure(folder / "bare.npz", groups=("losses",), split="all")
+    found = measure_lib.measure(folder / "bare.npz", groups=("losses",), split="all")
     assert found["train_loss"] == pytest.approx(slow.mean_loss(slow.all_logits(case.params), case.answers), rel=1e-5)
     assert found["null"] == dict.fromkeys(["test_loss", "test_acc"], "there are no test pairs")
 
@@ -165,16 +173,16 @@ def test_all_pairs_as_training_pairs(folder, case):
 
 def test_tasks(folder, case):
     for task in ("subtract", "multiply"):
-        found = measure.measure(folder / "model.npz", task=task, groups=("losses",))
+        found = measure_lib.measure(folder / "model.npz", task=task, groups=("losses",))
         exact = slow.mean_loss(slow.all_logits(case.params), tasks.answers(task, P), case.train_pairs)
         assert found["train_loss"] == pytest.approx(exact, rel=1e-5)
     with pytest.raises(InputError, match="task 'random' draws its answers by the split's seed: give --split=jax"):
-        measure.measure(folder / "model.npz", task="random")
+        measure_lib.measure(folder / "model.npz", task="random")
 
 
 def test_what_a_task_has_not_is_left_out(folder, only):
     only("distance_irrelevance", "circularity")
-    found = measure.measure(folder / "model.npz", task="multiply")
+    found = measure_lib.measure(folder / "model.npz", task="multiply")
     assert found["null"] == {"distance_irrelevance": "task 'multiply' is no function of a ± b"}
     assert found["circularity"] is not None
 
@@ -183,9 +191,9 @@ def test_what_a_task_has_not_is_left_out(folder, only):
 def test_any_modulus(only, shape):
     only("train_loss", "restricted_loss", "excluded_loss_max", "key_freqs")
     case = random_case(**shape)
-    checkpoint = interop.from_arrays(case.params | {"train_indices": case.train_pairs}, act=case.cfg.act)
+    checkpoint = from_arrays(case.params | {"train_indices": case.train_pairs}, act=case.cfg.act)
     exact = slow.paper_measures(case.params, case.train_pairs, case.answers, act=case.cfg.act)
-    found = measure.measure(checkpoint)
+    found = measure_lib.measure(checkpoint)
     assert found["key_freqs"] == [int(k) + 1 for k in np.flatnonzero(exact["key_freqs"])]
     for name in ("train_loss", "restricted_loss", "excluded_loss_max"):
         assert found[name] == pytest.approx(exact[name], rel=1e-5)
@@ -194,8 +202,8 @@ def test_any_modulus(only, shape):
 def test_own_keys_by_rule(folder, case, only):
     only("key_freqs")
     norms = slow.fourier_norms(case.params["embed.W_E"][:P])[1]
-    checkpoint = interop.load(folder / "model.npz")
-    found = measure.measure(checkpoint, rule="W_E", threshold=0.8)
+    checkpoint = load_checkpoint(folder / "model.npz")
+    found = measure_lib.measure(checkpoint, rule="W_E", threshold=0.8)
     assert found["key_freqs"] == [int(k) + 1 for k in np.flatnonzero(norms > 0.8 * max(norms))]
     assert found["measured"]["keys"] == {"rule": "W_E", "threshold": 0.8}
 
@@ -214,18 +222,18 @@ def sweep(folder):
 
 
 def test_a_snapshot_is_its_row_of_the_table(sweep):
-    rows = results.read_metrics(sweep).set_index("step")
+    rows = read_metrics(sweep).set_index("step")
     for step in (20, 40):
-        found = measure.measure(f"{sweep}:0:{step}", groups=("losses",))
+        found = measure_lib.measure(f"{sweep}:0:{step}", groups=("losses",))
         for name in ("train_loss", "test_loss", "train_acc", "test_acc"):
             assert found[name] == pytest.approx(rows.loc[step, name], rel=1e-6)
         assert found["measured"]["split"] == "jax:5:0.5, the run's own"
 
 
 def test_a_run_without_a_step_is_its_last_snapshot(sweep):
-    read = interop.load(f"{sweep}:0")
+    read = load_checkpoint(f"{sweep}:0")
     assert read.source == f"{sweep}:0:40"
-    for name, x in checkpoints.load_params(sweep, 0, 40).items():
+    for name, x in load_params(sweep, 0, 40).items():
         np.testing.assert_array_equal(read.params[name], x)
 
 
@@ -252,13 +260,13 @@ def test_the_table_and_the_file(run, folder):
 
 def test_the_table_says_what_is_missing(run):
     _, out, _ = run("bare.npz", "--measures=losses")
-    assert f"left out, since {measure.NO_SPLIT}: train_loss, test_loss, train_acc, test_acc." in out
+    assert f"left out, since {NO_SPLIT}: train_loss, test_loss, train_acc, test_acc." in out
     assert "split  not known" in out
 
 
 def test_lists_are_summarised():
     def summary(name, value):
-        return measure._summary(MEASURES[name], value)
+        return _summary(MEASURES[name], value)
 
     assert summary("freq_norm_W_L", [0.5, 3.0, 0.25, 2.0, 1.0]) == "3 at k = 2, 2 at k = 4, 1 at k = 5, 0.5 at k = 1, …"
     assert summary("trig_coef_all", [-3.0, 0.1]) == "-3 at k = 1, 0.1 at k = 2"
@@ -390,7 +398,7 @@ def listed_values(name):
 @pytest.mark.parametrize("name", REFERENCE_MODELS)
 def test_reference_models_in_float32(name):
     listed = listed_values(name)
-    found = measure.measure(REFERENCE / f"{name}.npz", keys=listed["key_freqs"], groups=GROUPS)
+    found = measure_lib.measure(REFERENCE / f"{name}.npz", keys=listed["key_freqs"], groups=GROUPS)
     errors = worst(found, listed)
     assert errors["loss"] < 1e-5
     assert errors["other"] < 1e-4

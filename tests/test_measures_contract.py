@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from cases import QUICK, hyperparameters, random_case
 
-from grokjax import measures, optimizers, results, training
+from grokjax.core import optimizers
+from grokjax.core.problem import Inputs, Problem, State
 from grokjax.errors import InputError
 from grokjax.measures import registry
+from grokjax.training import one_run
 
 MEASURES = dict(registry.MEASURES)
 every_measure = pytest.mark.parametrize("m", MEASURES.values(), ids=MEASURES)
@@ -18,7 +20,7 @@ DTYPES = {"float": np.float32, "int32": np.int32, "bool": np.bool_}
 
 CASE = random_case(7)
 CFG, N_TRAIN = CASE.cfg, len(CASE.train_pairs)
-PROBLEM = training.Problem(CFG, n_train=N_TRAIN)
+PROBLEM = Problem(CFG, n_train=N_TRAIN)
 # Two ordinary models, and one whose weights have all decayed to zero.
 MODELS = {
     "random": CASE.params,
@@ -27,15 +29,15 @@ MODELS = {
 }
 
 
-def state(params) -> training.State:
+def state(params) -> State:
     """A run with these weights, about to take a step of full length."""
     h = hyperparameters(warmup_steps=0)
-    inputs = training.Inputs(np.uint32(0), h, CASE.train_pairs, CASE.answers)
-    return training.State(params, optimizers.build("adamw", h).init(params), inputs)
+    inputs = Inputs(np.uint32(0), h, CASE.train_pairs, CASE.answers)
+    return State(params, optimizers.build("adamw", h).init(params), inputs)
 
 
 def shared(state):
-    return training.shared(PROBLEM, state.inputs, state.params, state.opt_state)
+    return one_run.shared(PROBLEM, state.inputs, state.params, state.opt_state)
 
 
 compiled = jax.jit(jax.vmap(lambda state: registry.compute(MEASURES, shared(state))), compiler_options=QUICK)
@@ -80,7 +82,7 @@ def test_declared_shape_and_dtype(m, values):
 @every_measure
 def test_finite_and_in_the_declared_range(m, values):
     for model in ("random", "another"):
-        value = results.finish(MEASURES, {m.name: values[model][m.name]}, CFG, N_TRAIN)[m.name]
+        value = registry.finish(MEASURES, {m.name: values[model][m.name]}, CFG, N_TRAIN)[m.name]
         assert np.all(np.isfinite(value))
         if m.dtype != "bool":
             low, high = bounds(m)
@@ -168,7 +170,7 @@ COLUMN = {"unit": "1", "description": "Nothing.", "source": "this test"}
 
 
 def test_a_new_measure_is_one_function(scratch):
-    @measures.measure("mine", **COLUMN)
+    @registry.measure("mine", **COLUMN)
     def n_train_pairs(s):
         return s.train_pairs_B.shape[0]
 

@@ -11,8 +11,9 @@ import slow
 import slow_later
 from cases import QUICK, REFERENCE_MODELS, needs_reference, random_case, reference_case
 
-from grokjax import config, results
-from grokjax.measures import MEASURES, clock, paper, registry, stability
+from grokjax import config
+from grokjax.measures import clock, paper, registry, stability
+from grokjax.measures.registry import MEASURES
 from grokjax.measures.shared import KEY_RULES, Shared
 
 FAST = ("paper", "clock", "stability", "efficiency", "attention", "spectra", "gradients")
@@ -33,7 +34,7 @@ def compute(cfg, direction, params, train_pairs, answers):
 def measured(case):
     """All later measures of a case by plain name, counts made shares as on disk; and the gradient."""
     values, grads = compute(case.cfg, case.direction, case.params, case.train_pairs, case.answers)
-    return results.finish(COLUMNS, values, case.cfg, len(case.train_pairs)), grads
+    return registry.finish(COLUMNS, values, case.cfg, len(case.train_pairs)), grads
 
 
 def expected(case, grads):

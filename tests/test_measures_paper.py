@@ -11,10 +11,9 @@ from cases import QUICK, random_case
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grokjax import results
+from grokjax.core.model import ModelConfig
 from grokjax.measures import paper, registry
 from grokjax.measures.shared import Shared
-from grokjax.model import ModelConfig
 
 SUM_MEASURES = {
     "restricted_loss",
@@ -42,7 +41,7 @@ def compute(cfg, direction, params, train_pairs, answers, key_freqs=None):
 def measured(case, key_freqs=None):
     """All measures of a case by plain name, counts made shares as on disk."""
     values = compute(case.cfg, case.direction, case.params, case.train_pairs, case.answers, key_freqs)
-    finished = results.finish(COLUMNS, values, case.cfg, len(case.train_pairs))
+    finished = registry.finish(COLUMNS, values, case.cfg, len(case.train_pairs))
     return {COLUMNS[column].name: value for column, value in finished.items()}
 
 
@@ -121,9 +120,9 @@ def test_key_threshold_is_a_fraction_of_the_largest_norm():
 def test_counts_become_exact_shares():
     case = random_case(7)
     counts = {"train_acc": np.int32(len(case.train_pairs)), "restricted_acc_online": np.int32(3)}
-    shares = results.finish(COLUMNS, counts, case.cfg, len(case.train_pairs))
+    shares = registry.finish(COLUMNS, counts, case.cfg, len(case.train_pairs))
     assert shares == {"train_acc": 1.0, "restricted_acc_online": 3 / 7}
-    assert results.finish(COLUMNS, {"test_acc": np.int32(1)}, case.cfg, 19) == {"test_acc": 1 / 30}
+    assert registry.finish(COLUMNS, {"test_acc": np.int32(1)}, case.cfg, 19) == {"test_acc": 1 / 30}
 
 
 # --- identities -----------------------------------------------------------------------------------------------------

@@ -12,11 +12,14 @@ import slow
 import slow_later
 from cases import QUICK, hyperparameters, random_case, value
 
-from grokjax import config, tasks, training
+from grokjax import config, sweeps, tasks
+from grokjax.core.model import ModelConfig
+from grokjax.core.problem import Inputs, Problem
 from grokjax.errors import InputError
-from grokjax.measures import MEASURES, curvature, registry, stability
+from grokjax.measures import curvature, registry, stability
+from grokjax.measures.registry import MEASURES
 from grokjax.measures.shared import KEY_RULES
-from grokjax.model import ModelConfig
+from grokjax.training import one_run
 
 CASE = random_case(23)
 SLOW = [m.function for m in registry.in_step(["curvature"], slow=True).values()]
@@ -27,11 +30,11 @@ SLOW = [m.function for m in registry.in_step(["curvature"], slow=True).values()]
 
 def small_problem(**more):
     cfg = ModelConfig(p=7, d_model=8, n_heads=2, d_mlp=16)
-    return training.Problem(cfg, n_train=29, measures=("stability", "gradients"), **more)
+    return Problem(cfg, n_train=29, measures=("stability", "gradients"), **more)
 
 
 def small_inputs():
-    return training.Inputs(
+    return Inputs(
         np.uint32(0),
         hyperparameters(learning_rate=1e-2),
         tasks.train_pairs(7, 0.6, 0),
@@ -44,8 +47,8 @@ def test_next_update():
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def look(n):
-        state = training.train(problem, training.init(problem, inputs), n)
-        return state.params, training.train(problem, state, 1).params, training.evaluate(problem, state)
+        state = one_run.train(problem, one_run.init(problem, inputs), n)
+        return state.params, one_run.train(problem, state, 1).params, one_run.evaluate(problem, state)
 
     first, same, at_start = look(0)
     assert all(np.array_equal(first[key], same[key]) for key in first)
@@ -62,8 +65,8 @@ def test_next_update():
 def test_without_an_optimizer_there_is_no_update():
     problem, inputs = small_problem(), small_inputs()
     columns = registry.in_step(problem.measures)
-    params = jax.eval_shape(functools.partial(training.init, problem), inputs).params
-    got = jax.eval_shape(lambda params: registry.compute(columns, training.shared(problem, inputs, params)), params)
+    params = jax.eval_shape(functools.partial(one_run.init, problem), inputs).params
+    got = jax.eval_shape(lambda params: registry.compute(columns, one_run.shared(problem, inputs, params)), params)
     assert columns.keys() - got.keys() == {name for name, m in columns.items() if m.needs_update}
     assert "the optimizer's state" in MEASURES["update_norm"].when_null
 
@@ -130,10 +133,10 @@ def test_local_complexity(shape):
 
 def test_slow_measures_are_evaluated_apart():
     problem = dataclasses.replace(small_problem(), measures=("paper", "curvature"))
-    state = jax.eval_shape(functools.partial(training.init, problem), small_inputs())
-    slow_row = jax.eval_shape(functools.partial(training.evaluate, problem, slow=True), state)
+    state = jax.eval_shape(functools.partial(one_run.init, problem), small_inputs())
+    slow_row = jax.eval_shape(functools.partial(one_run.evaluate, problem, slow=True), state)
     assert slow_row.keys() == {"hessian_top", "hessian_trace", "local_complexity"}
-    assert not slow_row.keys() & jax.eval_shape(functools.partial(training.evaluate, problem), state).keys()
+    assert not slow_row.keys() & jax.eval_shape(functools.partial(one_run.evaluate, problem), state).keys()
 
 
 def test_key_rule_setting():
@@ -143,11 +146,11 @@ def test_key_rule_setting():
     assert not field.test("W_U")
     values = {**config.flat(config.default()), "key_rule": "logits", "task": "multiply"}
     with pytest.raises(InputError, match=r"config\.key_rule is 'logits', but task 'multiply'"):
-        config.check(values)
-    config.check(values | {"task": "subtract"})
+        sweeps.check(values)
+    sweeps.check(values | {"task": "subtract"})
     for rule in KEY_RULES:
         problem = small_problem(key_rule=rule, key_threshold=0.5)
-        shared = training.shared(problem, small_inputs(), random_case(7).params)
+        shared = one_run.shared(problem, small_inputs(), random_case(7).params)
         assert (shared.key_rule, shared.key_threshold) == (rule, 0.5)
 
 

@@ -4,23 +4,23 @@ import ctypes
 
 import pytest
 
-from grokjax import memory
+from grokjax.core import devices
 
 
 @pytest.fixture
 def calls(monkeypatch):
     """The pads that malloc_trim is called with; it has not been called for long."""
     made = []
-    monkeypatch.setattr(memory, "_last", -memory.EVERY_SECONDS)
-    monkeypatch.setattr(memory, "_trim", lambda: made.append)
+    monkeypatch.setattr(devices, "_last", -devices.EVERY_SECONDS)
+    monkeypatch.setattr(devices, "_trim", lambda: made.append)
     return made
 
 
 @pytest.mark.parametrize(("seconds", "n"), [((0, 59), 1), ((0, 60), 2), ((0, 60, 61, 9_000), 3)])
 def test_once_in_a_while(calls, monkeypatch, seconds, n):
     for now in seconds:
-        monkeypatch.setattr(memory.time, "monotonic", lambda now=now: 1_000.0 + now)
-        memory.give_back()
+        monkeypatch.setattr(devices.time, "monotonic", lambda now=now: 1_000.0 + now)
+        devices.give_back_memory()
     assert calls == [0] * n
 
 
@@ -30,8 +30,8 @@ def test_other_c_libraries_have_nothing_to_call(error, monkeypatch):
         raise error
 
     monkeypatch.setattr(ctypes, "CDLL", refuse)
-    memory._trim.cache_clear()
+    devices._trim.cache_clear()
     try:
-        assert memory._trim()(0) is None
+        assert devices._trim()(0) is None
     finally:
-        memory._trim.cache_clear()
+        devices._trim.cache_clear()

@@ -9,8 +9,8 @@ import pytest
 import slow
 from cases import QUICK, random_case
 
-from grokjax import losses, model
-from grokjax.model import ModelConfig
+from grokjax.core import losses, model
+from grokjax.core.model import ModelConfig
 
 SHAPES = [
     {"p": 5, "n_heads": 1},

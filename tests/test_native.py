@@ -17,9 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faults.drive import StopAfter
-from grokjax import config, model, sweeps, training, workdir
-from grokjax.native import build, kernels
-from grokjax.population import Shape
+from grokjax import config, sweeps
+from grokjax.core import model
+from grokjax.core.native import build, kernels
+from grokjax.core.problem import Problem, Shape
+from grokjax.store.records import _wrong_in
+from grokjax.training import one_run
 
 needs_compiler = pytest.mark.skipif(
     bool(kernels.unavailable()) and not os.environ.get("CI"), reason=kernels.unavailable()
@@ -29,10 +32,10 @@ needs_compiler = pytest.mark.skipif(
 def of_xla(case, pairs_B, x64=True):
     """The mean loss and its gradient."""
     with jax.enable_x64(x64):
-        problem = training.Problem(case.cfg, len(pairs_B))
+        problem = Problem(case.cfg, len(pairs_B))
         params = {key: jnp.asarray(value, float) for key, value in case.params.items()}
         pairs = model.lookup(jnp.asarray(pairs_B), case.cfg.p), jnp.asarray(case.answers)[pairs_B]
-        of = jax.jit(jax.value_and_grad(training.loss, 1), static_argnums=0, compiler_options=QUICK)
+        of = jax.jit(jax.value_and_grad(one_run.loss, 1), static_argnums=0, compiler_options=QUICK)
         loss, grads = of(problem, params, *pairs)
         return float(loss), {key: np.asarray(x, np.float64) for key, x in grads.items()}
 
@@ -221,6 +224,6 @@ def test_a_sweep_records_it_and_goes_on_without_it(tmp_path, monkeypatch):
 def test_a_record_with_impossible_parts_is_not_believed():
     group = dataclasses.asdict(Shape(1, 1, 1, 1, n_parts=kernels.MOST_PARTS))
     record = {"config": {}, "axes": {}, "runs": [], "groups": [group]}
-    assert workdir._wrong_in(record) == ""
+    assert _wrong_in(record) == ""
     group["n_parts"] += 1
-    assert "impossible layouts" in workdir._wrong_in(record)
+    assert "impossible layouts" in _wrong_in(record)

@@ -25,8 +25,11 @@ from tiny import train
 
 import grokjax
 from faults.drive import StopAfter
-from grokjax import check, checkpoints, circuit, locks, objects, phase_display, replay, report, results, storage
+from grokjax.cli import check, circuit, phases, replay, report
 from grokjax.errors import InputError, StorageError
+from grokjax.report.write import figure_path, page_path
+from grokjax.store import checkpoints, files, locks, objects
+from grokjax.store.metrics import parts, read_metrics, read_runs
 
 __all__ = ["servers", "store"]
 pytestmark = [
@@ -46,14 +49,14 @@ def quick_locks(monkeypatch):
 
 
 def test_an_object_path_is_like_a_path(store):
-    path = storage.path(store) / "a" / "b.parquet"
+    path = files.path(store) / "a" / "b.parquet"
     assert str(path) == f"{store}/a/b.parquet"
     assert (path.name, path.stem, path.suffix, str(path.parent)) == ("b.parquet", "b", ".parquet", f"{store}/a")
-    assert path.with_name("c") == storage.path(f"{store}/a/c")
-    assert str(path.relative_to(storage.path(store))) == "a/b.parquet"
-    assert storage.path(path) is path
+    assert path.with_name("c") == files.path(f"{store}/a/c")
+    assert str(path.relative_to(files.path(store))) == "a/b.parquet"
+    assert files.path(path) is path
     assert not path.exists()
-    assert storage.listed(path.parent) == []
+    assert files.listed(path.parent) == []
     with pytest.raises(FileNotFoundError):
         path.read_bytes()
     path.write_bytes("λ\r\n".encode())
@@ -61,49 +64,49 @@ def test_an_object_path_is_like_a_path(store):
     assert path.read_text() == "λ\r\n"
     (path.parent.with_name("a-b") / "c").write_bytes(b"")
     (path.parent / "d" / "e").write_bytes(b"x")
-    assert [p.name for p in storage.listed(path.parent)] == ["b.parquet", "d"]
-    assert [p.name for p in storage.listed(path.parent.parent)] == ["a", "a-b"]
-    assert storage.listed(path) == []
+    assert [p.name for p in files.listed(path.parent)] == ["b.parquet", "d"]
+    assert [p.name for p in files.listed(path.parent.parent)] == ["a", "a-b"]
+    assert files.listed(path) == []
     assert [str(name) for name in path.parent.tree()] == ["b.parquet", "d/e"]
     path.unlink()
     path.unlink(missing_ok=True)
-    storage.drop(path.parent)
-    storage.drop(path.parent)
-    assert [p.name for p in storage.listed(path.parent.parent)] == ["a-b"]
+    files.drop(path.parent)
+    files.drop(path.parent)
+    assert [p.name for p in files.listed(path.parent.parent)] == ["a-b"]
 
 
 def test_what_others_write_is_seen_at_once(store):
-    folder = storage.path(store) / "a"
+    folder = files.path(store) / "a"
     (folder / "x").write_bytes(b"1")
-    assert len(storage.listed(folder)) == 1
+    assert len(files.listed(folder)) == 1
     code = f"from grokjax import storage; [(storage.path('{folder}') / n).write_bytes(b'22') for n in 'xy']"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-    assert [p.name for p in storage.listed(folder)] == ["x", "y"]
+    assert [p.name for p in files.listed(folder)] == ["x", "y"]
     assert (folder / "x").read_bytes() == b"22"
 
 
 def test_files_have_checksums(store):
-    path = storage.path(store) / "table.bin"
-    assert storage.trouble(path) == "is missing"
+    path = files.path(store) / "table.bin"
+    assert files.trouble(path) == "is missing"
     for data in (b"one", b"", b"three"):
-        storage.write_bytes(data, path)
-        assert storage.checked(path).read_bytes() == data
+        files.write_bytes(data, path)
+        assert files.checked(path).read_bytes() == data
     path.write_bytes(b"other")
-    assert storage.trouble(path) == "is damaged: its checksum differs"
-    aside = storage.set_aside(path)
+    assert files.trouble(path) == "is damaged: its checksum differs"
+    aside = files.set_aside(path)
     assert aside.read_bytes() == b"other"
-    assert [p.name for p in storage.listed(path.parent)] == [aside.name]
+    assert [p.name for p in files.listed(path.parent)] == [aside.name]
     path.write_bytes(b"bare")
-    assert storage.trouble(path) == "has no checksum"
-    storage.remove(path)
-    storage.remove(path)
+    assert files.trouble(path) == "has no checksum"
+    files.remove(path)
+    files.remove(path)
     assert not path.exists()
 
 
 @pytest.mark.parametrize("at", [1, 2])
 def test_a_file_replaced_halfway_is_whole(store, at, monkeypatch):
-    path = storage.path(store) / "table.bin"
-    storage.write_bytes(b"before", path)
+    path = files.path(store) / "table.bin"
+    files.write_bytes(b"before", path)
     write, calls = objects.ObjectPath.write_bytes, []
 
     def failing(self, data):
@@ -115,69 +118,69 @@ def test_a_file_replaced_halfway_is_whole(store, at, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(objects.ObjectPath, "write_bytes", failing)
         with pytest.raises(StorageError, match="killed"):
-            storage.write_bytes(b"after", path)
-    assert storage.checked(path).read_bytes() == b"before"
-    storage.write_bytes(b"after", path)
-    assert storage.checked(path).read_bytes() == b"after"
+            files.write_bytes(b"after", path)
+    assert files.checked(path).read_bytes() == b"before"
+    files.write_bytes(b"after", path)
+    assert files.checked(path).read_bytes() == b"after"
 
 
 def test_folders_appear_whole(store):
-    target = storage.path(store) / "checkpoints" / "000001"
+    target = files.path(store) / "checkpoints" / "000001"
     (target / "debris").write_bytes(b"of an upload that was interrupted")
     neighbour = target.with_name("000001.0-of-2") / "x"
     neighbour.write_bytes(b"")
-    assert not storage.has_appeared(target)
-    assert storage.appeared(target.parent) == []
-    assert storage.folder_trouble(target) == "is incomplete"
-    with storage.new_folder(target) as local:
+    assert not files.has_appeared(target)
+    assert files.appeared(target.parent) == []
+    assert files.folder_trouble(target) == "is incomplete"
+    with files.new_folder(target) as local:
         (local / "deep" / "er").mkdir(parents=True)
         (local / "deep" / "er" / "a").write_bytes(bytes(range(256)) * 4000)
         (local / "empty").write_bytes(b"")
     assert not local.exists()
-    assert storage.appeared(target.parent) == [target]
-    with storage.folder(target) as local:
-        assert sorted(p.name for p in local.rglob("*") if p.is_file()) == [storage.MANIFEST, "a", "empty"]
+    assert files.appeared(target.parent) == [target]
+    with files.folder(target) as local:
+        assert sorted(p.name for p in local.rglob("*") if p.is_file()) == [files.MANIFEST, "a", "empty"]
         assert (local / "deep" / "er" / "a").read_bytes() == bytes(range(256)) * 4000
     assert not local.exists()
     (target / "empty").write_bytes(b"x")
-    assert storage.folder_trouble(target) == "is damaged: empty has another checksum"
+    assert files.folder_trouble(target) == "is damaged: empty has another checksum"
     (target / "empty").unlink()
-    with pytest.raises(storage.Damaged, match="000001 is damaged: empty is missing"), storage.folder(target):
+    with pytest.raises(files.Damaged, match="000001 is damaged: empty is missing"), files.folder(target):
         pass
-    aside = storage.set_aside(target)
-    assert storage.folder_trouble(target) == "is missing"
-    assert storage.folder_trouble(aside) == "is damaged: empty is missing"
+    aside = files.set_aside(target)
+    assert files.folder_trouble(target) == "is missing"
+    assert files.folder_trouble(aside) == "is damaged: empty is missing"
     assert neighbour.is_file()
-    storage.remove_folder(aside)
+    files.remove_folder(aside)
     assert not aside.exists()
 
 
 def make_folder(target):
-    with storage.new_folder(target) as local:
+    with files.new_folder(target) as local:
         local.mkdir()
         (local / "a").write_bytes(b"1")
 
 
 @pytest.mark.parametrize("at", range(2))
 def test_an_interrupted_upload_has_not_appeared(store, at, monkeypatch):
-    target = storage.path(store) / "000001"
+    target = files.path(store) / "000001"
     method = ("upload", "write_bytes")[at]
     with monkeypatch.context() as patch:
         patch.setattr(objects.ObjectPath, method, lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             make_folder(target)
-    assert not storage.has_appeared(target)
-    assert storage.folder_trouble(target) == ("is missing", "is incomplete")[at]
+    assert not files.has_appeared(target)
+    assert files.folder_trouble(target) == ("is missing", "is incomplete")[at]
 
 
 def test_names_that_are_no_places(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="has lost a slash"):
-        storage.path(Path("gs://bucket/path"))
+        files.path(Path("gs://bucket/path"))
     with pytest.raises(InputError, match="must be s3://BUCKET/PATH"):
-        storage.path("s3://")
+        files.path("s3://")
     with pytest.raises(InputError, match="must be s3://BUCKET/PATH"):
-        storage.path("s3://bucket/../x")
-    assert storage.path("a/gs:/b") == Path("a/gs:/b")
+        files.path("s3://bucket/../x")
+    assert files.path("a/gs:/b") == Path("a/gs:/b")
 
 
 @pytest.mark.parametrize(("protocol", "package", "extra"), [("gs", "gcsfs", "gcs"), ("s3", "s3fs", "s3")])
@@ -209,8 +212,8 @@ def checked(workdir, capsys):
 
 
 def wait_for_checkpoint(workdir, number, process):
-    target = storage.path(workdir) / "checkpoints" / f"{number:06d}"
-    wait_for(lambda: storage.has_appeared(target), process)
+    target = files.path(workdir) / "checkpoints" / f"{number:06d}"
+    wait_for(lambda: files.has_appeared(target), process)
 
 
 def test_killed_and_resumed_equals_one_on_a_disk(store, whole, capsys):
@@ -220,8 +223,8 @@ def test_killed_and_resumed_equals_one_on_a_disk(store, whole, capsys):
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert (storage.path(workdir) / ".lock").exists()
-    assert "finished" not in set(results.read_runs(workdir)["status"]) or len(results.read_metrics(workdir)) < 804
+    assert (files.path(workdir) / ".lock").exists()
+    assert "finished" not in set(read_runs(workdir)["status"]) or len(read_metrics(workdir)) < 804
     process = launch(workdir)
     text, _ = process.communicate(timeout=300)
     assert process.returncode == 0, text
@@ -229,7 +232,7 @@ def test_killed_and_resumed_equals_one_on_a_disk(store, whole, capsys):
     assert "set aside" not in text
     assert_equal_sweeps(workdir, whole)
     checked(workdir, capsys)
-    names = {path.name for path in storage.listed(storage.path(workdir)) if not path.name.endswith(".sha256")}
+    names = {path.name for path in files.listed(files.path(workdir)) if not path.name.endswith(".sha256")}
     assert names == {
         *("config.json", ".config.json.spare", "runs.parquet", "metrics", "snapshots", "checkpoints", "report")
     }
@@ -271,20 +274,20 @@ def test_pandas_reads_it_with_the_stores_own_file_system(paper, finished):
 
 def test_the_report_is_written_there(paper, capsys):
     path, _ = paper
-    assert report.figure_path(path).read_bytes().startswith(b"\x89PNG")
-    report.page_path(path).unlink()
+    assert figure_path(path).read_bytes().startswith(b"\x89PNG")
+    page_path(path).unlink()
     status, out, err = call(capsys, report.main, path)
     assert (status, out, err) == (0, f"written: {path}/report/index.html\n", "")
-    page = report.page_path(path).read_text()
+    page = page_path(path).read_text()
     assert f"sweep = &quot;{path}&quot;" in page or f'sweep = "{path}"' in page
     assert "pd.read_parquet" not in page
 
 
 def test_phases_circuits_and_replays(paper, finished, capsys, tmp_path):
     path, _ = paper
-    assert phase_display.main([path]) == 0
+    assert phases.main([path]) == 0
     there = capsys.readouterr().out
-    assert phase_display.main([str(finished[0])]) == 0
+    assert phases.main([str(finished[0])]) == 0
     assert there == capsys.readouterr().out
     status, out, err = call(capsys, circuit.main, path, "--all")
     assert (status, err) == (0, "")
@@ -306,7 +309,7 @@ def test_only_trains_again_inside_it(paper):
     status, text = train(tiny.get_config("paper"), path, only=[3, 1])
     assert status == 0
     assert f"all 22 rows equal those in {path}, bit for bit" in text
-    assert results.read_metrics(f"{path}/only_1.3")["run"].unique().tolist() == [1, 3]
+    assert read_metrics(f"{path}/only_1.3")["run"].unique().tolist() == [1, 3]
 
 
 def with_checkpoints():
@@ -323,7 +326,7 @@ def plain(tmp_path_factory):
 
 
 def test_interrupted_damaged_and_overwritten(store, plain, capsys):
-    workdir = storage.path(store) / "a"
+    workdir = files.path(store) / "a"
     status, text = train(with_checkpoints(), workdir, stop=StopAfter(4))
     assert status == 143
     assert f"everything is saved in {workdir}" in text
@@ -332,8 +335,8 @@ def test_interrupted_damaged_and_overwritten(store, plain, capsys):
     with pytest.raises(InputError, match="holds another sweep"):
         train(other, str(workdir))
     found = checkpoints.complete(workdir / "checkpoints")
-    (found[0][1][0] / storage.MANIFEST).write_bytes(b"{")
-    part = results.parts(workdir / "metrics")[0]
+    (found[0][1][0] / files.MANIFEST).write_bytes(b"{")
+    part = parts(workdir / "metrics")[0]
     part.write_bytes(part.read_bytes()[:-1])
     status, out, _ = call(capsys, check.main, str(workdir))
     assert status == 1
@@ -345,25 +348,25 @@ def test_interrupted_damaged_and_overwritten(store, plain, capsys):
     assert_equal_sweeps(workdir, plain)
     (workdir / "metrics" / "part-000099.parquet").write_bytes(b"old")
     assert train(other, workdir, overwrite=True)[0] == 0
-    assert len(results.read_metrics(workdir)) == 4 * 2
+    assert len(read_metrics(workdir)) == 4 * 2
 
 
 def test_what_cannot_be_used_is_refused(store, monkeypatch, capsys):
     protocol = store.partition(":")[0]
     with pytest.raises(InputError, match=r"--workdir=\w+://no-such-bucket/a cannot be used: .*no such bucket"):
         train(tiny.get_config(), f"{protocol}://no-such-bucket/a")
-    (storage.path(store) / "thesis.tex").write_bytes(b"dear")
+    (files.path(store) / "thesis.tex").write_bytes(b"dear")
     with pytest.raises(InputError, match=r"holds thesis\.tex but no sweep"):
         train(tiny.get_config(), store)
     with pytest.raises(InputError, match="is a file, but it must be a directory"):
         train(tiny.get_config(), f"{store}/thesis.tex")
-    assert [path.name for path in storage.listed(storage.path(store))] == ["thesis.tex"]
+    assert [path.name for path in files.listed(files.path(store))] == ["thesis.tex"]
     assert_refused(call(capsys, check.main, f"{store}/empty"), f"{store}/empty holds no sweep")
     assert_refused(call(capsys, report.main, f"{store}/empty"), "holds no metrics yet")
     status, text = train(tiny.get_config(), f"{store}/new", plan_only=True)
     assert status == 0
     assert f"of snapshots in {store}/new" in text
-    assert not storage.path(f"{store}/new").exists()
+    assert not files.path(f"{store}/new").exists()
 
 
 def test_what_cannot_be_reached_is_a_sentence(monkeypatch, capsys):
@@ -376,7 +379,7 @@ def test_what_cannot_be_reached_is_a_sentence(monkeypatch, capsys):
     with pytest.raises(InputError, match=r"^--workdir=s3://bucket/a cannot be used: s3://bucket/a\S* cannot be read"):
         train(tiny.get_config(), "s3://bucket/a")
     assert_refused(call(capsys, check.main, "s3://bucket/a"), "cannot be read (EndpointConnectionError: ")
-    assert phase_display.main(["s3://bucket/a"]) == 1
+    assert phases.main(["s3://bucket/a"]) == 1
     assert "s3://bucket/a cannot be read" in capsys.readouterr().err
 
 
@@ -422,7 +425,7 @@ def test_a_sweep_ended_by_an_outage_goes_on(servers, plain, monkeypatch):
 
     class CutAfterTwo(StopAfter):
         def __call__(self):
-            if len(checkpoints.complete(storage.path(workdir) / "checkpoints")) == 2:
+            if len(checkpoints.complete(files.path(workdir) / "checkpoints")) == 2:
                 wire.cut()
             return False
 
@@ -453,7 +456,7 @@ def other_machine(folder, **changes):
 
 
 def test_a_held_lock_is_refused_by_name(store, quick_locks):
-    folder, said = storage.path(store) / "a", []
+    folder, said = files.path(store) / "a", []
     first = lock(folder)
     with pytest.raises(InputError, match=f"--workdir={folder} is in use by process {os.getpid()} on "):
         lock(folder, said)
@@ -465,7 +468,7 @@ def test_a_held_lock_is_refused_by_name(store, quick_locks):
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(store, monkeypatch):
-    folder, said = storage.path(store) / "a", []
+    folder, said = files.path(store) / "a", []
     ended = subprocess.Popen(["true"])
     ended.wait()
     gone = dataclasses.replace(locks._Holder.mine(), process=ended.pid)
@@ -478,7 +481,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(store, monkeypatch):
 
 @pytest.mark.parametrize("content", [None, b"", b"[]", b"process 7 on far", b'{"token": 1}'])
 def test_a_lock_that_does_not_change_is_taken_over(store, quick_locks, content):
-    folder, said = storage.path(store) / "a", []
+    folder, said = files.path(store) / "a", []
     other_machine(folder)
     if content is not None:
         (folder / locks.NAME).write_bytes(content)
@@ -490,7 +493,7 @@ def test_a_lock_that_does_not_change_is_taken_over(store, quick_locks, content):
 
 
 def test_a_lock_that_is_let_go_of_meanwhile_is_taken(store, quick_locks):
-    folder = storage.path(store) / "a"
+    folder = files.path(store) / "a"
     other_machine(folder)
     timer = threading.Timer(0.2, (folder / locks.NAME).unlink)
     timer.start()
@@ -499,7 +502,7 @@ def test_a_lock_that_is_let_go_of_meanwhile_is_taken(store, quick_locks):
 
 
 def test_a_holder_that_was_replaced_stops_with_a_sentence(store, quick_locks):
-    folder = storage.path(store) / "a"
+    folder = files.path(store) / "a"
     held = lock(folder)
     other = other_machine(folder)
     with pytest.raises(StorageError, match=f"{folder} was taken over by process 7 on far"):
@@ -510,7 +513,7 @@ def test_a_holder_that_was_replaced_stops_with_a_sentence(store, quick_locks):
 
 
 def test_a_removed_lock_is_put_back(store, quick_locks):
-    folder = storage.path(store) / "a"
+    folder = files.path(store) / "a"
     held = lock(folder)
     (folder / locks.NAME).unlink()
     held.confirm()
@@ -520,7 +523,7 @@ def test_a_removed_lock_is_put_back(store, quick_locks):
 
 
 def test_of_several_newcomers_one_takes_over(store, quick_locks):
-    folder, taken, refused = storage.path(store) / "a", [], []
+    folder, taken, refused = files.path(store) / "a", [], []
     other_machine(folder)
 
     def come():
@@ -540,7 +543,7 @@ def test_of_several_newcomers_one_takes_over(store, quick_locks):
 
 
 def test_a_sweep_that_lost_its_lock_writes_no_more(store, quick_locks):
-    folder = storage.path(store) / "a"
+    folder = files.path(store) / "a"
 
     class Robbed(StopAfter):
         def __call__(self):
@@ -551,14 +554,14 @@ def test_a_sweep_that_lost_its_lock_writes_no_more(store, quick_locks):
 
     with pytest.raises(StorageError, match="was taken over by process 7 on far, so this process writes no more"):
         train(tiny.get_config(), folder, stop=Robbed(1))
-    assert not storage.listed(folder / "checkpoints")
+    assert not files.listed(folder / "checkpoints")
     (folder / locks.NAME).unlink()
     assert train(tiny.get_config(), folder)[0] == 0
 
 
 def test_a_sweep_in_use_is_refused(store, quick_locks):
-    held = lock(storage.path(store) / "a")
+    held = lock(files.path(store) / "a")
     with pytest.raises(InputError, match="is in use by"):
         train(tiny.get_config(), f"{store}/a")
     held.close()
-    assert storage.listed(storage.path(store)) == []
+    assert files.listed(files.path(store)) == []

@@ -10,8 +10,10 @@ import pytest
 import slow
 from cases import QUICK, hyperparameters, random_case
 
-from grokjax import optimizers, training
+from grokjax.core import optimizers
+from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem, State
 from grokjax.errors import InputError
+from grokjax.training import one_run
 
 N_STEPS = 25
 
@@ -136,9 +138,9 @@ def trained():
 
     @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
     def few_steps(name, h):
-        problem = training.Problem(case.cfg, n_train=len(case.train_pairs), optimizer=name)
-        start = training.init(problem, training.Inputs(np.uint32(0), h, case.train_pairs, case.answers))
-        return start.params, training.train(problem, start, 5).params
+        problem = Problem(case.cfg, n_train=len(case.train_pairs), optimizer=name)
+        start = one_run.init(problem, Inputs(np.uint32(0), h, case.train_pairs, case.answers))
+        return start.params, one_run.train(problem, start, 5).params
 
     def train(name="adamw", **changed):
         return few_steps(name, hyperparameters(**changed))
@@ -170,7 +172,7 @@ def test_every_hyperparameter_changes_the_result_without_recompiling(trained, hy
 
 def test_every_hyperparameter_is_in_the_list_above():
     marks = test_every_hyperparameter_changes_the_result_without_recompiling.pytestmark
-    assert {name for name, _ in marks[0].args[1]} == set(training.HYPERPARAMETERS)
+    assert {name for name, _ in marks[0].args[1]} == set(HYPERPARAMETERS)
 
 
 def test_init_scale_multiplies_the_initial_weights(trained):
@@ -181,16 +183,16 @@ def test_init_scale_multiplies_the_initial_weights(trained):
 def test_train_step_is_the_definition_s_step(training_run):
     """20 steps of a real run: gradients by JAX on the way, the optimizer's arithmetic redone in float64."""
     case = training_run[300]
-    problem = training.Problem(case.cfg, n_train=len(case.train_pairs))
+    problem = Problem(case.cfg, n_train=len(case.train_pairs))
     h = hyperparameters(learning_rate=5e-3)
-    inputs = training.Inputs(np.uint32(0), h, case.train_pairs, case.answers)
-    state = training.State(case.params, optimizers.build("adamw", h).init(case.params), inputs)
-    pairs = training.batch(problem, inputs)
+    inputs = Inputs(np.uint32(0), h, case.train_pairs, case.answers)
+    state = State(case.params, optimizers.build("adamw", h).init(case.params), inputs)
+    pairs = one_run.batch(problem, inputs)
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def step(state):
-        gradient = jax.grad(training.loss, 1)(problem, state.params, *pairs)
-        return training.train_step(problem, state, lambda params: gradient), gradient
+        gradient = jax.grad(one_run.loss, 1)(problem, state.params, *pairs)
+        return one_run.train_step(problem, state, lambda params: gradient), gradient
 
     gradients = []
     for _ in range(20):

@@ -10,8 +10,10 @@ from test_report import HOSTILE, hostile, rewritten, with_circuit
 
 from benchmarks import browser
 from benchmarks import page as made_up
-from grokjax import report, results
-from grokjax.page import build, sweep
+from grokjax.report.page import html
+from grokjax.report.results import read
+from grokjax.report.write import page_path
+from grokjax.store.metrics import read_metrics, read_runs
 
 LACKS = browser.missing()
 pytestmark = pytest.mark.skipif(bool(LACKS) and not os.environ.get("CI"), reason=f"{LACKS} is not installed")
@@ -41,16 +43,16 @@ def page(driver, made):
 
 def write(path):
     """The page alone: the picture beside it takes longer."""
-    page = report.page_path(path)
+    page = page_path(path)
     page.parent.mkdir(exist_ok=True)
-    page.write_text(build.html(sweep.read(path)), encoding="utf-8")
+    page.write_text(html(read(path)), encoding="utf-8")
     return path
 
 
 def opened(driver, path):
     for kind in ("browser", "performance"):
         driver.get_log(kind)  # what earlier pages left there
-    made_up.open_page(driver, report.page_path(path))
+    made_up.open_page(driver, page_path(path))
     return driver
 
 
@@ -89,7 +91,7 @@ def test_it_opens_without_errors_and_without_the_network(page):
 
 
 def test_choosing_a_run_changes_the_curves(page, made):
-    metrics = results.read_metrics(made, ["run", "step", "train_loss", "test_loss"])
+    metrics = read_metrics(made, ["run", "step", "train_loss", "test_loss"])
     for run in (3, 17):
         choose(page, f"run {run}")
         rows = metrics[metrics["run"] == run]
@@ -130,7 +132,7 @@ def test_lines_are_ticked_on_and_off(page):
 def test_the_spectrum_shows_the_norms_of_the_run(page, made):
     choose(page, "run 4")
     shown = np.array(run_js(page, "document.getElementById('spectrum_W_E').data[0].z"), float)
-    norms = results.read_metrics(made, ["run", "step", "freq_norm_W_E"]).query("run == 4")["freq_norm_W_E"]
+    norms = read_metrics(made, ["run", "step", "freq_norm_W_E"]).query("run == 4")["freq_norm_W_E"]
     np.testing.assert_allclose(10**shown.T, np.stack(norms.to_list()), rtol=0.03)
 
 
@@ -169,7 +171,7 @@ def test_the_keyboard_reaches_and_works_the_list_of_runs(page):
 
 
 def test_every_run_is_a_point_and_censored_ones_are_open(page, made):
-    runs = results.read_runs(made)
+    runs = read_runs(made)
     points = run_js(page, "document.getElementById('times').data.map(t => [t.name, t.marker.symbol, t.y])")
     by_name = {name: (symbol, ys) for name, symbol, ys in points}
     grokked = runs["grokked_step"].notna().sum()

@@ -10,8 +10,8 @@ from planted import CHANCE, ENDS, planted, reference, sweep_of_planted
 
 from grokjax import phases
 from grokjax.errors import InputError
-from grokjax.phase_rules import RULES, running_median
-from grokjax.phases import Settings, find_phases
+from grokjax.phases import find_phases
+from grokjax.phases.rules import RULES, Settings, running_median
 
 # What published curves say; the readings by eye and their reasons are in docs/phases.md.
 

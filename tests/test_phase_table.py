@@ -10,8 +10,8 @@ from planted import ENDS, planted, sweep_of_planted
 
 from grokjax import phases
 from grokjax.errors import InputError
-from grokjax.phase_rules import COLUMNS
-from grokjax.phases import Settings, find_phases
+from grokjax.phases import find_phases
+from grokjax.phases.rules import COLUMNS, Settings
 
 
 def test_swept_fields_are_carried_and_measures_are_not():

@@ -14,7 +14,8 @@ from planted import CHANCE, ENDS, planted
 
 from grokjax import phases
 from grokjax.errors import InputError
-from grokjax.phases import Settings, find_phases
+from grokjax.phases import find_phases
+from grokjax.phases.rules import Settings
 
 # What runs do other than grok.
 

@@ -10,15 +10,19 @@ import pytest
 import tiny
 from cases import QUICK
 
-from grokjax import config, population, sweeps, training
-from grokjax.native import kernels as native
-from grokjax.population import Population, Shape
+from grokjax import config, sweeps
+from grokjax.core.native import kernels
+from grokjax.core.problem import HYPERPARAMETERS, Shape
+from grokjax.training import layouts, one_run
+from grokjax.training.population import Population
 
 RUNS = sweeps.expand(tiny.get_config()).runs
 PROBLEM = RUNS[0].problem()
 
 
-needs_native = pytest.mark.skipif(bool(native.unavailable()) and not os.environ.get("CI"), reason=native.unavailable())
+needs_native = pytest.mark.skipif(
+    bool(kernels.unavailable()) and not os.environ.get("CI"), reason=kernels.unavailable()
+)
 LAYOUTS = {
     "one lane": Shape(3, 1, 1, 1),
     "in blocks": Shape(3, 1, 1, 1, block=8),
@@ -92,24 +96,22 @@ def test_the_gradient_in_blocks_is_the_gradient(size):
     inputs = RUNS[0].inputs()
     assert len(inputs.train_pairs) == 29
     with jax.enable_x64(True):
-        drawn = jax.jit(functools.partial(training.init, PROBLEM), compiler_options=QUICK)(inputs).params
+        drawn = jax.jit(functools.partial(one_run.init, PROBLEM), compiler_options=QUICK)(inputs).params
         params = jax.tree.map(lambda x: np.asarray(x, np.float64), drawn)
         quick = functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
-        whole = quick(jax.grad(training.loss, 1))(PROBLEM, params, *training.batch(PROBLEM, inputs))
-        pieces = quick(training.gradient)(PROBLEM, params, training.blocks(PROBLEM, inputs, size))
+        whole = quick(jax.grad(one_run.loss, 1))(PROBLEM, params, *one_run.batch(PROBLEM, inputs))
+        pieces = quick(one_run.gradient)(PROBLEM, params, one_run.blocks(PROBLEM, inputs, size))
     for key in params:
         np.testing.assert_allclose(pieces[key], whole[key], rtol=1e-12, atol=1e-14, err_msg=key)
 
 
 def test_blocks_on_a_cpu_fit_its_cache():
     mainline = sweeps.expand(config.default()).runs[0].problem()
-    block = population.block_of(mainline)
+    block = layouts.block_of(mainline)
     assert 3000 < -(-3830 // block) * block <= 3900
     assert block * 512 * 4 < 2 << 20
-    assert population.block_of(PROBLEM) == 0
-    assert (
-        population.block_of(dataclasses.replace(mainline, model=dataclasses.replace(mainline.model, n_layers=2))) == 0
-    )
+    assert layouts.block_of(PROBLEM) == 0
+    assert layouts.block_of(dataclasses.replace(mainline, model=dataclasses.replace(mainline.model, n_layers=2))) == 0
 
 
 def test_one_lane_gives_the_same_bits_in_any_number_of_slots():
@@ -120,12 +122,12 @@ def test_one_lane_gives_the_same_bits_in_any_number_of_slots():
 
 def test_a_run_in_a_population_is_the_run_alone(shape):
     def alone(inputs):
-        return training.train(PROBLEM, training.init(PROBLEM, inputs), 20)
+        return one_run.train(PROBLEM, one_run.init(PROBLEM, inputs), 20)
 
     state = jax.jit(alone)(RUNS[0].inputs())
     params, results = trained(shape, {0: RUNS[0]}, n_segments=1, rounds=1)[0]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), params, state.params)
-    np.testing.assert_allclose(results["train_loss"], training.evaluate(PROBLEM, state)["train_loss"], rtol=1e-4)
+    np.testing.assert_allclose(results["train_loss"], one_run.evaluate(PROBLEM, state)["train_loss"], rtol=1e-4)
 
 
 def test_an_idle_slot_is_left_alone_with_one_lane():
@@ -142,7 +144,7 @@ def test_traced_hyperparameters_never_recompile(shape):
     pop.advance([0], 1, 0)
     with count_compilations() as compiled:
         inputs = RUNS[1].inputs()
-        for name in training.HYPERPARAMETERS:
+        for name in HYPERPARAMETERS:
             inputs.hyperparameters[name] = np.float32(0.5)
         pop.start({0: inputs, 1: RUNS[3].inputs()})
         for n_segments, n_steps, evaluate in [(1, 20, True), (3, 7, True), (1, 5, False)]:
@@ -168,10 +170,10 @@ class count_compilations(list):
 
 
 def test_layouts():
-    chosen = population.choose(PROBLEM, 25)
-    n_parts = 0 if native.unavailable() else chosen.n_parts or 1
+    chosen = layouts.choose(PROBLEM, 25)
+    n_parts = 0 if kernels.unavailable() else chosen.n_parts or 1
     assert chosen == Shape(slots=4, lanes=1, eval_lanes=1, n_devices=jax.local_device_count(), n_parts=n_parts)
-    assert population.choose(PROBLEM, 2).slots == 2
-    assert population.choose(PROBLEM, 25, slots=7).slots == 7
-    assert population.relaid(Shape(4, 2, 1, 4), PROBLEM, 2) == Shape(8, 2, 1, 2)
-    assert population.relaid(Shape(3, 3, 1, 1), PROBLEM, 2) == Shape(3, 3, 1, 2)
+    assert layouts.choose(PROBLEM, 2).slots == 2
+    assert layouts.choose(PROBLEM, 25, slots=7).slots == 7
+    assert layouts.relaid(Shape(4, 2, 1, 4), PROBLEM, 2) == Shape(8, 2, 1, 2)
+    assert layouts.relaid(Shape(3, 3, 1, 1), PROBLEM, 2) == Shape(3, 3, 1, 2)

@@ -9,7 +9,10 @@ import pytest
 import tiny
 from cases import QUICK
 
-from grokjax import config, precision, sweeps, training
+from grokjax import config, sweeps
+from grokjax.core import precision
+from grokjax.store.metrics import read_metrics
+from grokjax.training import one_run
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere products are the device's own")
 BITS = {"float32": 24, "tensorfloat32": 11, "bfloat16_6x": 24, "bfloat16_3x": 16, "bfloat16": 8}
@@ -63,9 +66,9 @@ def test_a_training_step_is_rounded_wherever_its_products_are(block):
     run = sweeps.expand(tiny.get_config()).runs[0]
     problem, inputs = run.problem(), run.inputs()
     quick = functools.partial(jax.jit, compiler_options=QUICK)
-    pairs = training.blocks(problem, inputs, block)
-    params = quick(functools.partial(training.init, problem))(inputs).params
-    gradient = functools.partial(training.gradient, problem)
+    pairs = one_run.blocks(problem, inputs, block)
+    params = quick(functools.partial(one_run.init, problem))(inputs).params
+    gradient = functools.partial(one_run.gradient, problem)
     exact = quick(gradient)(params, pairs)
     errors = {}
     for name in config.PRECISIONS:
@@ -86,13 +89,13 @@ def test_products_inside_loops_that_are_not_rewritten_are_refused():
 
 
 def test_a_sweep_over_precisions(tmp_path):
-    from grokjax import results
+    pass
 
     c = tiny.get_config()
     c.steps, c.sweep.seed, c.sweep.weight_decay = 20, (0,), (1.0,)
     c.sweep.precision = ("float32", "bfloat16_3x", "bfloat16")
     assert tiny.train(c, tmp_path / "a")[0] == 0
-    losses = results.read_metrics(tmp_path / "a").groupby("precision")["train_loss"].last()
+    losses = read_metrics(tmp_path / "a").groupby("precision")["train_loss"].last()
     assert losses["bfloat16_3x"] == pytest.approx(losses["float32"], rel=1e-3)
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.1)
     assert losses["bfloat16"] != losses["float32"]

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from cases import REFERENCE, REFERENCE_MODELS, needs_reference, reference_case
 
-from grokjax import results
-from grokjax.measures import MEASURES, Shared, registry
+from grokjax.measures import registry
+from grokjax.measures.registry import MEASURES
+from grokjax.measures.shared import Shared
 
 pytestmark = needs_reference
 
@@ -32,7 +33,7 @@ def measure(names) -> dict[str, dict[str, np.ndarray]]:
         case, listed = reference_case(name)
         params = {key: value.astype(jax.dtypes.canonicalize_dtype(float)) for key, value in case.params.items()}
         values = compute(params, case.train_pairs, case.answers, key_mask(listed))
-        found[name] = results.finish(columns, values, case.cfg, len(case.train_pairs))
+        found[name] = registry.finish(columns, values, case.cfg, len(case.train_pairs))
     return found
 
 

@@ -10,15 +10,20 @@ import slow
 import tiny
 from tiny import train
 
-from grokjax import checkpoints, fourier, replay, results
+from grokjax.core import fourier
 from grokjax.errors import InputError
-from grokjax.measures import measure, registry
-from grokjax.replay import Request
+from grokjax.interp import replay
+from grokjax.interp.replay import Request
+from grokjax.measures import registry
+from grokjax.measures.registry import measure
+from grokjax.store.metrics import read_metrics, read_runs
+from grokjax.store.snapshots import load_params
+from grokjax.store.sweep import load_sweep
 
 
 def test_final_keys_are_those_of_the_last_model(finished):
     path, _ = finished
-    metrics, runs = results.read_metrics(path), results.read_runs(path)
+    metrics, runs = read_metrics(path), read_runs(path)
     for run, rows in metrics.groupby("run"):
         last = rows.iloc[-1]
         keys = np.flatnonzero(last["key_freqs_online"]) + 1
@@ -31,7 +36,7 @@ def test_final_keys_are_those_of_the_last_model(finished):
 
 
 def test_final_columns_are_filled_at_snapshots_and_null_elsewhere(finished):
-    metrics = results.read_metrics(finished[0])
+    metrics = read_metrics(finished[0])
     at_snapshots = metrics["step"].isin([0, 100, 200])
     for name in registry.final(("paper",)):
         assert (metrics[name].notna() == at_snapshots).all(), name
@@ -42,10 +47,10 @@ def test_final_columns_are_filled_at_snapshots_and_null_elsewhere(finished):
 def test_the_sum_spectrum_gives_the_same_restricted_loss(finished):
     """Restricted loss from float64 NumPy: transform the snapshot's averaged logits, keep keys, take cross-entropy."""
     path, _ = finished
-    run = replay.load_sweep(path).runs[3]
+    run = load_sweep(path).runs[3]
     p = run.problem().model.p
-    row = results.read_metrics(path).query("run == 3 and step == 100").iloc[0]
-    logits = slow.all_logits(checkpoints.load_params(path, 3, 100)).reshape(p * p, p)
+    row = read_metrics(path).query("run == 3 and step == 100").iloc[0]
+    logits = slow.all_logits(load_params(path, 3, 100)).reshape(p * p, p)
     a, b = np.divmod(np.arange(p * p), p)
     mean = np.stack([logits[(a + b) % p == s].mean(0) for s in range(p)])
     spectrum = fourier.basis(p) @ mean
@@ -57,9 +62,9 @@ def test_the_sum_spectrum_gives_the_same_restricted_loss(finished):
 
 def test_replaying_again_changes_nothing(finished):
     path, _ = finished
-    before = results.read_metrics(path)
+    before = read_metrics(path)
     assert replay.replay(path, Request()) == path / "metrics"
-    pd.testing.assert_frame_equal(before, results.read_metrics(path), check_exact=True)
+    pd.testing.assert_frame_equal(before, read_metrics(path), check_exact=True)
 
 
 def test_other_keys_go_into_a_table_of_their_own(finished):
@@ -79,7 +84,7 @@ def test_other_keys_go_into_a_table_of_their_own(finished):
 def test_another_rule_and_threshold(finished):
     path, _ = finished
     table = pd.read_parquet(replay.replay(path, Request(rule="W_E", threshold=0.9, runs=(0,))))
-    norms = results.read_metrics(path).query("run == 0").iloc[-1]["freq_norm_W_E"]
+    norms = read_metrics(path).query("run == 0").iloc[-1]["freq_norm_W_E"]
     assert table["run"].unique().tolist() == [0]
     assert all((mask == (norms > 0.9 * norms.max())).all() for mask in table["key_freqs"])
 
@@ -95,7 +100,7 @@ def test_a_measure_that_did_not_exist_when_the_sweep_ran(finished):
     finally:
         del registry.MEASURES["logits_squared"]
     assert table["logits_squared"].gt(0).all()
-    losses = results.read_metrics(path).query("step in (0, 100, 200)")[["run", "step", "train_loss"]]
+    losses = read_metrics(path).query("step in (0, 100, 200)")[["run", "step", "train_loss"]]
     both = table.merge(losses, on=["run", "step"], suffixes=("", "_trained"))
     np.testing.assert_allclose(both["train_loss"], both["train_loss_trained"], rtol=1e-5)
 
@@ -128,6 +133,6 @@ def test_slow_measures_have_their_own_cadence(tmp_path):
         train(c, tmp_path / "a")
     finally:
         del registry.MEASURES["one"]
-    metrics = results.read_metrics(tmp_path / "a")
+    metrics = read_metrics(tmp_path / "a")
     assert metrics[metrics["one"].notna()]["step"].tolist() == [0, 60, 120] * 2
     assert set(metrics["one"].dropna()) == {1.0}

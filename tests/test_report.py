@@ -18,9 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import page as made_up
-from grokjax import report, results, study
 from grokjax.errors import InputError
-from grokjax.page import build, document, downsampling, markup, sweep
+from grokjax.report import document, downsampling, markup, page, write
+from grokjax.report.results import read, shade
+from grokjax.report.write import page_path
+from grokjax.store.metrics import read_metrics, read_runs
 
 HOSTILE = '</script><img src=x onerror="window.hurt=1">{{data}}&<b>'
 
@@ -32,7 +34,7 @@ def small(tmp_path_factory):
 
 
 def page_of(path) -> str:
-    return build.html(sweep.read(path))
+    return page.html(read(path))
 
 
 def data_of(text: str):
@@ -102,7 +104,7 @@ def test_missing_norms_have_a_level_of_their_own():
 
 def test_every_evaluation_of_a_usual_sweep_is_in_the_page(small):
     data = data_of(page_of(small))
-    metrics = results.read_metrics(small, ["run", "step", "train_loss", "test_loss", "restricted_loss"])
+    metrics = read_metrics(small, ["run", "step", "train_loss", "test_loss", "restricted_loss"])
     assert data["curve_limit"] is None
     assert data["image_limit"] is None
     for run, rows in metrics.groupby("run"):
@@ -122,8 +124,8 @@ def decoded(text, dtype):
 def test_long_curves_are_thinned_and_the_page_says_so(small, monkeypatch):
     monkeypatch.setattr(document, "VALUES", 20 * 30 * 16)
     monkeypatch.setattr(document, "PIXELS", 20 * 2 * 5 * 10)
-    held = sweep.read(small)
-    text = build.html(held)
+    held = read(small)
+    text = page.html(held)
     data = data_of(text)
     assert data["curve_limit"] == 16
     assert "Curves were thinned to 16 points" in text
@@ -145,7 +147,7 @@ def test_a_hundred_runs_stay_below_25_mb(tmp_path):
 
 
 def test_groups_pool_runs_and_phases_are_those_of_the_analysis(small):
-    held = sweep.read(small)
+    held = read(small)
     data = document.document(held)
     assert held.settings == ["weight_decay"]
     assert held.axes == ["weight_decay", "seed"]
@@ -153,7 +155,7 @@ def test_groups_pool_runs_and_phases_are_those_of_the_analysis(small):
     assert labels[:2] == ["all 20 runs", "weight_decay = 0 (2 runs)"]
     assert "seed = 1 (10 runs)" in labels
     assert [run["phases"] for run in data["runs"]] == [
-        [list(phase) for phase in sweep.shade(row)] for row in held.runs.to_dict("records")
+        [list(phase) for phase in shade(row)] for row in held.runs.to_dict("records")
     ]
     for group in data["groups"]:
         shares = pd.DataFrame(group["shades"], columns=["phase", "begin", "end", "share"])
@@ -166,7 +168,7 @@ def test_groups_pool_runs_and_phases_are_those_of_the_analysis(small):
 
 def test_the_settings_table_is_that_of_summarize(small):
     text = page_of(small)
-    found = sweep.read(small).summary.groups.set_index("weight_decay")
+    found = read(small).summary.groups.set_index("weight_decay")
     row = next(r for r in re.findall(r"<tr>.*?</tr>", text) if r.startswith('<tr><td data-value="0.5"'))
     assert f"{100 * found.loc[0.5, 'fraction_low']:.0f}" in row
     assert f"{found.loc[0.5, 'grokked_median']:,.0f}" in row
@@ -201,9 +203,9 @@ def test_the_circuit_table_is_there_once_it_was_made(small, tmp_path):
 def rewritten(path, out, metrics=lambda frame: frame, runs=lambda frame: frame, schema=None):
     """A copy of a sweep's tables, changed."""
     (out / "metrics").mkdir(parents=True)
-    frame = metrics(results.read_metrics(path))
+    frame = metrics(read_metrics(path))
     frame.to_parquet(out / "metrics" / "part-000000.parquet", schema=schema)
-    runs(results.read_runs(path)).to_parquet(out / "runs.parquet")
+    runs(read_runs(path)).to_parquet(out / "runs.parquet")
     return out
 
 
@@ -270,18 +272,18 @@ def test_axes_of_any_kind_are_named(small, tmp_path):
         kinds = {"optimizer": ["adamw", "sgd"] * 10, "p": [7, 11] * 10, "split_seed": [None, 3] * 10}
         return frame.assign(**kinds, weight_decay=1.0)
 
-    held = sweep.read(rewritten(small, tmp_path / "kinds", runs=runs))
+    held = read(rewritten(small, tmp_path / "kinds", runs=runs))
     data = document.document(held)
     assert held.settings == ["p", "optimizer"]
     assert [axis["values"] for axis in data["axes"]][-1] == ["3", "unset"]
     assert next(axis for axis in data["axes"] if axis["name"] == "optimizer")["numbers"] is None
-    assert "p = 7, optimizer = adamw, seed = 0, split_seed = unset" in build.html(held)
+    assert "p = 7, optimizer = adamw, seed = 0, split_seed = unset" in page.html(held)
 
 
 def test_a_random_search_is_not_a_table_of_single_runs(tmp_path):
     path, rates = made_up.make_sweep(tmp_path / "wide", 100, 8, 7), np.linspace(1e-4, 1e-2, 100)
     searched = rewritten(path, tmp_path / "b", runs=lambda f: f.assign(learning_rate=rates, weight_decay=rates))
-    held = sweep.read(searched)
+    held = read(searched)
     assert held.by == []
     assert len(held.summary.groups) == 1
     assert len(document.document(held)["groups"]) == 11  # all runs, ten seeds
@@ -298,14 +300,14 @@ def test_what_is_no_sweep_is_one_sentence(small, tmp_path):
     broken = rewritten(small, tmp_path / "broken")
     (broken / "runs.parquet").write_bytes(b"not a table")
     with pytest.raises(InputError, match="cannot be read"):
-        report.write(broken)
+        write.write(broken)
     pq.write_table(pa.table({"run": [1], "colour": ["red"]}), broken / "runs.parquet")
     with pytest.raises(InputError, match="no column 'status'"):
-        report.write(broken)
-    results.read_runs(small).to_parquet(broken / "runs.parquet")
+        write.write(broken)
+    read_runs(small).to_parquet(broken / "runs.parquet")
     (broken / "config.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read as JSON"):
-        report.write(broken)
+        write.write(broken)
     assert not (broken / "report").exists()
 
 
@@ -360,8 +362,8 @@ def test_the_policy_names_the_scripts_and_forbids_the_network(small):
 
 def test_a_sweep_ends_with_a_report_and_says_where(finished):
     path, printed = finished
-    assert str(report.page_path(path)) in printed
-    data = data_of(report.page_path(path).read_text())
+    assert str(page_path(path)) in printed
+    data = data_of(page_path(path).read_text())
     assert len(data["runs"]) == 4
     assert {line["column"] for line in data["figures"][0]["lines"]} >= {"restricted_loss", "excluded_loss"}
     assert not list((path / "report").glob(".*.tmp"))
@@ -371,10 +373,10 @@ def test_a_report_that_cannot_be_written_does_not_fail_the_sweep(tmp_path, monke
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(build, "html", full)
+    monkeypatch.setattr(page, "html", full)
     status, printed = tiny.train(tiny.get_config(), tmp_path / "tiny")
     assert status == 0
     assert "No space left on device" in printed
     assert f"python -m grokjax.report {tmp_path / 'tiny'}" in printed.replace("\n", " ")
     assert not list((tmp_path / "tiny" / "report").glob("*index*"))
-    assert study.report.figure_path(tmp_path / "tiny").is_file()
+    assert write.figure_path(tmp_path / "tiny").is_file()

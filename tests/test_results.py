@@ -8,9 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from grokjax import results, storage, sweeps
+from grokjax import sweeps
+from grokjax.columns import metrics_schema
 from grokjax.measures import registry
-from grokjax.results import Ledger, MetricsWriter
+from grokjax.store import files
+from grokjax.store.ledger import Ledger
+from grokjax.store.metrics import MetricsWriter, parts, read_metrics, read_runs
 from grokjax.sweeps import Run
 
 COLUMNS = registry.in_step(("paper",))
@@ -31,7 +34,7 @@ def rows(runs, steps, **values):
 
 @pytest.fixture
 def writer(tmp_path):
-    schema = results.metrics_schema(COLUMNS, {"weight_decay": (0.0, 1.0)}, {"config": {"p": 7}})
+    schema = metrics_schema(COLUMNS, {"weight_decay": (0.0, 1.0)}, {"config": {"p": 7}})
     return MetricsWriter(tmp_path / "metrics", schema)
 
 
@@ -47,7 +50,7 @@ def test_what_is_written_is_read_back(writer, tmp_path):
     for name in COLUMNS:
         values = np.stack(back[name][:3])
         np.testing.assert_allclose(values, np.asarray(frame[name], values.dtype), rtol=1e-7)
-    assert results.read_metrics(tmp_path)["step"].tolist() == [0, 20, 0, 20]
+    assert read_metrics(tmp_path)["step"].tolist() == [0, 20, 0, 20]
 
 
 def test_non_finite_and_missing_values_are_null(writer, tmp_path):
@@ -84,12 +87,12 @@ def test_an_unfinished_part_is_not_read(writer, tmp_path):
     writer.flush()
     (tmp_path / "metrics" / ".part-000001.parquet.tmp").write_bytes(b"half")
     assert len(pd.read_parquet(tmp_path / "metrics")) == 1
-    assert len(results.parts(tmp_path / "metrics")) == 1
+    assert len(parts(tmp_path / "metrics")) == 1
 
 
 def test_accuracies_come_from_integer_counts():
     cfg, n_train = RUNS[0].problem().model, 29
-    done = results.finish(COLUMNS, {"train_acc": np.array([29, 28]), "test_acc": np.array([20, 0])}, cfg, n_train)
+    done = registry.finish(COLUMNS, {"train_acc": np.array([29, 28]), "test_acc": np.array([20, 0])}, cfg, n_train)
     assert done["train_acc"].tolist() == [1.0, 28 / 29]
     assert done["test_acc"].tolist() == [1.0, 0.0]
 
@@ -125,8 +128,8 @@ def test_ledger_follows_runs():
 
 def test_runs_table_has_every_hyperparameter(tmp_path):
     ledger = Ledger(RUNS)
-    storage.write_parquet(ledger.table(), tmp_path / "runs.parquet")
-    back = results.read_runs(tmp_path)
+    files.write_parquet(ledger.table(), tmp_path / "runs.parquet")
+    back = read_runs(tmp_path)
     assert back["weight_decay"].tolist() == [0.0, 0.0, 1.0, 1.0]
     assert back["model.d_mlp"].tolist() == [16] * 4
     assert set(RUNS[0].values) <= set(back.columns)

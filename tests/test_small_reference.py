@@ -10,8 +10,8 @@ import make_small_reference
 import numpy as np
 import pytest
 
-from grokjax import measure
-from grokjax.measures import MEASURES
+from grokjax.interp import measure
+from grokjax.measures.registry import MEASURES
 
 MODEL = make_small_reference.FILES.with_suffix(".npz")
 LISTED = json.loads(make_small_reference.FILES.with_suffix(".json").read_text())

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grokjax import statistics
+from grokjax.phases import survival
 
 # Remission times in weeks under 6-mercaptopurine (Freireich et al. 1963), the textbook example of censoring.
 REMISSION = np.array([6, 6, 6, 7, 10, 13, 16, 22, 23, 6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35], float)
@@ -18,28 +18,28 @@ RELAPSED = np.arange(REMISSION.size) < 9
     [(0, 3, 0.0, 0.5614970317550455), (5, 10, 0.2365930905, 0.7634069095), (28, 30, 0.7867654164, 0.9815229762)],
 )
 def test_wilson(k, n, low, high):
-    assert statistics.wilson(k, n) == pytest.approx((low, high), abs=1e-9)
-    assert statistics.wilson(n - k, n) == pytest.approx((1 - high, 1 - low), abs=1e-9)
+    assert survival.wilson(k, n) == pytest.approx((low, high), abs=1e-9)
+    assert survival.wilson(n - k, n) == pytest.approx((1 - high, 1 - low), abs=1e-9)
 
 
 def test_wilson_of_no_runs():
-    assert np.isnan(statistics.wilson(0, 0)).all()
+    assert np.isnan(survival.wilson(0, 0)).all()
 
 
 def test_six_runs_bracket_a_median():
-    assert statistics.few_runs() == 6
+    assert survival.few_runs() == 6
     assert 1 - 2 * 0.5**6 >= 0.95 > 1 - 2 * 0.5**5
-    assert statistics.few_runs(0.5) == 2
+    assert survival.few_runs(0.5) == 2
 
 
 def test_survival_of_the_textbook_example():
-    curve = statistics.survival(REMISSION, RELAPSED).set_index("step")
+    curve = survival.survival(REMISSION, RELAPSED).set_index("step")
     assert curve.loc[[6, 7, 10, 13, 16, 22, 23], "survival"].tolist() == pytest.approx(
         [0.85714286, 0.80672269, 0.75294118, 0.69019608, 0.62745098, 0.53781513, 0.44817927]  # statsmodels 0.15.0
     )
     assert curve.loc[[6, 10, 23], "at_risk"].tolist() == [21, 15, 6]
-    assert statistics.survival_median(REMISSION, RELAPSED) == 23
-    median = statistics.median_time(REMISSION, RELAPSED)
+    assert survival.survival_median(REMISSION, RELAPSED) == 23
+    median = survival.median_time(REMISSION, RELAPSED)
     assert median.value == 23
     assert 10 <= median.low <= 22
     assert np.isinf(median.high)
@@ -48,18 +48,18 @@ def test_survival_of_the_textbook_example():
 
 def test_without_censoring_the_median_is_the_median():
     times = np.arange(1, 10) * 100.0
-    assert statistics.survival_median(times, np.ones(9, bool)) == 500
-    assert np.isinf(statistics.survival_median(times, np.zeros(9, bool)))
-    assert np.isnan(statistics.median_time([], []).value)
+    assert survival.survival_median(times, np.ones(9, bool)) == 500
+    assert np.isinf(survival.survival_median(times, np.zeros(9, bool)))
+    assert np.isnan(survival.median_time([], []).value)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=12))
 @settings(max_examples=60, deadline=None)
 def test_median_is_read_off_the_survival_curve(runs):
     times, observed = (np.array(values) for values in zip(*runs, strict=True))
-    curve = statistics.survival(times, observed)
+    curve = survival.survival(times, observed)
     below = curve.loc[curve["survival"] <= 0.5 + 1e-12, "step"]
-    assert statistics.survival_median(times, observed) == (below.iloc[0] if len(below) else np.inf)
+    assert survival.survival_median(times, observed) == (below.iloc[0] if len(below) else np.inf)
 
 
 def test_bootstrap_is_reproducible_and_covers():
@@ -68,11 +68,11 @@ def test_bootstrap_is_reproducible_and_covers():
     for seed in range(60):
         true = rng.exponential(1_000, 40)
         budget = rng.uniform(1_000, 3_000, 40)
-        median = statistics.median_time(np.minimum(true, budget), true <= budget, seed=seed, resamples=300)
+        median = survival.median_time(np.minimum(true, budget), true <= budget, seed=seed, resamples=300)
         covered.append(median.low <= 1_000 * math.log(2) <= median.high)
     assert np.mean(covered) > 0.88  # of 95 %
     args = (np.minimum(true, budget), true <= budget)
-    assert statistics.median_time(*args, seed=1) == statistics.median_time(*args, seed=1)
+    assert survival.median_time(*args, seed=1) == survival.median_time(*args, seed=1)
 
 
 def expand(levels, wins, runs):
@@ -84,13 +84,13 @@ def expand(levels, wins, runs):
 def test_critical_value_of_a_published_shape():
     # Bins as in arXiv 2605.20441; statsmodels 0.15.0, GLM with a binomial family, gives the estimates.
     values, grokked = expand([0.001, 0.01, 0.02, 0.05, 0.1, 0.5], [0, 2, 16, 9, 10, 10], [10, 30, 20, 10, 10, 10])
-    fit = statistics.threshold(values, grokked, np.full(values.size, 100.0))
+    fit = survival.threshold(values, grokked, np.full(values.size, 100.0))
     assert fit.critical.value == pytest.approx(0.016483142540906753, rel=1e-6)
     assert fit.slope.value == pytest.approx(9.800990778, rel=1e-6)
     assert fit.critical.low < fit.critical.value < fit.critical.high
     assert (fit.critical.runs, fit.critical.warning) == (90, "")
     order = np.random.default_rng(0).permutation(values.size)
-    shuffled = statistics.threshold(values[order], grokked[order], np.full(values.size, 100.0))
+    shuffled = survival.threshold(values[order], grokked[order], np.full(values.size, 100.0))
     assert shuffled.critical.value == pytest.approx(fit.critical.value, rel=1e-12)
 
 
@@ -105,7 +105,7 @@ def test_intervals_cover_what_was_simulated():
     rng = np.random.default_rng(1)
     covered, errors = [], []
     for seed in range(30):
-        fit = statistics.threshold(*simulated(rng), seed=seed, resamples=200)
+        fit = survival.threshold(*simulated(rng), seed=seed, resamples=200)
         covered.append(fit.critical.low <= 0.0158 <= fit.critical.high)
         errors.append([np.log10(fit.critical.value / 0.0158), fit.exponent.value - 0.757])
     assert np.mean(covered) > 0.8  # of 95 %, with 30 repeats
@@ -117,7 +117,7 @@ def test_power_law_is_exact_without_noise():
     succeeded = values > 0.07
     critical = math.sqrt(0.05 * 0.1)  # the middle of the gap
     times = 1_000 * np.maximum(values - critical, 1e-9) ** -0.75
-    fit = statistics.threshold(values, succeeded, times)
+    fit = survival.threshold(values, succeeded, times)
     assert fit.critical.value == pytest.approx(critical)
     assert (fit.critical.low, fit.critical.high) == (0.05, 0.1)
     assert np.isinf(fit.slope.value)
@@ -130,7 +130,7 @@ def test_power_law_is_exact_without_noise():
 
 def test_power_law_counts_the_runs_it_leaves_out():
     values, succeeded = expand([0.01, 0.1, 0.3, 1.0, 3.0], [0, 5, 9, 10, 10], [10] * 5)
-    fit = statistics.threshold(values, succeeded, np.where(succeeded, 500 / values, np.nan))
+    fit = survival.threshold(values, succeeded, np.where(succeeded, 500 / values, np.nan))
     assert fit.critical.value == pytest.approx(0.1, rel=0.1)
     assert fit.exponent.runs == succeeded[values > fit.critical.value].sum()
     assert "above the critical value did not grok" in fit.exponent.warning
@@ -149,14 +149,14 @@ def test_power_law_counts_the_runs_it_leaves_out():
     ],
 )
 def test_no_critical_value(values, succeeded, warning):
-    fit = statistics.threshold(values, succeeded, np.full(len(values), 100.0))
+    fit = survival.threshold(values, succeeded, np.full(len(values), 100.0))
     assert warning in fit.critical.warning
     assert all(np.isnan(estimate[:3]).all() for estimate in fit)
 
 
 def test_collapse_at_large_values_is_pointed_out():
     values, succeeded = expand([0.01, 0.1, 1.0, 10.0], [0, 9, 10, 0], [10] * 4)
-    warning = statistics.threshold(values, succeeded, np.full(40, 100.0)).critical.warning
+    warning = survival.threshold(values, succeeded, np.full(40, 100.0)).critical.warning
     assert "fewer runs grok at 10 than below it" in warning
 
 
@@ -169,7 +169,7 @@ def test_collapse_at_large_values_is_pointed_out():
 @settings(max_examples=80, deadline=None)
 def test_threshold_of_odd_sweeps(runs):
     values, succeeded, times = zip(*runs, strict=True) if runs else ([], [], [])
-    fit = statistics.threshold(values, succeeded, times, resamples=30)
+    fit = survival.threshold(values, succeeded, times, resamples=30)
     critical = fit.critical
     if not np.isnan(critical.value):
         assert not critical.low > critical.value * (1 + 1e-9)

@@ -10,8 +10,9 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grokjax import cli, config, sweeps
+from grokjax import config, sweeps
 from grokjax.errors import InputError
+from grokjax.experiment import load_experiment
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -35,7 +36,7 @@ def test_mainline_is_the_papers():
 @pytest.mark.parametrize("name", ["mainline.py", "precision.py", "wd_sweep.py"])
 @pytest.mark.parametrize("variant", ["", ":small"])
 def test_experiments_expand(name, variant):
-    _, c = cli.load_experiment(f"{EXPERIMENTS / name}{variant}")
+    _, c = load_experiment(f"{EXPERIMENTS / name}{variant}")
     assert {run.values["p"] for run in sweeps.expand(c).runs} == {53 if variant else 113}
 
 

@@ -7,8 +7,11 @@ import jax
 import pytest
 import tiny
 
-from grokjax import population, study, sweeps, width
-from grokjax.population import Shape
+from grokjax import sweeps
+from grokjax.core.problem import Shape
+from grokjax.store import workdir
+from grokjax.training import layouts, population, tune
+from grokjax.training.sweep import StopRequest
 
 RUNS = sweeps.expand(tiny.get_config()).runs
 PROBLEM, INPUTS = RUNS[0].problem(), RUNS[0].inputs()
@@ -32,10 +35,10 @@ def accelerator(monkeypatch):
         measured.append(width)
         return rates[width]
 
-    monkeypatch.setattr(population, "on_cpu", lambda device: False)
-    monkeypatch.setattr(population, "fitting", lambda problem, device: 40)
-    monkeypatch.setattr(width, "SHORT", 0)
-    monkeypatch.setattr(width, "measure", measure)
+    monkeypatch.setattr(layouts, "on_cpu", lambda device: False)
+    monkeypatch.setattr(layouts, "fitting", lambda problem, device: 40)
+    monkeypatch.setattr(tune, "SHORT", 0)
+    monkeypatch.setattr(tune, "measure", measure)
     return measured
 
 
@@ -58,7 +61,7 @@ def runs(n):
     ],
 )
 def test_widths_grow_to_the_number_of_runs_and_what_fits(n_runs, most, expected):
-    assert width.ladder(n_runs, most) == expected
+    assert tune.ladder(n_runs, most) == expected
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,7 @@ def test_widths_grow_to_the_number_of_runs_and_what_fits(n_runs, most, expected)
 )
 def test_the_climb_ends_where_doubling_gains_little_or_memory_ends(rates, climbed):
     rate_of = dict(zip([8, 16, 32], rates, strict=True))
-    assert width.climb([8, 16, 32], rate_of.__getitem__) == {w: rate_of[w] for w in climbed}
+    assert tune.climb([8, 16, 32], rate_of.__getitem__) == {w: rate_of[w] for w in climbed}
 
 
 @pytest.mark.parametrize(
@@ -93,25 +96,25 @@ def test_the_climb_ends_where_doubling_gains_little_or_memory_ends(rates, climbe
     ],
 )
 def test_slots_follow_from_the_rates(rates, n_runs, slots):
-    assert width.best(rates, n_runs) == slots
+    assert tune.best(rates, n_runs) == slots
 
 
 def test_what_a_step_takes_is_interpolated():
     rates = {8: 100.0, 16: 160.0, 32: None}  # 0.08 s and 0.1 s a step
-    assert width.rate_at(rates, 16) == pytest.approx(160)
-    assert width.rate_at(rates, 12) == pytest.approx(12 / 0.09)
-    assert width.rate_at(rates, 4) == pytest.approx(4 / 0.08)
+    assert tune.rate_at(rates, 16) == pytest.approx(160)
+    assert tune.rate_at(rates, 12) == pytest.approx(12 / 0.09)
+    assert tune.rate_at(rates, 4) == pytest.approx(4 / 0.08)
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(width, "TIMING_SECONDS", 0.01)
+    monkeypatch.setattr(tune, "TIMING_SECONDS", 0.01)
 
 
 @pytest.mark.long
 def test_measured_for_real_and_read_the_second_time(home, quick, monkeypatch):
     said = []
-    rates, is_new = width.table(PROBLEM, INPUTS, [2, 4], DEVICE, said.append)
+    rates, is_new = tune.table(PROBLEM, INPUTS, [2, 4], DEVICE, said.append)
     assert is_new
     assert rates.keys() == {2, 4}
     assert all(rate > 100 for rate in rates.values())
@@ -123,36 +126,36 @@ def test_measured_for_real_and_read_the_second_time(home, quick, monkeypatch):
     assert content["measured_for"]["device_kind"] == DEVICE.device_kind
     assert content["measured_for"]["problem"]["model"]["p"] == 7
 
-    monkeypatch.setattr(width, "measure", None)
-    assert width.table(PROBLEM, INPUTS, [2, 4], DEVICE, say=None) == (rates, False)
-    assert width.table(PROBLEM, INPUTS, [2], DEVICE, say=None) == ({2: rates[2]}, False)
+    monkeypatch.setattr(tune, "measure", None)
+    assert tune.table(PROBLEM, INPUTS, [2, 4], DEVICE, say=None) == (rates, False)
+    assert tune.table(PROBLEM, INPUTS, [2], DEVICE, say=None) == ({2: rates[2]}, False)
 
 
 def test_memory_ends_the_climb_and_that_is_remembered(quick, monkeypatch):
     """The compiled program asks for more than a CPU has: 2 PB of it."""
-    make = width.Population
+    make = population.Population
 
     def population_that_bursts(problem, shape, devices):
         if shape.lanes > 2:
             jax.jit(lambda: jax.numpy.arange(2e14)).lower().compile()().block_until_ready()
         return make(problem, shape, devices)
 
-    monkeypatch.setattr(width, "Population", population_that_bursts)
-    rates, is_new = width.table(PROBLEM, INPUTS, [2, 4, 8], DEVICE, print)
+    monkeypatch.setattr(population, "Population", population_that_bursts)
+    rates, is_new = tune.table(PROBLEM, INPUTS, [2, 4, 8], DEVICE, print)
     assert is_new
     assert rates.keys() == {2, 4}
     assert rates[4] is None
-    monkeypatch.setattr(width, "measure", None)
-    assert width.table(PROBLEM, INPUTS, [2, 4, 8], DEVICE, say=None) == (rates, False)
+    monkeypatch.setattr(tune, "measure", None)
+    assert tune.table(PROBLEM, INPUTS, [2, 4, 8], DEVICE, say=None) == (rates, False)
 
 
 def test_other_errors_are_errors(monkeypatch):
     def broken(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(width, "Population", broken)
+    monkeypatch.setattr(population, "Population", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
-        width.measure(PROBLEM, INPUTS, 2, DEVICE)
+        tune.measure(PROBLEM, INPUTS, 2, DEVICE)
 
 
 DAMAGED = [
@@ -168,22 +171,22 @@ DAMAGED = [
 
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_cache_is_measured_again(home, accelerator, content):
-    key = width.signature(PROBLEM, DEVICE)
+    key = tune.signature(PROBLEM, DEVICE)
     home.mkdir(parents=True)
-    width.file_of(key).write_bytes(content.replace(b"KEY", json.dumps(key).encode()))
-    assert width.table(PROBLEM, INPUTS, [8], DEVICE, print) == ({8: 1_000.0}, True)
-    assert width.table(PROBLEM, INPUTS, [8], DEVICE, None) == ({8: 1_000.0}, False)
+    tune.file_of(key).write_bytes(content.replace(b"KEY", json.dumps(key).encode()))
+    assert tune.table(PROBLEM, INPUTS, [8], DEVICE, print) == ({8: 1_000.0}, True)
+    assert tune.table(PROBLEM, INPUTS, [8], DEVICE, None) == ({8: 1_000.0}, False)
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(home, accelerator):
     home.parent.mkdir(parents=True)
     home.write_text("a file where the folder should be")
-    assert width.table(PROBLEM, INPUTS, [8], DEVICE, print) == ({8: 1_000.0}, True)
+    assert tune.table(PROBLEM, INPUTS, [8], DEVICE, print) == ({8: 1_000.0}, True)
 
 
 def test_what_training_depends_on_is_measured_apart():
     def name(**changes):
-        return width.file_of(width.signature(width.dataclasses.replace(PROBLEM, **changes), DEVICE))
+        return tune.file_of(tune.signature(tune.dataclasses.replace(PROBLEM, **changes), DEVICE))
 
     assert name() == name(eval_every=7) == name(measures=("paper",)) == name(key_threshold=0.5)
     others = [name(n_train=11), name(optimizer="sgd"), name(precision="bfloat16")]
@@ -191,7 +194,7 @@ def test_what_training_depends_on_is_measured_apart():
 
 
 def test_an_accelerator_is_measured_once(accelerator):
-    first = width.choose(runs(70))
+    first = tune.choose(runs(70))
     assert first.how == "measured"
     assert first.shape == Shape(24, 24, 8, 1)
     assert accelerator == [8, 16, 32]
@@ -199,19 +202,19 @@ def test_an_accelerator_is_measured_once(accelerator):
     assert first.text == (
         f"24 runs side by side: about 2,455 run-steps/s (8: 1,000; 16: 1,800; 32: 3,000), measured on this {kind}"
     )
-    second = width.choose(runs(70), say=None)
+    second = tune.choose(runs(70), say=None)
     assert (second.how, second.shape, second.rates) == ("cached", first.shape, first.rates)
     assert second.text == f"{first.text}, cached"
-    assert "32 runs side by side: 3,000 run-steps/s (8: 1,000; 16: 1,800)" in width.choose(runs(64)).text
+    assert "32 runs side by side: 3,000 run-steps/s (8: 1,000; 16: 1,800)" in tune.choose(runs(64)).text
     assert accelerator == [8, 16, 32]
 
 
 def test_a_smaller_sweep_gets_what_it_would_get_alone(accelerator):
-    alone = width.choose(runs(12))
+    alone = tune.choose(runs(12))
     assert accelerator == [8, 16]
-    width.choose(runs(70))
+    tune.choose(runs(70))
     assert accelerator == [8, 16, 32]
-    after = width.choose(runs(12))
+    after = tune.choose(runs(12))
     assert (after.shape, after.rates) == (alone.shape, alone.rates)
 
 
@@ -221,38 +224,38 @@ def test_what_is_interrupted_is_kept(accelerator):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        width.choose(runs(70), say=say)
+        tune.choose(runs(70), say=say)
     assert accelerator == [8]
-    width.choose(runs(70))
+    tune.choose(runs(70))
     assert accelerator == [8, 16, 32]
 
 
 def test_devices_share_the_runs(accelerator):
-    choice = width.choose(runs(70), devices=[DEVICE] * 2)
+    choice = tune.choose(runs(70), devices=[DEVICE] * 2)
     assert choice.shape == Shape(18, 18, 8, 2)
     assert choice.text.startswith("18 runs side by side on each device: about ")
 
 
 def test_a_plan_measures_nothing(accelerator):
-    choice = width.choose(runs(70), say=None)
+    choice = tune.choose(runs(70), say=None)
     assert accelerator == []
-    assert choice.shape == population.choose(PROBLEM, 70)
+    assert choice.shape == layouts.choose(PROBLEM, 70)
     assert choice.text == "will be measured at the start; 35 runs side by side fit"
 
 
 def test_little_is_not_worth_measuring(accelerator, monkeypatch):
-    assert width.choose(runs(5)).how == "memory"
-    monkeypatch.setattr(width, "SHORT", 1e15)
-    choice = width.choose(runs(70))
+    assert tune.choose(runs(5)).how == "memory"
+    monkeypatch.setattr(tune, "SHORT", 1e15)
+    choice = tune.choose(runs(70))
     assert choice.how == "memory"
     assert choice.text == "35 runs side by side, as many as fit: too little work to measure for"
     assert accelerator == []
 
 
 def test_given_slots_and_cpus_are_not_measured(accelerator, monkeypatch):
-    assert width.choose(runs(70), slots=5) == width.Choice("given", Shape(5, 5, 5, 1))
-    monkeypatch.setattr(population, "on_cpu", lambda device: True)
-    assert width.choose(runs(70)) == width.Choice("cpu rule", population.choose(PROBLEM, 70))
+    assert tune.choose(runs(70), slots=5) == tune.Choice("given", Shape(5, 5, 5, 1))
+    monkeypatch.setattr(layouts, "on_cpu", lambda device: True)
+    assert tune.choose(runs(70)) == tune.Choice("cpu rule", layouts.choose(PROBLEM, 70))
     assert accelerator == []
 
 
@@ -293,7 +296,7 @@ def test_only_the_groups_that_are_wanted_are_measured(tmp_path, monkeypatch, acc
     c = accelerated()
     c.sweep.optimizer = ("adamw", "sgd")
     seen = []
-    monkeypatch.setattr(width, "table", lambda problem, *args: seen.append(problem.optimizer))
+    monkeypatch.setattr(tune, "table", lambda problem, *args: seen.append(problem.optimizer))
     text = tiny.train(c, tmp_path / "sweep", only=[25], plan_only=True)[1]
     assert seen == ["sgd"]
     assert "20 slots per device in lanes of 20" in text
@@ -301,13 +304,13 @@ def test_only_the_groups_that_are_wanted_are_measured(tmp_path, monkeypatch, acc
 
 def test_a_directory_that_is_refused_is_not_measured_for(tmp_path, accelerator):
     (tmp_path / "file").write_text("")
-    with pytest.raises(study.workdir.InputError):
+    with pytest.raises(workdir.InputError):
         tiny.train(accelerated(), tmp_path / "file")
     assert accelerator == []
 
 
 def test_an_interrupt_while_measuring_trains_nothing(tmp_path, accelerator):
-    stop = study.StopRequest()
+    stop = StopRequest()
     stop.signal = 15
     status, text = tiny.train(accelerated(), tmp_path / "sweep", stop=stop)
     assert status == 128 + 15

@@ -5,6 +5,7 @@ import io
 from rich.console import Console
 
 from grokjax import config
+from grokjax.training.sweep import run
 
 
 def get_config(arg: str = ""):
@@ -43,8 +44,8 @@ def get_config(arg: str = ""):
 
 def train(c, path, **kwargs):
     """Runs a study and returns its exit status and what it printed."""
-    from grokjax import study
+    pass
 
     out = io.StringIO()
-    status = study.run(c, kwargs.pop("get_sweep", None), path, console=Console(file=out, width=100), **kwargs)
+    status = run(c, kwargs.pop("get_sweep", None), path, console=Console(file=out, width=100), **kwargs)
     return status, out.getvalue()

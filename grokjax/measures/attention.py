@@ -6,7 +6,7 @@ The source flattens all three rows; the earlier ones see so little that they pus
 import jax
 import jax.numpy as jnp
 
-from grokjax import model
+from grokjax.core import model
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from grokjax import model
+from grokjax.core import model
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared
 

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from grokjax import losses
+from grokjax.core import losses
 from grokjax.measures import marginals
 from grokjax.measures.paper import NANDA
 from grokjax.measures.registry import measure

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from grokjax import fourier
+from grokjax.core import fourier
 
 
 class Spectra(NamedTuple):

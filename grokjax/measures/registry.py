@@ -21,10 +21,11 @@ must come out as NaN on purpose, which is stored as null; `undefined` says when.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from grokjax.errors import refuse_clash, unknown
 from grokjax.measures.shared import Shared
@@ -161,3 +162,18 @@ def final(names: Iterable[str]) -> dict[str, Measure]:
 def compute(columns: dict[str, Measure], shared: Shared) -> dict[str, jax.Array]:
     """Evaluates the measures that are defined here; what two of them share is computed once."""
     return {name: m.function(shared) for name, m in columns.items() if m.defined(shared.direction, shared.has_update)}
+
+
+def metrics_columns(groups: Iterable[str]) -> dict[str, Measure]:
+    """The measures in a metrics table by column: those of the step, and keyed ones again with final keys."""
+    groups = list(groups)
+    return in_step(groups) | in_step(groups, slow=True) | final(groups)
+
+
+def finish(columns: Mapping[str, Measure], values: Mapping[str, Any], cfg, n_train: int) -> dict[str, np.ndarray]:
+    """What the device returned as what a column holds: counts become shares, in float64."""
+    result = {}
+    for name, value in values.items():
+        of = columns[name].count_of
+        result[name] = np.asarray(value) / COUNTS[of](cfg, n_train) if of else np.asarray(value)
+    return result

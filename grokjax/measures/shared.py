@@ -9,7 +9,7 @@ from functools import cached_property
 import jax
 import jax.numpy as jnp
 
-from grokjax import fourier, losses, model
+from grokjax.core import fourier, losses, model
 from grokjax.errors import unknown
 from grokjax.measures import marginals
 from grokjax.measures.vectors import ratio

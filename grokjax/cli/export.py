@@ -1,0 +1,81 @@
+"""Writes a trained model for TransformerLens, or as plain arrays.
+
+    python -m grokjax.export results/small:3:40000 model.pth           # HookedTransformer's state dict
+    python -m grokjax.export results/small:3:40000 model.pth --bridge  # TransformerBridge's
+    python -m grokjax.export released.pth model.npz                    # arrays by name, with the split if it is known
+
+What it prints is the Python that loads the file.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from grokjax.cli import terminal
+from grokjax.cli.measure import command, load_model
+from grokjax.core.model import N_CTX, ModelConfig
+from grokjax.errors import InputError
+from grokjax.interp import files
+from grokjax.interp.formats import BRIDGE, LENS
+
+HOOKED = """\
+import torch
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+model = HookedTransformer(HookedTransformerConfig({config}))
+model.load_state_dict(torch.load({path!r}))
+logits = model(torch.tensor([[1, 2, {p}]]))[:, -1]  # a, b, "="; HookedTransformer ends with TransformerLens 3"""
+BRIDGED = """\
+import torch
+from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.model_bridge import TransformerBridge
+
+model = TransformerBridge.boot_native(TransformerBridgeConfig({config}))
+model.load_state_dict(torch.load({path!r}))
+logits = model(torch.tensor([[1, 2, {p}]]))[:, -1]  # a, b, "="; from TransformerLens 3.9 on"""
+PLAIN = """\
+import numpy as np
+
+arrays = dict(np.load({path!r}))"""
+
+
+def lens_config(cfg: ModelConfig) -> dict[str, object]:
+    """What TransformerLens must be told to build the model; the arguments of both of its configs."""
+    return {
+        "n_layers": cfg.n_layers,
+        "d_model": cfg.d_model,
+        "n_heads": cfg.n_heads,
+        "d_head": cfg.d_head,
+        "d_mlp": cfg.d_mlp,
+        "d_vocab": cfg.d_vocab,
+        "d_vocab_out": cfg.d_vocab_out,
+        "n_ctx": N_CTX,
+        "act_fn": cfg.act,
+        "normalization_type": None,
+    }
+
+
+def recipe(template: str, cfg: ModelConfig, path: str | Path) -> str:
+    """The Python that loads an exported file."""
+    config = ", ".join(f"{name}={value!r}" for name, value in lens_config(cfg).items())
+    return template.format(config=config, path=str(path), p=cfg.p)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Entry point."""
+    parser = command("grokjax.export", __doc__)
+    parser.add_argument("out", help="file to write; a name that ends in .npz asks for plain arrays")
+    parser.add_argument("--npz", action="store_true", help="write plain arrays, whatever the name")
+    parser.add_argument("--bridge", action="store_true", help="write for TransformerBridge, not for HookedTransformer")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    args = parser.parse_args(argv)
+    path, plain = Path(args.out), args.npz or args.out.endswith(".npz")
+    if plain and args.bridge:
+        raise InputError("--bridge is for PyTorch files, but plain arrays are asked for: leave out one of the two.")
+    if path.is_dir() or (path.exists() and not args.overwrite):
+        raise InputError(f"{path} exists: choose another name{'' if path.is_dir() else ', or --overwrite'}.")
+    model = load_model(args)
+    if plain:
+        files.save_npz(model.params, model.cfg, path, model.train_pairs)
+    else:
+        files.save_torch(model.params, model.cfg, path, BRIDGE if args.bridge else LENS)
+    terminal.say(recipe(PLAIN if plain else BRIDGED if args.bridge else HOOKED, model.cfg, path))

@@ -1,0 +1,123 @@
+"""What commands share: sentences for what is wrong, exit status, output that may end before they do."""
+
+import argparse
+import contextlib
+import os
+import sys
+
+from grokjax.core.hosts import HostLost
+from grokjax.errors import InputError, StorageError, one_line, plain
+
+
+def told(function, *args):
+    """Calls a function; where the disk or another process fails it, that is a sentence and exit status 1."""
+    try:
+        return function(*args)
+    except Exception as error:
+        pass  # only now: these import much
+        pass
+
+        if not isinstance(error, (HostLost, StorageError)):
+            raise
+        print(f"error: {one_line(str(error))}.", file=sys.stderr, flush=True)
+        if isinstance(error, HostLost):
+            os._exit(1)  # an orderly end would wait for the lost process
+        sys.exit(1)
+
+
+def fail(sentence: str):
+    print(f"error: {one_line(sentence)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def say(text: str) -> None:
+    """Prints what a command found; names in it, whatever they are, cannot steer the terminal."""
+    print(plain(text))
+
+
+@contextlib.contextmanager
+def reader_may_leave():
+    """Where output goes into a pipe whose reader has seen enough (head, less), the rest is dropped without a word."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at exit, which must not fail either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Lasting:
+    """A text stream that outlives its other end: once that is gone or full, the rest is dropped without a word.
+
+    Args:
+      stream: that it writes to.
+    """
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, function, *args) -> None:
+        try:
+            function(*args)
+        except OSError:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self._stream.fileno())
+            os.close(nothing)
+            function(*args)
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def lasting_output():
+    """Hours of training must not end because nobody reads what is printed: a closed pipe, a terminal that is gone."""
+    out, err = (Lasting(stream) if stream else None for stream in (sys.stdout, sys.stderr))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            yield
+        finally:
+            for stream in filter(None, (out, err)):
+                stream.flush()
+
+
+def open_standard_streams() -> None:
+    """Where stdout or stderr was closed (`>&-`), a file of results would get its number, and then what is printed."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one sentence on stderr."""
+
+    def error(self, message):
+        fail(f"{message}. See --help.")
+
+
+def guarded(function, *args) -> None:
+    """Runs a command; bad input is a sentence and exit status 2."""
+    try:
+        with reader_may_leave():
+            told(function, *args)
+    except InputError as error:
+        fail(str(error))
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """Comma-separated whole numbers, for argparse."""
+    return tuple(int(part) for part in text.split(","))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Comma-separated names, for argparse."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())

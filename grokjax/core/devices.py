@@ -1,0 +1,69 @@
+"""The machine's devices and memory: a CPU's cores as JAX devices, what fits, and what is given back."""
+
+import ctypes
+import functools
+import os
+import time
+from collections.abc import Callable
+
+import jax
+
+MOST_DEVICES = 16  # each holds one run's evaluation in memory
+
+
+def n_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def spread(n_runs: int, recorded: int | None = None) -> None:
+    """Makes as many devices of the CPU as there are cores and runs for them.
+
+    A core that has a run to itself is faster than cores that share every product of one run. Call it before anything
+    is computed; it does nothing afterwards, or where the user has said how many devices there are to be
+    (JAX_NUM_CPU_DEVICES, or --xla_force_host_platform_device_count in XLA_FLAGS). Other platforms are not concerned.
+
+    Args:
+      n_runs: of the sweep.
+      recorded: devices that the sweep has been trained on so far, which are made again, since bits depend on them.
+    """
+    chosen = jax.config.values["jax_num_cpu_devices"] != -1 or "host_platform_device_count" in os.environ.get(
+        "XLA_FLAGS", ""
+    )
+    if chosen:
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", recorded or max(1, min(n_cores(), n_runs, MOST_DEVICES)))
+    except RuntimeError:  # JAX has started already
+        return
+
+
+EVERY_SECONDS = 60.0
+
+_last = -EVERY_SECONDS
+
+
+def give_back_memory() -> None:
+    """Gives back what this process has freed; does nothing if that was done less than `EVERY_SECONDS` ago.
+
+    The GNU C library keeps what compilers and many short threads have freed: hundreds of MiB after the first
+    compilation, and more by the hour. It takes a moment; other C libraries keep less and have no such function.
+    """
+    global _last
+    if time.monotonic() - _last >= EVERY_SECONDS:
+        _last = time.monotonic()
+        _trim()(0)
+
+
+@functools.cache
+def _trim() -> Callable[[int], object]:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return lambda _: None
+
+
+def memory(device: jax.Device) -> int:
+    """Bytes that JAX may use of a device's memory; 8 GiB where it does not say."""
+    stats = device.memory_stats() or {}
+    return stats.get("bytes_limit", 8 << 30)

@@ -1,0 +1,1 @@
+"""The C++ for CPUs: compiled for this machine at first use."""

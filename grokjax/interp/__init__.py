@@ -1,0 +1,1 @@
+"""Trained models looked into: checkpoints of any origin, measures, replays, circuits."""

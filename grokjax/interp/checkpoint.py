@@ -1,0 +1,206 @@
+"""Trained models of any origin: files of TransformerLens and of the paper's code, and snapshots of sweeps.
+
+    from grokjax.interp.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint("released.pth")      # or model.npz, or results/small:3:40000
+
+Nothing in a file is ever run: torch files are loaded with weights only, npz files without pickle. PyTorch is needed for
+its files alone.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grokjax import tasks
+from grokjax.core.model import ACTIVATIONS, ModelConfig
+from grokjax.errors import InputError, unknown
+from grokjax.interp import files
+from grokjax.interp.formats import Reader
+from grokjax.store import files as files_lib
+from grokjax.store.records import read_record
+from grokjax.store.snapshots import find_snapshots, load_params
+from grokjax.store.sweep import load_sweep
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A trained model with what is known of where it came from.
+
+    Attributes:
+      params: NumPy arrays by TransformerLens key, in this project's axes and in the file's precision.
+      cfg: the model's shape.
+      train_pairs: int32, sorted, each a * P + b; None if the file does not tell.
+      source: what was asked for, such as "model.npz" or "results/small:3:40000".
+      layout: whose names and axes the file has.
+      task: that the file names, or None.
+      split: where train_pairs come from, in words; "" if there are none.
+      split_seed: of train_pairs, where it is known; the answers of tasks that draw them depend on it.
+      settings: config fields that go with the model, such as key_rule; those of the run for a snapshot.
+      experiment: the file that a snapshot's sweep was made from, if it is known.
+      notes: what was left out of the file, in words.
+    """
+
+    params: dict[str, np.ndarray]
+    cfg: ModelConfig
+    train_pairs: np.ndarray | None
+    source: str
+    layout: str
+    task: str | None = None
+    split: str = ""
+    split_seed: int | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    experiment: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | None = None) -> Checkpoint:
+    """Reads a trained model.
+
+    Args:
+      model: a file (.npz, or PyTorch's), or a snapshot as workdir:run:step, or workdir:run for the last one there is.
+      act: the nonlinearity, "relu" or "gelu", which arrays do not tell; by default what the file says, or else "relu".
+      n_heads: the number of heads, where the arrays do not tell.
+
+    Raises:
+      InputError: it cannot be read or does not fit; says what, and what was expected.
+    """
+    text = str(model)
+    snapshot = re.fullmatch(r"(.+?):(\d{1,9})(?::(\d{1,18}))?", text)
+    if snapshot and not os.path.lexists(text):
+        return _load_snapshot(snapshot[1], int(snapshot[2]), int(snapshot[3]) if snapshot[3] else None, act)
+    if os.path.isdir(text):
+        raise InputError(f"{text} is a directory: name a file, or a run of a sweep as {text}:RUN or {text}:RUN:STEP.")
+    if not os.path.isfile(text):
+        raise InputError(f"{text} is no file: name one, or a snapshot as workdir:run:step.")
+    arrays, said = files.READERS[files.kind(text)](text)
+    return from_arrays(arrays, text, act, n_heads, said)
+
+
+# --- from arrays ----------------------------------------------------------------------------------------------------
+
+
+def from_arrays(
+    arrays: Mapping[str, np.ndarray],
+    source: str = "the model",
+    act: str | None = None,
+    n_heads: int | None = None,
+    said: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """A model from arrays by name, in any of the layouts.
+
+    Args:
+      arrays: parameters, and train_mask (bool [P²]) or train_indices (integers, each a * P + b) if known.
+      source: what to call them in messages.
+      act: the nonlinearity; by default what `said` has, or else "relu".
+      n_heads: for layouts that do not tell; by default what `said` has.
+      said: a configuration that came with the arrays.
+
+    Raises:
+      InputError: what does not fit, by name.
+    """
+    said = dict(said or {})
+    for name, value in _MUST_BE.items():
+        if name in said and said[name] != value:
+            raise InputError(f"{source}: config.{name} is {said[name]!r}, but this project's model has {value!r}.")
+    heads = said.get("n_heads", said.get("num_heads"))
+    reader = Reader(
+        source,
+        {name: x for name, x in arrays.items() if name not in files.SPLITS},
+        n_heads or (heads if type(heads) is int and heads > 0 else None),
+    )
+    cfg = reader.config(_activation(source, act, said))
+    params = reader.params()
+    split = _split_of(source, cfg.p, arrays, said)
+    return Checkpoint(params, cfg, source=source, layout=reader.layout.name, notes=tuple(reader.notes), **split)
+
+
+# What a configuration may say that the arrays do not show, and what this project's model does.
+_MUST_BE = {
+    "normalization_type": None,
+    "positional_embedding_type": "standard",
+    "attention_dir": "causal",
+    "use_attn_scale": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "parallel_attn_mlp": False,
+}
+_RELEASED_TASKS = {"add": "add", "subtract": "subtract", "x2xyy2": "quadratic"}  # by the released code's fn_name
+
+
+def _activation(source: str, act: str | None, said: Mapping[str, Any]) -> str:
+    given = act or str(said.get("act_fn", said.get("act_type", "relu"))).lower()
+    if given not in ACTIVATIONS:
+        raise unknown("--act" if act else f"{source}: config.act_fn", given, ACTIVATIONS)
+    return given
+
+
+def _split_of(source: str, p: int, arrays: Mapping[str, np.ndarray], said: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file tells of the split and the task, as fields of `Checkpoint`."""
+    found: dict[str, Any] = {"train_pairs": None, "task": _RELEASED_TASKS.get(str(said.get("fn_name")))}
+    given = next((name for name in files.SPLITS if name in arrays), None)
+    if given:
+        pairs = _mask_pairs if given == "train_mask" else _listed_pairs
+        train_pairs = pairs(f"{source}: {given}", np.asarray(arrays[given]), p)
+        return found | {"train_pairs": train_pairs, "split": f"{given} in the file"}
+    seed, fraction = said.get("seed"), said.get("frac_train")
+    if found["task"] and isinstance(seed, int) and isinstance(fraction, float) and 0 < fraction < 1:
+        train_pairs = tasks.train_pairs(p, fraction, seed, "python")
+        words = f"python:{seed}:{fraction}, as the file's config says"
+        return found | {"train_pairs": train_pairs, "split": words, "split_seed": seed}
+    return found
+
+
+def _mask_pairs(called: str, mask: np.ndarray, p: int) -> np.ndarray:
+    if mask.shape != (p * p,) or mask.dtype != bool:
+        raise InputError(
+            f"{called} is {mask.dtype} {list(mask.shape)}, but it must be bool [{p * p}], pair (a, b) at a * P + b."
+        )
+    return _some_pairs(called, np.flatnonzero(mask), p)
+
+
+def _listed_pairs(called: str, pairs: np.ndarray, p: int) -> np.ndarray:
+    if pairs.ndim != 1 or pairs.dtype.kind not in "iu":
+        raise InputError(
+            f"{called} is {pairs.dtype} {list(pairs.shape)}, but it must be integers [n], pair (a, b) as a * P + b."
+        )
+    if np.any((pairs < 0) | (pairs >= p * p)) or len(np.unique(pairs)) < len(pairs):
+        raise InputError(f"{called} must hold different numbers from 0 to {p * p - 1}.")
+    return _some_pairs(called, np.sort(pairs), p)
+
+
+def _some_pairs(called: str, pairs: np.ndarray, p: int) -> np.ndarray:
+    if not 0 < len(pairs) < p * p:
+        raise InputError(f"{called} leaves {len(pairs)} of {p * p} pairs to train on.")
+    return pairs.astype(np.int32)
+
+
+# --- from snapshots -------------------------------------------------------------------------------------------------
+
+
+def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) -> Checkpoint:
+    pass
+
+    if not files_lib.path(folder).is_dir():
+        raise InputError(f"{folder} is no directory, but a sweep's is expected before ':{number}'.")
+    runs = {run.run: run for run in files.guarded(f"{folder}/config.json", load_sweep, files_lib.path(folder)).runs}
+    params = files.guarded(f"the snapshot of run {number} in {folder}", load_params, folder, number, step)
+    if number not in runs:
+        raise InputError(f"{folder}/config.json does not know run {number}: it has runs 0 to {len(runs) - 1}.")
+    if step is None:
+        step = max(s for r, s in find_snapshots(folder) if r == number)
+    run, v = runs[number], runs[number].values
+    return dataclasses.replace(
+        from_arrays(params, f"{folder}:{number}:{step}", act or v["model.act"]),
+        train_pairs=tasks.train_pairs(v["p"], v["train_fraction"], run.split_seed, v["split"]),
+        layout="a snapshot of grokjax",
+        task=v["task"],
+        split=f"{v['split']}:{run.split_seed}:{v['train_fraction']}, the run's own",
+        split_seed=run.split_seed,
+        settings={name: v[name] for name in ("key_rule", "key_threshold", "precision")},
+        experiment=(read_record(folder) or {}).get("experiment"),
+    )

@@ -1,0 +1,103 @@
+"""The numbers of the paper's reverse engineering, of one model."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from grokjax.core import fourier
+from grokjax.core.model import Params
+from grokjax.core.precision import products
+from grokjax.core.problem import Problem
+from grokjax.errors import InputError
+from grokjax.interp.checkpoint import Checkpoint, load_checkpoint
+from grokjax.interp.circuit.anatomy import Anatomy
+from grokjax.interp.circuit.registry import FIGURES
+from grokjax.interp.measure import NO_SPLIT, Subject, described, plain, settle
+
+NO_KEY = "the model has no key frequency by this rule"
+NO_TEST = "there are no test pairs"
+
+# --- one model ------------------------------------------------------------------------------------------------------
+
+
+def analyse(
+    model: str | Path | Checkpoint,
+    keys: Iterable[int] = (),
+    rule: str | None = None,
+    threshold: float | None = None,
+    split: str | None = None,
+    task: str | None = None,
+) -> dict[str, Any]:
+    """The figures of the paper's reverse engineering, of one model.
+
+    Args:
+      model: of one layer; a file or snapshot as `interop.load` takes it, or what it returned.
+      keys, rule, threshold, split, task: as for `measure.measure`.
+
+    Returns:
+      Each of `circuits.FIGURES` by name, ready for JSON: numbers, lists, and sets of frequencies as lists of k; lists
+      over frequencies start at k = 1. None where it is undefined. Under "null" the reason for every None; under
+      "measured" what was measured and how.
+
+    Raises:
+      InputError: bad arguments, or a model of several layers.
+    """
+    checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
+    if checkpoint.cfg.n_layers != 1:
+        raise InputError(f"{checkpoint.source} has {checkpoint.cfg.n_layers} layers, but {ONE_LAYER}.")
+    subject = settle(checkpoint, tuple(keys), rule, threshold, split, task)
+    values = _values(subject)
+    null = _null(subject, values)
+    found = {name: None if name in null else plain(f, values[name]) for name, f in FIGURES.items()}
+    return {**found, "null": null, "measured": described(subject)}
+
+
+ONE_LAYER = "the reverse engineering is of one layer's parts"
+
+
+def _values(subject: Subject) -> dict[str, np.ndarray]:
+    """Every figure that is defined for the task."""
+    p = subject.problem.model.p
+    train_N = np.zeros(p * p, bool)
+    if subject.train_pairs is not None:
+        train_N[subject.train_pairs] = True
+    keys_K = np.zeros(fourier.n_freqs(p), bool) if subject.keys_K is None else subject.keys_K
+    # The split enters as a mask, so that its size is nothing to compile for.
+    problem = dataclasses.replace(subject.problem, n_train=0)
+    with products(problem.precision):
+        return jax.device_get(_compute(problem, subject.params, train_N, subject.answers, keys_K))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _compute(problem: Problem, params: Params, train_N, answers, keys_K) -> dict[str, jax.Array]:
+    """One compilation serves all models of a shape; no key in `keys_K` asks for the model's own."""
+    rule = problem.key_rule, problem.key_threshold
+    no_pairs = jnp.zeros(0, jnp.int32)
+    s = Anatomy(problem.model, problem.direction, params, no_pairs, answers, None, *rule)
+    s.train_mask_N = train_N
+    s.key_freqs_K = jnp.where(jnp.any(keys_K), keys_K, s.keys_by(problem.key_rule))
+    return {name: f.function(s) for name, f in FIGURES.items() if f.defined(problem.direction)}
+
+
+def _null(subject: Subject, values: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """The reason for each figure that this model does not have."""
+    n_pairs, no_key = subject.checkpoint.cfg.p**2, not np.any(values["key_freqs"])
+    null = {}
+    for name, f in FIGURES.items():
+        if name not in values:
+            null[name] = f"task '{subject.task.name}' is no function of a ± b"
+        elif f.keyed and no_key:
+            null[name] = NO_KEY
+        elif f.needs_split and subject.train_pairs is None:
+            null[name] = NO_SPLIT
+        elif name.endswith("_test") and subject.n_train == n_pairs:
+            null[name] = NO_TEST
+        elif not np.all(np.isfinite(values[name])):
+            null[name] = f.undefined or "it is not finite"
+    return null

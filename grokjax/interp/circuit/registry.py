@@ -1,0 +1,119 @@
+"""The table of claims: each figure with what the paper says of it. The command, the Parquet schema, the docs read it.
+
+    @figure("W_L", claim="…", paper="under 0.55 %", unit="fraction", description="…", source="…", show=text.percent)
+    def W_L_residual(s): ...
+
+    @ablation(claim="…", paper="2.48e-7", description="…", source="…")
+    def loss_neurons_as_polynomials(s): ...  # the logits with something replaced
+
+`s` is an `Anatomy`. An ablation makes three figures: the loss on all pairs under its own name, and those on the
+training and test pairs under names that end in _train and _test.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from grokjax.core import fourier
+from grokjax.interp.circuit import text
+from grokjax.interp.circuit.anatomy import Anatomy
+from grokjax.measures.registry import MEASURES, Measure
+
+PAIRS = {"": "all pairs", "_train": "the training pairs", "_test": "the test pairs"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure(Measure):
+    """A measure of a finished model that the paper has a figure of; the group is the part of the model it is about.
+
+    Attributes:
+      claim: what the paper claims, in words; "" for a figure that is shown in another's row.
+      paper: the paper's figure for its mainline model, "" if it has none.
+      show: how the figure is printed.
+      needs_split: whether it is of the training or test pairs alone.
+    """
+
+    claim: str = ""
+    paper: str = ""
+    show: text.Show = text.number
+    needs_split: bool = False
+
+
+FIGURES: dict[str, Figure] = {}
+
+
+def figure(group: str, **column) -> Callable:
+    """Registers the decorated function, of an `Anatomy`, as a figure; see `Figure` and `Measure`."""
+
+    def decorate(function):
+        _add(Figure(function.__name__, group, function, **column))
+        return function
+
+    return decorate
+
+
+def known(name: str, group: str, **changed) -> None:
+    """Registers a measure as a figure, with what changes beside the claim."""
+    m = MEASURES[name]
+    kept = {field.name: getattr(m, field.name) for field in dataclasses.fields(m)}
+    _add(Figure(**{**kept, "group": group, "count_of": None, **changed}))
+
+
+def ablation(per_freq: bool = False, **column) -> Callable:
+    """Registers the losses of a function that returns logits, [P², P].
+
+    Args:
+      per_freq: whether the function also takes a frequency's index, k - 1, and the losses are lists over frequencies.
+      column: as for `Figure`; the description says what is replaced.
+    """
+
+    def decorate(function):
+        shape = ("freq",) if per_freq else ()
+        shown = text.at_keys(text.loss_text) if per_freq else text.losses
+        for i, (suffix, pairs) in enumerate(PAIRS.items()):
+            of_these = {
+                "description": f"Loss on {pairs} with {column['description']}.",
+                "claim": column["claim"] * (not suffix),
+                "paper": column["paper"] * (not suffix),
+            }
+            _add(
+                Figure(
+                    function.__name__ + suffix,
+                    "ablations",
+                    _one_of(function, per_freq, i),
+                    "nats",
+                    **{"range": "[0, ∞)", "shape": shape, "show": shown, **column, **of_these},
+                    needs_split=bool(suffix),
+                )
+            )
+        return function
+
+    return decorate
+
+
+def _one_of(function: Callable, per_freq: bool, which: int) -> Callable[[Any], jax.Array]:
+    """The loss on one set of pairs; that on the three of them is computed once per model."""
+
+    def loss(s: Anatomy):
+        cache: dict[str, Any] = s.__dict__.setdefault("ablated", {})
+        if function.__name__ not in cache:
+            cache[function.__name__] = _for_each_freq(s, function) if per_freq else s.mean_losses(function(s))
+        return cache[function.__name__][..., which]
+
+    return loss
+
+
+def _for_each_freq(s: Anatomy, function: Callable) -> jax.Array:
+    """`mean_losses` for each frequency, [(P-1)//2, 3], one at a time to save memory."""
+    # Once outside: what is first made inside the loop belongs to its trace and must not be kept.
+    function(s, 0)
+    _ = s.train_mask_N
+    return jax.lax.map(lambda k: s.mean_losses(function(s, k)), jnp.arange(fourier.n_freqs(s.cfg.p)))
+
+
+def _add(new: Figure) -> None:
+    assert new.name not in FIGURES, f"two figures are named {new.name}"
+    FIGURES[new.name] = new

@@ -1,0 +1,154 @@
+"""The reverse engineering of every finished run of a sweep, into circuit.parquet."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from grokjax.columns import ARROW, field_metadata
+from grokjax.config import FIELDS
+from grokjax.errors import InputError
+from grokjax.interp.checkpoint import load_checkpoint
+from grokjax.interp.circuit.analysis import ONE_LAYER, analyse
+from grokjax.interp.circuit.registry import FIGURES, Figure
+from grokjax.interp.measure import settle
+from grokjax.store import files
+from grokjax.store.metrics import read_runs
+from grokjax.store.snapshots import compact, find_snapshots
+from grokjax.store.sweep import load_sweep, refuse_strangers
+from grokjax.sweeps import Run
+
+FILE = "circuit.parquet"
+
+
+# --- a sweep --------------------------------------------------------------------------------------------------------
+
+
+class Missed(NamedTuple):
+    """A run of a sweep that was not analysed, and why."""
+
+    run: int
+    reason: str
+
+
+Track = Callable[[Sequence[Run], str], Iterable[Run]]
+
+
+def circuits_of(
+    folder: str | Path,
+    keys: Iterable[int] = (),
+    rule: str | None = None,
+    threshold: float | None = None,
+    track: Track = lambda runs, text: runs,
+) -> tuple[Path, list[Missed]]:
+    """Analyses the last snapshot of every finished run and writes circuit.parquet, one row per run.
+
+    Args:
+      folder: a sweep's working directory.
+      keys, rule, threshold: as for `circuit`; by default each run's own.
+      track: wraps the runs, to show progress.
+
+    Returns:
+      The file, and the runs that are not in it.
+
+    Raises:
+      InputError: no sweep there, or none of its runs can be analysed.
+    """
+    path = files.path(folder)
+    sweep = load_sweep(path)
+    refuse_strangers(path, sweep)
+    missed = list(_missed(path, sweep.runs))
+    left_out = {run for run, _ in missed}
+    some = [run for run in sweep.runs if run.run not in left_out]
+    if not some:
+        raise InputError(f"{path} has no run to analyse: {listed(missed)}.")
+    # Runs of one shape together: their compilation is kept.
+    by_shape = sorted(some, key=lambda run: repr(run.problem()))
+    keys, found = tuple(keys), {}
+    # Before any work: what is wrong with the arguments.
+    for run in {run.problem(): run for run in some}.values():
+        settle(load_checkpoint(f"{path}:{run.run}"), keys, rule, threshold, None, None)
+    for run in track(by_shape, "analysing"):
+        checkpoint = load_checkpoint(f"{path}:{run.run}")
+        found[run.run] = analyse(checkpoint, keys, rule, threshold) | {
+            "step": int(checkpoint.source.rpartition(":")[2]),
+            **{axis: run.values[axis] for axis in sweep.axes},
+        }
+    files.write_parquet(_to_table(found, tuple(sweep.axes)), path / FILE)
+    return path / FILE, missed
+
+
+def _missed(path: Path, runs: Sequence[Run]) -> Iterator[Missed]:
+    pass
+
+    if not (path / "runs.parquet").is_file():
+        raise InputError(f"{path} has no runs.parquet yet: its sweep has not begun.")
+    ledger = read_runs(path).set_index("run")
+    have = {run for run, _ in find_snapshots(path)}
+    for run in runs:
+        status, layers = ledger["status"].get(run.run, "waiting"), run.values["model.n_layers"]
+        if status == "diverged":
+            yield Missed(run.run, f"diverged at step {int(ledger['last_step'][run.run])}")
+        elif status not in ("finished", "stopped"):
+            yield Missed(run.run, {"training": "still training", "waiting": "not begun"}[status])
+        elif run.run not in have:
+            yield Missed(run.run, "no snapshot")
+        elif layers != 1:
+            yield Missed(run.run, f"{layers} layers, and {ONE_LAYER}")
+
+
+def listed(missed: Iterable[Missed]) -> str:
+    """Runs by reason: "runs 3-5: still training; run 7: diverged at step 20"."""
+    pass
+
+    by_reason: dict[str, list[int]] = {}
+    for run, reason in missed:
+        by_reason.setdefault(reason, []).append(run)
+    return "; ".join(f"run{'s' * (len(some) > 1)} {compact(some)}: {reason}" for reason, some in by_reason.items())
+
+
+def schema(axes: Iterable[str] = ()) -> pa.Schema:
+    """Of circuit.parquet; every column says in its metadata what it is, its unit and source, and the paper's figure."""
+    pass
+
+    describe = field_metadata
+    fields = [
+        pa.field("run", pa.int32(), False, describe("Number of the run in the sweep, as in runs.parquet.")),
+        pa.field("step", pa.int64(), False, describe("Step of the snapshot.", "steps")),
+    ]
+    for axis in axes:
+        fields.append(pa.field(axis, ARROW[FIELDS[axis].type], True, describe(f"Swept: {FIELDS[axis].doc}.")))
+    fields += [_field(f) for f in FIGURES.values()]
+    for name, what in (("null", "Why each null is one"), ("measured", "What was measured and how")):
+        fields.append(pa.field(name, pa.string(), False, describe(f"{what}, as JSON.")))
+    return pa.schema(fields)
+
+
+def _field(f: Figure) -> pa.Field:
+    is_set = f.dtype == "bool" and f.shape == ("freq",)
+    kind = pa.int64() if is_set or f.dtype == "int32" else pa.float64()
+    return pa.field(
+        f.name,
+        pa.list_(kind) if f.shape else kind,
+        True,
+        field_metadata(
+            f"{f.description} (the list of k)" if is_set else f.description,
+            f.unit,
+            range=f.range,
+            source=f.source,
+            shape=f"[{', '.join(f.shape)}]" if f.shape and not is_set else "",
+            null=f.when_null,
+            claim=f.claim,
+            paper=f.paper,
+        ),
+    )
+
+
+def _to_table(found: Mapping[int, Mapping[str, Any]], axes: Sequence[str]) -> pa.Table:
+    records = []
+    for run in sorted(found):
+        texts = {name: json.dumps(found[run][name], ensure_ascii=False) for name in ("null", "measured")}
+        records.append({**found[run], "run": run, **texts})
+    return pa.Table.from_pylist(records, schema(axes))

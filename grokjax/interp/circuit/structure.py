@@ -1,0 +1,300 @@
+"""What the paper finds in the weights, the neurons, the logits and the attention of a trained model (§4, App. C.1)."""
+
+import jax.numpy as jnp
+
+from grokjax.core import fourier
+from grokjax.interp.circuit import text
+from grokjax.interp.circuit.anatomy import LAST, Anatomy
+from grokjax.interp.circuit.registry import figure, known
+from grokjax.measures.paper import NANDA
+from grokjax.measures.shared import NEURON_FVE
+from grokjax.measures.vectors import ratio
+
+RANK_SHARE = 0.25  # a singular value counts for the rank above this share of the largest, as a key's norm does
+COMPONENT_SHARE = 0.1  # a component of the logits is significant with a norm above this share of the largest
+NO_NEURON = f"no neuron has over {NEURON_FVE:.0%} of its variance from one frequency"
+FLAT_HEAD = "a head's attention is the same for all pairs"
+
+
+def _share(group: str, **column):
+    """A figure that is a share of something, shown in percent."""
+    return figure(group, unit="fraction", range="[0, 1]", show=text.percent, **column)
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+MAINLINE = "14, 35, 41, 42, 52"
+known("key_freqs", "keys", claim="key frequencies in use", paper=MAINLINE, show=text.freqs, keyed=False)
+known("key_freqs_W_L", "keys", claim="… by W_L's norms", paper=MAINLINE, show=text.freqs)
+known("key_freqs_neurons", "keys", claim="… by the neurons", paper=MAINLINE, show=text.freqs)
+known("key_freqs_logits", "keys", claim="… by the logits", show=text.freqs)
+known("key_freqs_W_E", "keys", claim="… by W_E's norms", paper="these and one more", show=text.freqs)
+known("n_key_freqs_W_E", "keys", claim="frequencies with a non-negligible norm in W_E", paper="6")
+known("key_rule_agreement", "keys", claim="agreement of the rules (smallest Jaccard index)")
+
+# --- the map from neurons to logits ---------------------------------------------------------------------------------
+
+
+@figure(
+    "W_L",
+    claim="rank of W_L",
+    paper="about 10",
+    unit="1",
+    range="[0, P]",
+    dtype="int32",
+    description=f"Number of singular values of W_L above {RANK_SHARE:g} of the largest.",
+    source=f"{NANDA}, §4.2 (the threshold is this project's)",
+)
+def W_L_rank(s: Anatomy):
+    sizes_X = jnp.linalg.svd(s.W_L_PxM, compute_uv=False)
+    return jnp.sum(sizes_X > RANK_SHARE * sizes_X[0])
+
+
+@figure(
+    "W_L",
+    claim="directions cos(w_k c) u_k, sin(w_k c) v_k",
+    paper="10",
+    unit="1",
+    range="[0, P - 1]",
+    dtype="int32",
+    keyed=True,
+    description="Twice the number of keys: the rank of W_L's approximation Σ cos(w_k c) u_k + sin(w_k c) v_k.",
+    source=f"{NANDA}, §4.2",
+)
+def W_L_directions(s: Anatomy):
+    return 2 * jnp.sum(s.key_freqs_K)
+
+
+@_share(
+    "W_L",
+    claim="residual of W_L ≈ Σ cos(w_k c) u_k + sin(w_k c) v_k",
+    paper="under 0.55 %",
+    keyed=True,
+    description="Frobenius norm of W_L without the key frequencies' components along the logits, over that of W_L.",
+    source=f"{NANDA}, §4.2",
+    undefined="W_L is zero",
+)
+def W_L_residual(s: Anatomy):
+    squares_P = jnp.sum(s.W_L_spectrum_PxM**2, 1)
+    return jnp.sqrt(ratio(jnp.sum(jnp.where(s.key_components_P > 0, 0, squares_P)), jnp.sum(squares_P)))
+
+
+@_share(
+    "W_L",
+    claim="residual of the best approximation of that rank",
+    keyed=True,
+    description="Frobenius norm of W_L without its largest singular values, as many as W_L_directions, over that of"
+    " W_L: the least residual that any approximation of that rank leaves.",
+    source="this project",
+    undefined="W_L is zero",
+)
+def W_L_residual_best(s: Anatomy):
+    sizes_X = jnp.linalg.svd(s.W_L_PxM, compute_uv=False)
+    rest_X = jnp.arange(sizes_X.shape[0]) >= 2 * jnp.sum(s.key_freqs_K)
+    return jnp.sqrt(ratio(jnp.sum(jnp.where(rest_X, sizes_X**2, 0)), jnp.sum(sizes_X**2)))
+
+
+def _readout(letter: str, wave: str, start: int) -> None:
+    def fve(s: Anatomy):
+        return s.readout_fve_P[start : 2 * fourier.n_freqs(s.cfg.p) + 1 : 2]
+
+    fve.__name__ = f"readout_fve_{wave}"
+    figure(
+        "W_L",
+        claim=f"{letter}_k·MLP as a multiple of {wave} w_k(a+b), FVE",
+        paper="93.2–98.2 %",
+        unit="fraction",
+        range="[0, 1]",
+        shape=("freq",),
+        needs_sum=True,
+        description=f"Share of the centred variance over all pairs of {letter}_k·MLP, the activations along W_L's "
+        f"{'cosine' if wave == 'cos' else 'sine'} component of each k, that a multiple of {wave}(w_k(a + b)) explains"
+        " (a - b if that is the task); 0 where it has none.",
+        source=f"{NANDA}, §4.2, Table 1",
+        show=text.at_keys(text.percent_text),
+    )(fve)
+
+
+_readout("u", "cos", 1)
+_readout("v", "sin", 2)
+
+# --- logits ---------------------------------------------------------------------------------------------------------
+
+known("fve_logits_trig", "logits", claim="logits as Σ α_k cos(w_k(a+b−c)), FVE", paper="95 %", show=text.percent)
+
+
+@figure(
+    "logits",
+    claim="significant components of the logits' 2D spectrum",
+    paper="20",
+    unit="1",
+    range="[0, P²)",
+    dtype="int32",
+    description="Number of products of two Fourier basis functions, one of a and one of b, the constant left out, whose"
+    f" norm over the logits is above {COMPONENT_SHARE:g} of the largest.",
+    source=f"{NANDA}, §4.1 (the threshold is this project's)",
+)
+def logit_components(s: Anatomy):
+    return jnp.sum(_significant(s))
+
+
+@figure(
+    "logits",
+    claim="… of them in 2×2 blocks of a key frequency",
+    paper="20, five blocks",
+    unit="1",
+    range="[0, P²)",
+    dtype="int32",
+    keyed=True,
+    description="Those of logit_components that are products of {cos, sin}(w_k a) and {cos, sin}(w_k b) of a key"
+    " frequency.",
+    source=f"{NANDA}, §4.1",
+)
+def logit_components_in_blocks(s: Anatomy):
+    return jnp.sum(_significant(s) & s.same_freq_PxP & (s.key_components_P > 0))
+
+
+def _significant(s: Anatomy):
+    return s.logit_norms_PxP > COMPONENT_SHARE * jnp.max(s.logit_norms_PxP)
+
+
+# --- neurons --------------------------------------------------------------------------------------------------------
+
+known("neurons_over_85", "neurons", claim="neurons over 85 % a degree-2 polynomial of one k", paper="433 of 512")
+
+
+@_share(
+    "neurons",
+    claim="… as a share",
+    paper="84.6 %",
+    description=f"Share of neurons that a single frequency explains over {NEURON_FVE:.0%} of.",
+    source=f"{NANDA}, §4.3",
+)
+def neuron_share_over_85(s: Anatomy):
+    return jnp.mean(jnp.any(s.own_KxM, 0).astype(s.acts_NxM.dtype))
+
+
+known(
+    "neurons_per_freq",
+    "neurons",
+    claim="… by frequency",
+    paper="14: 44, 35: 93, 41: 145, 42: 87, 52: 64",
+    show=text.at_some(str),
+)
+
+
+@_share(
+    "neurons",
+    claim="their columns of W_L carry only that k: share of squares",
+    paper="yes",
+    description=f"Of the columns of W_L of the neurons that a frequency explains over {NEURON_FVE:.0%} of, the share of"
+    " their squares that lies in each neuron's own frequency along the logits.",
+    source=f"{NANDA}, §4.3",
+    undefined=NO_NEURON,
+)
+def localisation(s: Anatomy):
+    squares_M = jnp.sum(s.W_L_PxM**2, 0)
+    own_M = jnp.sum(jnp.where(s.own_KxM, s.W_L_share_KxM, 0), 0) * squares_M
+    return ratio(jnp.sum(own_M), jnp.sum(jnp.where(jnp.any(s.own_KxM, 0), squares_M, 0)))
+
+
+@_share(
+    "neurons",
+    claim="… least of any such neuron",
+    description="The smallest share of squares in its own frequency along the logits among those neurons' columns.",
+    source=f"{NANDA}, §4.3",
+    undefined=NO_NEURON,
+)
+def localisation_min(s: Anatomy):
+    least = jnp.min(jnp.where(s.own_KxM, s.W_L_share_KxM, jnp.inf))
+    return jnp.where(jnp.isfinite(least), least, jnp.nan)
+
+
+@_share(
+    "neurons",
+    claim="… neurons whose column is largest at that k",
+    description="Share of those neurons whose column of W_L has its largest frequency where their activation has.",
+    source=f"{NANDA}, §4.3",
+    undefined=NO_NEURON,
+)
+def localisation_match(s: Anatomy):
+    best_KxM = s.W_L_share_KxM == jnp.max(s.W_L_share_KxM, 0)
+    return ratio(jnp.sum(s.own_KxM & best_KxM), jnp.sum(s.own_KxM))
+
+
+# --- attention ------------------------------------------------------------------------------------------------------
+
+
+@figure(
+    "attention",
+    claim="attention from = to = by head",
+    paper="0.1–0.4 %",
+    unit="fraction",
+    range="[0, 1]",
+    shape=("head",),
+    description="Each head's attention from = to =, mean over all pairs.",
+    source=f"{NANDA}, App. A.1",
+    show=text.per_head(text.percent_text),
+)
+def attention_to_equals(s: Anatomy):
+    return jnp.mean(s.pattern_NxHx3[:, :, LAST], 0)
+
+
+FIT = "0.5 + α(cos w_k a − cos w_k b) + β(sin w_k a − sin w_k b)"
+
+
+@figure(
+    "attention",
+    claim="attention ≈ 0.5 + α(cos w_k a − cos w_k b) + β(sin …): k by head",
+    paper="35, 42, 52, 42",
+    unit="1",
+    range="[1, (P-1)/2]",
+    shape=("head",),
+    dtype="int32",
+    description=f"The k for which each head's attention from = to a is closest to {FIT}, α and β fitted.",
+    source=f"{NANDA}, App. C.1.2, Table 2",
+    show=text.per_head(str),
+)
+def attention_freq(s: Anatomy):
+    return jnp.argmax(s.attention_energy_KxH, 0) + 1
+
+
+@figure(
+    "attention",
+    claim="… FVE by head",
+    paper="99.03 %, 98.49 %, 99.07 %, 97.91 %",
+    unit="fraction",
+    range="(-∞, 1]",
+    shape=("head",),
+    description=f"Share of each head's variance over all pairs that {FIT} explains for its best k; below 0 where its"
+    " mean lies far from 0.5.",
+    source=f"{NANDA}, App. C.1.2, Table 2",
+    undefined=FLAT_HEAD,
+    show=text.per_head(text.percent_text),
+)
+def attention_fve(s: Anatomy):
+    return _attention_fve(s, jnp.max(s.attention_energy_KxH, 0))
+
+
+@figure(
+    "attention",
+    claim="… FVE by head with every key at once",
+    unit="fraction",
+    range="(-∞, 1]",
+    shape=("head",),
+    keyed=True,
+    description=f"Share of each head's variance over all pairs that {FIT} explains, summed over the keys.",
+    source="this project",
+    undefined=FLAT_HEAD,
+    show=text.per_head(text.percent_text),
+)
+def attention_fve_keys(s: Anatomy):
+    return _attention_fve(s, jnp.sum(jnp.where(s.key_freqs_K[:, None], s.attention_energy_KxH, 0), 0))
+
+
+def _attention_fve(s: Anatomy, explained_H):
+    to_a_NxH = s.pattern_NxHx3[:, :, 0]
+    varies_H = jnp.max(to_a_NxH, 0) > jnp.min(to_a_NxH, 0)
+    total_H = jnp.where(varies_H, jnp.sum((to_a_NxH - jnp.mean(to_a_NxH, 0)) ** 2, 0), 0)
+    rest_H = jnp.sum((to_a_NxH - 0.5) ** 2, 0) - explained_H
+    return 1 - ratio(rest_H, total_H)

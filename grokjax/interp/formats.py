@@ -1,0 +1,300 @@
+"""Whose file holds which parameter under which name, and with its axes in which order.
+
+A `Layout` is a table; one routine reads arrays by it and another writes them, so that what is written can be read. P,
+the widths, heads and layers are read from the arrays' shapes, and what does not fit them is named.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from grokjax import config as config_lib
+from grokjax.core.model import N_CTX, ModelConfig
+from grokjax.errors import InputError
+
+# The sizes that axes have, by letter.
+AXES = {"V": "P + 1", "T": "3 positions", "D": "d_model", "H": "heads", "E": "d_head", "M": "d_mlp", "P": "P"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """Where a kind of file holds each parameter.
+
+    Attributes:
+      name: in words.
+      arrays: by this project's name, with "blocks.0." standing for every layer: the name in the file, and the axes
+        there, as letters of `AXES`; two letters in brackets are one axis.
+    """
+
+    name: str
+    arrays: dict[str, tuple[str, str]]
+
+
+ATTN, MLP = "blocks.0.attn.", "blocks.0.mlp."
+OURS = {
+    "embed.W_E": "V D",
+    "pos_embed.W_pos": "T D",
+    ATTN + "W_Q": "H D E",
+    ATTN + "W_K": "H D E",
+    ATTN + "W_V": "H D E",
+    ATTN + "W_O": "H E D",
+    MLP + "W_in": "D M",
+    MLP + "b_in": "M",
+    MLP + "W_out": "M D",
+    MLP + "b_out": "D",
+    "unembed.W_U": "D P",
+}
+# Biases that TransformerLens has and this project's model has not: a file may leave them out, or they must be zero.
+ZERO = {ATTN + "b_Q": "H E", ATTN + "b_K": "H E", ATTN + "b_V": "H E", ATTN + "b_O": "D", "unembed.b_U": "P"}
+LENS = Format("TransformerLens", {name: (name, axes) for name, axes in (OURS | ZERO).items()})
+PAPER = Format(
+    "the paper's released code",
+    LENS.arrays
+    | {
+        "embed.W_E": ("embed.W_E", "D V"),
+        ATTN + "W_Q": (ATTN + "W_Q", "H E D"),
+        ATTN + "W_K": (ATTN + "W_K", "H E D"),
+        ATTN + "W_V": (ATTN + "W_V", "H E D"),
+        ATTN + "W_O": (ATTN + "W_O", "D (H E)"),
+        MLP + "W_in": (MLP + "W_in", "M D"),
+        MLP + "W_out": (MLP + "W_out", "D M"),
+    },
+)
+BRIDGE = Format(
+    "TransformerLens's TransformerBridge",
+    {
+        "embed.W_E": ("embed.weight", "V D"),
+        "pos_embed.W_pos": ("pos_embed.weight", "T D"),
+        ATTN + "W_Q": (ATTN + "q.weight", "(H E) D"),
+        ATTN + "W_K": (ATTN + "k.weight", "(H E) D"),
+        ATTN + "W_V": (ATTN + "v.weight", "(H E) D"),
+        ATTN + "W_O": (ATTN + "o.weight", "D (H E)"),
+        MLP + "W_in": (MLP + "in.weight", "M D"),
+        MLP + "b_in": (MLP + "in.bias", "M"),
+        MLP + "W_out": (MLP + "out.weight", "D M"),
+        MLP + "b_out": (MLP + "out.bias", "D"),
+        "unembed.W_U": ("unembed.weight", "P D"),
+        ATTN + "b_Q": (ATTN + "q.bias", "(H E)"),
+        ATTN + "b_K": (ATTN + "k.bias", "(H E)"),
+        ATTN + "b_V": (ATTN + "v.bias", "(H E)"),
+        ATTN + "b_O": (ATTN + "o.bias", "D"),
+        "unembed.b_U": ("unembed.bias", "P"),
+    },
+)
+_BUFFER = re.compile(r"(blocks\.\d+\.attn\.)?(mask|IGNORE)")
+_BARE = {name.rsplit(".", 1)[1]: name for name in LENS.arrays}  # "W_Q" stands for "blocks.0.attn.W_Q"
+
+
+def _axes(text: str) -> list[str]:
+    """ "D (H E)" as ["D", "HE"]."""
+    return [group.strip("()").replace(" ", "") for group in re.findall(r"\([^)]*\)|\w", text)]
+
+
+def _in_words(text: str) -> str:
+    """ "D (H E)" as "[d_model, heads * d_head]"."""
+    return f"[{', '.join(' * '.join(AXES[letter] for letter in axis) for axis in _axes(text))}]"
+
+
+def _shape(text: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(math.prod(sizes[letter] for letter in axis) for axis in _axes(text))
+
+
+def _rearranged(x: np.ndarray, source: str, target: str, sizes: Mapping[str, int]) -> np.ndarray:
+    """An array with its axes in another order: from "D (H E)", say, to "H E D"."""
+    letters, wanted = "".join(_axes(source)), "".join(_axes(target))
+    x = x.reshape([sizes[letter] for letter in letters]).transpose([letters.index(letter) for letter in wanted])
+    return np.ascontiguousarray(x.reshape(_shape(target, sizes)))
+
+
+def _of_layer(name: str, layer: int) -> str:
+    return name.replace("blocks.0.", f"blocks.{layer}.")
+
+
+def _every_layer(names: Mapping[str, Any], n_layers: int) -> list[tuple[str, int]]:
+    """Each name with each layer that has it."""
+    return [(name, layer) for name in names for layer in range(n_layers if name.startswith("blocks.") else 1)]
+
+
+def write(params: Mapping[str, Any], cfg: ModelConfig, layout: Format = LENS) -> dict[str, np.ndarray]:
+    """A complete state dict in a layout, with zeros for the biases that this project's model has not.
+
+    Args:
+      params: by TransformerLens key, in this project's axes.
+      cfg: the model's shape.
+      layout: `LENS` for HookedTransformer, which gets its buffers too, or `BRIDGE` for TransformerBridge.
+    """
+    widths = {"D": cfg.d_model, "H": cfg.n_heads, "E": cfg.d_head, "M": cfg.d_mlp}
+    sizes = {"V": cfg.d_vocab, "T": N_CTX, "P": cfg.p, **widths}
+    dtype = np.asarray(params["embed.W_E"]).dtype
+    result = {}
+    for name, layer in _every_layer(OURS, cfg.n_layers):
+        there, axes = layout.arrays[name]
+        x = np.asarray(params[_of_layer(name, layer)])
+        result[_of_layer(there, layer)] = _rearranged(x, OURS[name], axes, sizes)
+    for name, layer in _every_layer(ZERO, cfg.n_layers):
+        there, axes = layout.arrays[name]
+        result[_of_layer(there, layer)] = np.zeros(_shape(axes, sizes), dtype)
+    if layout is LENS:
+        for layer in range(cfg.n_layers):
+            result[f"blocks.{layer}.attn.mask"] = np.tril(np.ones((N_CTX, N_CTX), bool))
+            result[f"blocks.{layer}.attn.IGNORE"] = np.array(-np.inf, dtype)
+    return result
+
+
+class Reader:
+    """A model's arrays, in whichever layout they are; every one of them is accounted for.
+
+    Args:
+      source: what to call the file in messages.
+      arrays: by name, as they are in the file; "W_Q" stands for "blocks.0.attn.W_Q".
+      n_heads: for the layout that does not tell.
+
+    Attributes:
+      layout: that was recognised.
+      notes: what was dropped, in words.
+
+    Raises:
+      InputError: an array is missing or of the wrong shape, or the layout does not tell the number of heads.
+    """
+
+    def __init__(self, source: str, arrays: Mapping[str, np.ndarray], n_heads: int | None = None):
+        self.source = source
+        self._given: dict[str, str] = {}  # names in the file by full name
+        self._arrays: dict[str, np.ndarray] = {}
+        for given, array in arrays.items():
+            name = _BARE.get(given, given)
+            if name in self._arrays:
+                raise InputError(f"{source} has both {self._given[name]} and {given}, which are the same parameter.")
+            self._arrays[name], self._given[name] = array, given
+        self.layout = self._recognised()
+        self.n_layers = self._count_layers()
+        self.sizes = self._read_sizes(n_heads)
+        self.notes: list[str] = []
+
+    def config(self, act: str) -> ModelConfig:
+        """The model's shape."""
+        s = self.sizes
+        return ModelConfig(s["P"], self.n_layers, s["D"], s["H"], s["M"], act)
+
+    def params(self) -> dict[str, np.ndarray]:
+        """The parameters by TransformerLens key, in this project's axes.
+
+        Raises:
+          InputError: an array is missing, unknown, of a wrong shape or type, not finite, or a bias that this project's
+            model has not; it is named.
+        """
+        self._refuse_strangers()
+        for name, layer in _every_layer(ZERO, self.n_layers):
+            if self._key(name, layer) in self._arrays:
+                self._refuse_bias(name, layer)
+        result = {}
+        for name, layer in _every_layer(OURS, self.n_layers):
+            x = self._checked(name, layer)
+            result[_of_layer(name, layer)] = _rearranged(x, self.layout.arrays[name][1], OURS[name], self.sizes)
+        return result
+
+    # --- what there is ----------------------------------------------------------------------------------------------
+
+    def _recognised(self) -> Format:
+        if any(name.endswith(".weight") for name in self._arrays):
+            return BRIDGE
+        W_O = self._arrays.get(ATTN + "W_O")
+        return PAPER if W_O is not None and W_O.ndim == 2 else LENS
+
+    def _count_layers(self) -> int:
+        matches = [re.match(r"blocks\.(\d+)\.", name) for name in self._arrays]
+        layers = {match[1] for match in matches if match}
+        if layers != {str(i) for i in range(len(layers))}:
+            raise InputError(f"{self.source} has blocks {', '.join(sorted(layers))}, but they must be numbered from 0.")
+        return max(len(layers), 1)
+
+    def _read_sizes(self, n_heads: int | None) -> dict[str, int]:
+        d, v = self._read_size("pos_embed.W_pos", "D"), self._read_size("embed.W_E", "V")
+        right = config_lib.FIELDS["p"]
+        if not right.test(v - 1):
+            raise InputError(
+                f"{self._called('embed.W_E')} has {v} tokens, the last of them '=', so that P is {v - 1}, but it must "
+                f"be {right.right}."
+            )
+        if self.layout is not BRIDGE:
+            n_heads = self._read_size(ATTN + "W_Q", "H")
+        elif not n_heads:
+            raise InputError(
+                f"{self.source} is in the layout of {BRIDGE.name}, where arrays do not tell the number of heads: give "
+                "--heads, such as --heads=4."
+            )
+        if d % n_heads:
+            raise InputError(
+                f"{self.source} has d_model = {d}, but it must be divisible by the number of heads, {n_heads}."
+            )
+        m = self._read_size(MLP + "b_in", "M")
+        return {"T": N_CTX, "D": d, "V": v, "P": v - 1, "H": n_heads, "E": d // n_heads, "M": m}
+
+    def _read_size(self, name: str, letter: str) -> int:
+        text = self.layout.arrays[name][1]
+        array, axes = self._get(name), _axes(text)
+        if array.ndim != len(axes) or not array.size:
+            raise InputError(f"{self._called(name)} has shape {list(array.shape)}, but {_in_words(text)} is expected.")
+        return array.shape[axes.index(letter)]
+
+    # --- single arrays ----------------------------------------------------------------------------------------------
+
+    def _key(self, name: str, layer: int = 0) -> str:
+        return _of_layer(self.layout.arrays[name][0], layer)
+
+    def _called(self, name: str, layer: int = 0) -> str:
+        key = self._key(name, layer)
+        return f"{self.source}: {self._given.get(key, key)}"
+
+    def _get(self, name: str, layer: int = 0) -> np.ndarray:
+        key = self._key(name, layer)
+        if key not in self._arrays:
+            have = ", ".join(list(self._given.values())[:12]) or "none"
+            raise InputError(
+                f"{self.source} has no array {key} {_in_words(self.layout.arrays[name][1])}: its arrays are {have}"
+                f"{', …' if len(self._given) > 12 else ''}."
+            )
+        return self._arrays[key]
+
+    def _refuse_strangers(self) -> None:
+        known = {self._key(name, layer) for name, layer in _every_layer(LENS.arrays, self.n_layers)}
+        for name, given in self._given.items():
+            if name in known or _BUFFER.fullmatch(name):
+                continue
+            if re.search(r"\bln\w*\.", name):
+                raise InputError(f"{self.source} has {given}, but this project's model has no LayerNorm.")
+            raise InputError(
+                f"{self.source} has an array {given}, which is no part of a model in the layout of {self.layout.name}."
+            )
+
+    def _refuse_bias(self, name: str, layer: int) -> None:
+        if np.any(self._checked(name, layer)):
+            why = ", which cannot be folded into the other weights" if name == "unembed.b_U" else ""
+            raise InputError(
+                f"{self._called(name, layer)} is not zero{why}, but the only biases of this project's model are b_in "
+                "and b_out."
+            )
+
+    def _checked(self, name: str, layer: int) -> np.ndarray:
+        """An array that has been found right, without the logit of "=" if it has one."""
+        text = self.layout.arrays[name][1]
+        x, called, s = self._get(name, layer), self._called(name, layer), self.sizes
+        if "P" in text and x.shape == _shape(text.replace("P", "V"), s):
+            x = x.take(range(s["P"]), _axes(text).index("P"))  # the answer is never "="
+            if name == "unembed.W_U":
+                self.notes.append("the column of '=' in W_U was dropped")
+        if x.shape != _shape(text, s):
+            raise InputError(
+                f"{called} has shape {list(x.shape)}, but {list(_shape(text, s))}, {_in_words(text)}, is expected "
+                f"where P = {s['P']}, d_model = {s['D']}, heads = {s['H']} and d_mlp = {s['M']}, as others have it."
+            )
+        if x.dtype.kind != "f":
+            raise InputError(f"{called} holds {x.dtype}, but it must hold floating-point numbers.")
+        bad = x.size - np.count_nonzero(np.isfinite(x))
+        if bad:
+            raise InputError(f"{called} has {bad} of its {x.size} numbers not finite.")
+        return x

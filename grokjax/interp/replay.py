@@ -1,0 +1,153 @@
+"""Replays of a sweep's snapshots: with the run's final keys, other keys, or measures of today."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from grokjax import sweeps
+from grokjax.columns import metrics_schema
+from grokjax.config import coerce
+from grokjax.core import fourier
+from grokjax.core.problem import Problem
+from grokjax.errors import InputError, file_name
+from grokjax.measures import registry
+from grokjax.store import files
+from grokjax.store.ledger import Ledger
+from grokjax.store.metrics import read_runs, to_table
+from grokjax.store.records import read_record
+from grokjax.store.snapshots import SNAPSHOT_RUNS, compact, find_snapshots
+from grokjax.store.sweep import load_sweep, refuse_strangers
+from grokjax.sweeps import Run, Sweep
+from grokjax.training import final_keys, layouts
+from grokjax.training.final_keys import replay_runs, settle
+
+# --- later, from the command line -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to replay, where it differs from what the sweep itself did.
+
+    Attributes:
+      rule: key_rule, or None for the sweep's.
+      threshold: key_threshold, or None for the sweep's.
+      keys: frequencies to use for every run instead of a rule.
+      measures: groups to compute beside the sweep's keyed measures.
+      runs: numbers, or None for all that have ended.
+    """
+
+    rule: str | None = None
+    threshold: float | None = None
+    keys: tuple[int, ...] = ()
+    measures: tuple[str, ...] = ()
+    runs: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the table that this request fills; "" if it is the metrics table itself."""
+        parts = [
+            f"rule_{self.rule}" if self.rule else "",
+            f"threshold_{self.threshold}" if self.threshold is not None else "",
+            "keys_" + ".".join(map(str, self.keys)) if self.keys else "",
+            "-".join(self.measures),
+        ]
+        text = "-".join(filter(None, parts))
+        return text and file_name(text)
+
+
+def replay(path: str | Path, request: Request, track=lambda items, text: items, overwrite: bool = False) -> Path:
+    """Replays the snapshots of a sweep; goes on where an earlier call with the same request stopped.
+
+    Args:
+      path: of the working directory.
+      request: what to compute.
+      track: wraps the batches, to show progress.
+      overwrite: compute again what an earlier call with the same request has left.
+
+    Returns:
+      The folder of Parquet files that holds the result: the metrics themselves where the request asks for nothing
+      that the sweep would not have done.
+
+    Raises:
+      InputError: no sweep, no such run or frequency, nothing to replay.
+    """
+    path = files.path(path)
+    sweep = load_sweep(path)
+    refuse_strangers(path, sweep)
+    registry.of_groups(request.measures)
+    have = {run for run, _ in find_snapshots(path)}
+    status = read_runs(path).set_index("run")["status"]
+    ended = [run for run in sweep.runs if status[run.run] in ("finished", "stopped") and run.run in have]
+    if request.runs is not None:
+        ended = [run for run in sweeps.only(sweep, request.runs).runs if run in ended]
+    if not ended:
+        raise InputError(f"{path} has no finished run to replay{' among those asked for' if request.runs else ''}.")
+    for problem in {run.problem() for run in ended}:
+        _mask(request.keys, problem.model.p)
+    for name, value in (("key_rule", request.rule), ("key_threshold", request.threshold)):
+        if value is not None:
+            coerce(name, value)
+    if not request.name:
+        ledger = Ledger(sweep.runs)
+        for runs in track(list(_batches(ended)), "final keys"):
+            settle(path, runs, ledger, in_native=_in_native(path, runs[0].problem()))
+        return path / "metrics"
+    folder = path / "replay" / request.name
+    if overwrite:
+        files.drop(folder)
+    for runs in track([runs for runs in _batches(ended) if files.trouble(_part(folder, runs))], request.name):
+        _replay_batch(path, folder, sweep, runs, request)
+    return folder
+
+
+def _in_native(path: Path, problem: Problem) -> bool:
+    """Whether to evaluate in C++: as the sweep did, so that the same question has the same answer, if there is any."""
+    record = read_record(path) or {"groups": []}
+    return any(group.get("n_parts") for group in record["groups"]) and layouts.is_native(problem)
+
+
+def _batches(runs: Iterable[Run]) -> Iterable[list[Run]]:
+    """Runs of one problem, at most as many as lie together in a snapshot."""
+    by_problem: dict[Problem, list[Run]] = {}
+    for run in runs:
+        by_problem.setdefault(run.problem(), []).append(run)
+    for some in by_problem.values():
+        for start in range(0, len(some), SNAPSHOT_RUNS):
+            yield some[start : start + SNAPSHOT_RUNS]
+
+
+def _part(folder: Path, runs: Sequence[Run]) -> Path:
+    return folder / f"runs_{compact([run.run for run in runs])}.parquet"
+
+
+def _replay_batch(path: Path, folder: Path, sweep: Sweep, runs: list[Run], request: Request) -> None:
+    problem = runs[0].problem()
+    changes = {"key_rule": request.rule, "key_threshold": request.threshold}
+    problem = dataclasses.replace(problem, **{k: coerce(k, v) for k, v in changes.items() if v is not None})
+    groups = dict.fromkeys([*request.measures] if request.measures else problem.measures)
+    columns = {m.name: m for m in registry.of_groups(groups) if (m.keyed or request.measures) and not m.needs_update}
+    found, last = find_snapshots(path), None
+    in_native = _in_native(path, problem)
+    if request.keys:
+        keys = np.tile(_mask(request.keys, problem.model.p), (len(runs), 1))
+    else:
+        keys, last = final_keys.final_keys(path, found, problem, runs, in_native=in_native)
+    frame = replay_runs(found, runs, columns, problem, keys, loaded=last, in_native=in_native)
+    by_run = {run.run: run for run in runs}
+    for axis in sweep.axes:
+        frame[axis] = np.array([by_run[int(n)].values[axis] for n in frame["run"]], object)
+    files.make_folder(folder)
+    schema = metrics_schema(columns, sweep.axes, {"request": dataclasses.asdict(request)})
+    files.write_parquet(to_table(frame, schema), _part(folder, runs))
+
+
+def _mask(keys: Iterable[int], p: int) -> np.ndarray:
+    n = fourier.n_freqs(p)
+    mask = np.zeros(n, bool)
+    for k in keys:
+        if not 1 <= k <= n:
+            raise InputError(f"--keys has {k}, but for P = {p} frequencies are 1 to {n}.")
+        mask[k - 1] = True
+    return mask

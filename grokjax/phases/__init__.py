@@ -1,0 +1,27 @@
+"""Phases of training runs: tables in, boundaries and censored statistics out. No JAX.
+
+from grokjax import phases
+
+found = phases.find_phases(metrics)
+phases.summarize(found, by="weight_decay")
+"""
+
+from grokjax.phases.find import CLASSES, DESCRIPTIONS, find_phases, shade
+from grokjax.phases.readings import agreement, describe_rules, readings
+from grokjax.phases.rules import RULES, Settings
+from grokjax.phases.summary import TIMES, Summary, summarize
+
+__all__ = [
+    "CLASSES",
+    "DESCRIPTIONS",
+    "RULES",
+    "TIMES",
+    "Settings",
+    "Summary",
+    "agreement",
+    "describe_rules",
+    "find_phases",
+    "readings",
+    "shade",
+    "summarize",
+]

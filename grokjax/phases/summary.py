@@ -1,0 +1,137 @@
+"""What runs have in common: shares, censored times, and the critical value of a swept field."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from grokjax.errors import unknown
+from grokjax.phases import survival
+from grokjax.phases.find import CLASSES, DESCRIPTIONS
+from grokjax.phases.rules import RULES
+
+# Times of which `summarize` gives the median, and the columns they are in.
+TIMES = {"memorised": "memorised_by", "grokked": "grokked_by", "delay": "delay"} | {
+    f"{boundary}_end": f"{boundary}_end" for boundary in RULES
+}
+
+
+class Summary(NamedTuple):
+    """What runs have in common.
+
+    Attributes:
+      groups: a row per group: number of `runs`, of those `memorised`, `grokked`, `censored`, `diverged`, `ungrokked`
+        and of each class; `fraction_grokked` with `_low` and `_high`; for `memorised`, `grokked`, `delay` and the end
+        of each phase the `_median` in steps with `_low` and `_high`, infinite if beyond the budget, the number of
+        `_runs` behind it and of those in which it was `_seen`; and a `warning`.
+      fits: a row per fitted `quantity`: `estimate`, `low`, `high`, `unit`, `runs`, `warning`.
+    """
+
+    groups: pd.DataFrame
+    fits: pd.DataFrame
+
+
+def summarize(
+    phases: pd.DataFrame,
+    by: str | Sequence[str] | None = "weight_decay",
+    seed: int = 0,
+    resamples: int = survival.RESAMPLES,
+    confidence: float = survival.CONFIDENCE,
+) -> Summary:
+    """Shares, times and the critical value of a swept field.
+
+    A run in which something has not happened by its last evaluation counts as censored there, so does a diverged run;
+    medians are Kaplan–Meier's. Times are those of the first evaluation that shows an event, up to `eval_every` late.
+
+    Args:
+      phases: of `find_phases`, or several such tables concatenated.
+      by: columns that form groups; None for all runs together. Critical value and power law are fitted over
+        `weight_decay` if it is among them and otherwise over the first, if that holds numbers; the runs that the
+        other columns tell apart are fitted separately.
+      seed: of the bootstrap.
+      resamples: of the bootstrap.
+      confidence: of every interval.
+
+    Raises:
+      InputError: a column in `by` does not exist.
+    """
+    names = [by] if isinstance(by, str) else list(by or [])
+    for name in ("grokked", "last_step", *names):
+        if name not in phases:
+            raise unknown("column", name, [column for column in phases.columns if column not in DESCRIPTIONS])
+    options = {"seed": seed, "resamples": resamples, "confidence": confidence}
+    groups = [_labels(names, key) | _group(group, names, options) for key, group in _grouped(phases, names)]
+    axis = "weight_decay" if "weight_decay" in names else next(iter(names), None)
+    fits: list[dict[str, Any]] = []
+    if axis is not None and pd.api.types.is_numeric_dtype(phases[axis]):
+        others = [name for name in names if name != axis]
+        for key, group in _grouped(phases, others):
+            fits += [_labels(others, key) | fit for fit in _fits(group, axis, options)]
+    empty = [*names, "quantity", "estimate", "low", "high", "unit", "runs", "warning"]
+    return Summary(pd.DataFrame(groups), pd.DataFrame(fits) if fits else pd.DataFrame(columns=empty))
+
+
+def _grouped(phases: pd.DataFrame, names: list[str]):
+    return phases.groupby(names, sort=True, dropna=False) if names else [((), phases)]
+
+
+def _labels(names: list[str], key: tuple) -> dict[str, Any]:
+    return dict(zip(names, key, strict=True))
+
+
+def _group(group: pd.DataFrame, names: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    n, grokked = len(group), int(group["grokked"].sum())
+    low, high = survival.wilson(grokked, n, options["confidence"])
+    row: dict[str, Any] = {"runs": n}
+    row |= {name: int(group[name].sum()) for name in ("memorised", "grokked", "censored", "diverged", "ungrokked")}
+    row |= {name: int((group["run_class"] == name).sum()) for name in CLASSES}
+    row |= {"fraction_grokked": grokked / n if n else np.nan, "fraction_low": low, "fraction_high": high}
+    for name in TIMES:
+        times, observed = _times(group, name)
+        median = survival.median_time(times, observed, **options)
+        row |= {f"{name}_median": median.value, f"{name}_low": median.low, f"{name}_high": median.high}
+        row |= {f"{name}_runs": times.size, f"{name}_seen": int(observed.sum())}
+    return row | {"warning": "; ".join(_doubts(group, names, options["confidence"]))}
+
+
+def _times(group: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps to an event, or to where a run is censored, and whether it was seen; without runs that cannot tell."""
+    if name.endswith("_end"):
+        group = group[group[f"{name}_rule"].notna()]
+    start = np.zeros(len(group))
+    if name == "delay":
+        group = group[group["memorised"].astype(bool)]
+        start = group["memorised_by"].to_numpy(float)
+    event = group[TIMES[name]].to_numpy(float)
+    observed = ~np.isnan(event)
+    return np.where(observed, event, group["last_step"].to_numpy(float) - start), observed
+
+
+def _doubts(group: pd.DataFrame, names: list[str], confidence: float) -> list[str]:
+    said = []
+    enough = survival.few_runs(confidence)
+    if len(group) < enough:
+        said.append(f"{survival.counted(len(group), 'run')}, where an interval for a median needs {enough}")
+    if group["diverged"].any():
+        said.append(f"{group['diverged'].sum()} diverged, counted as censored")
+    for boundary in RULES:
+        rules = sorted(group[f"{boundary}_end_rule"].dropna().unique())
+        if len(rules) > 1:
+            said.append(f"ends of {boundary.replace('_', ' ')} by different rules: {', '.join(rules)}")
+    others = [name for name in group if name not in (*DESCRIPTIONS, *names, "run") and not str(name).endswith("seed")]
+    mixed = [str(name) for name in others if group[name].nunique(dropna=False) > 1]
+    if mixed:
+        said.append(f"runs also differ in {', '.join(mixed)}")
+    return said
+
+
+def _fits(group: pd.DataFrame, axis: str, options: dict[str, Any]) -> list[dict[str, Any]]:
+    values, grokked = group[axis].to_numpy(float, na_value=np.nan), group["grokked"].to_numpy(bool)
+    fit = survival.threshold(values, grokked, group["grokked_by"].to_numpy(float), **options)
+    units = {"critical": axis, "slope": "log-odds per decade", "exponent": "", "prefactor": "steps", "r_squared": ""}
+    return [
+        {"quantity": f"critical_{axis}" if name == "critical" else name, "estimate": e.value, "low": e.low}
+        | {"high": e.high, "unit": units[name], "runs": e.runs, "warning": e.warning}
+        for name, e in zip(fit._fields, fit, strict=True)
+    ]

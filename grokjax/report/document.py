@@ -1,0 +1,201 @@
+"""The numbers that a page's script draws."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from grokjax.errors import InputError
+from grokjax.interp import circuit as circuit_lib
+from grokjax.phases.rules import RULES
+from grokjax.phases.text import shown_steps
+from grokjax.report import downsampling, results
+from grokjax.report.downsampling import encoded
+from grokjax.report.panels import FIGURES, PHASE_COLORS, QUANTITIES, SPECTRA, STAND_INS, Curves
+from grokjax.report.results import CIRCUIT, Sweep, first_run, groups, sentence, shade, shown_value
+
+VALUES = 1_250_000  # of curves in a page, up to 10 MB; 100 runs × 400 evaluations × 30 columns fit undiminished
+PIXELS = 4_600_000  # of images in a page, about 6 MB; 100 runs × 400 evaluations × 56 frequencies × 2 fit
+MIN_POINTS = 8  # of a curve, however many runs there are
+MAX_EDGES = 80  # of the shading behind many curves
+
+
+def document(sweep: Sweep) -> dict[str, Any]:
+    """What the page's script draws, ready for JSON: every number finite, arrays as base64."""
+    runs = list(sweep.runs["run"])
+    figures = available(sweep)
+    return {
+        "name": sweep.path.resolve().name,
+        "runs": [_run(sweep, row) for row in sweep.runs.to_dict("records")],
+        "first": first_run(sweep.runs),
+        "axes": [_axis(sweep.runs, name) for name in sweep.axes],
+        "settings": list(sweep.settings),
+        "groups": [_group(sweep.runs, label, members) for label, members in groups(sweep)],
+        "medians": _medians(sweep),
+        "quantities": [
+            {"name": name, "label": label, "unit": unit, "log": log}
+            for name, (label, unit, log) in QUANTITIES.items()
+            if name in sweep.runs and sweep.runs[name].notna().any()
+        ],
+        "phases": PHASE_COLORS,
+        "figures": [dataclasses.asdict(figure) for figure in figures],
+        "steps": [encoded(steps, "<u4") for steps in _steps(sweep.metrics, runs)],
+        **_curves(sweep, figures, runs),
+        **_images(sweep, runs),
+        "circuit": _circuit(sweep, runs),
+    }
+
+
+def available(sweep: Sweep) -> list[Curves]:
+    """The figures with the lines that this sweep has values of."""
+    held = {name for name in sweep.metrics if sweep.metrics[name].notna().any()}
+    result = []
+    for figure in FIGURES:
+        wanted = {STAND_INS[line.column] for line in figure.lines if line.column in STAND_INS.keys() - held}
+        lines = [dataclasses.replace(n, on=n.on or n.column in wanted) for n in figure.lines if n.column in held]
+        if lines:
+            result.append(dataclasses.replace(figure, lines=tuple(lines)))
+    return result
+
+
+def _steps(metrics: pd.DataFrame, runs: Sequence[int]) -> list[np.ndarray]:
+    by_run = dict(iter(metrics.groupby("run")["step"]))
+    return [by_run[run].to_numpy() if run in by_run else np.zeros(0) for run in runs]
+
+
+def _curves(sweep: Sweep, figures: Sequence[Curves], runs: Sequence[int]) -> dict[str, Any]:
+    """Every line's values by column and run; and the most points of a curve, if some have been thinned to that."""
+    names = [line.column for figure in figures for line in figure.lines]
+    by_run = dict(iter(sweep.metrics.groupby("run")))
+    limit = max(MIN_POINTS, VALUES // max(1, len(by_run) * len(names)))
+    longest = max((len(rows) for rows in by_run.values()), default=0)
+    index_bytes = 2 if longest < 2**16 else 4
+    curves: dict[str, list[Any]] = {name: [] for name in names}
+    for run in runs:
+        for name in names:
+            values = by_run[run][name].to_numpy(float, na_value=np.nan) if run in by_run else np.zeros(0)
+            curves[name].append(_curve(values, limit, index_bytes))
+    return {"curves": curves, "curve_limit": limit if longest > limit else None, "index_bytes": index_bytes}
+
+
+def _curve(values: np.ndarray, limit: int, index_bytes: int) -> dict[str, str] | None:
+    """A curve as base64 float32; with the numbers of its evaluations unless those are all."""
+    finite = np.flatnonzero(np.isfinite(values))
+    if not finite.size:
+        return None
+    # A measure taken at some evaluations only, such as one from snapshots, has points and no gaps.
+    where = finite if finite.size < 0.75 * values.size else np.arange(values.size)
+    where = where[downsampling.kept(values[where], limit)]
+    with np.errstate(over="ignore"):
+        curve = {"v": encoded(values[where], "<f4")}
+    return curve if where.size == values.size else curve | {"i": encoded(where, f"<u{index_bytes}")}
+
+
+def _images(sweep: Sweep, runs: Sequence[int]) -> dict[str, Any]:
+    """The images by matrix and run; and the most columns of one, if some have been thinned to that."""
+    held = [values for of_run in sweep.spectra.values() for _, values in of_run.values()]
+    limit = max(MIN_POINTS, PIXELS // max(1, sum(values.shape[1] for values in held)))
+    spectra = []
+    for column, of_run in sweep.spectra.items():
+        scale = downsampling.value_range([values for _, values in of_run.values()])
+        if scale is not None:
+            images = [_image(of_run[run], scale, limit) if run in of_run else None for run in runs]
+            spectra.append({"matrix": SPECTRA[column], "low": scale[0], "high": scale[1], "images": images})
+    longest = max((len(values) for values in held), default=0)
+    return {"spectra": spectra, "image_limit": limit if longest > limit else None}
+
+
+def _image(norms: tuple[np.ndarray, np.ndarray], scale: tuple[float, float], limit: int) -> dict[str, Any]:
+    image = downsampling.image(*norms, scale, limit)
+    steps, levels = encoded(image.steps, "<u4"), encoded(image.levels, "u1")
+    return {"steps": steps, "levels": levels, "frequencies": image.levels.shape[1]}
+
+
+def _run(sweep: Sweep, row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {
+        "run": int(row["run"]),
+        "label": results.label(row, sweep.axes),
+        "status": row["status"],
+        "text": sentence(row),
+        "axes": {name: shown_value(row[name]) for name in sweep.axes},
+        "phases": [list(phase) for phase in shade(row)],
+        "last_step": finite(row["last_step"]),
+        "keys": None if pd.isna(row["n_key_freqs"]) else [int(k) for k in row["key_freqs"]],
+        "values": {name: finite(row[name]) for name in QUANTITIES if name in row},
+    }
+
+
+def finite(value: Any) -> float | None:
+    """A number for JSON; None for what is missing or not finite."""
+    return None if pd.isna(value) or not np.isfinite(float(value)) else float(value)
+
+
+def _group(runs: pd.DataFrame, label: str, members: np.ndarray) -> dict[str, Any]:
+    rows = runs.iloc[members]
+    counts = [f"{int(rows[name].eq(True).sum())} of {len(rows)} {name}" for name in ("memorised", "grokked")]
+    times = rows["grokked_by"].dropna()
+    span = f", between steps {shown_steps(times.min())} and {shown_steps(times.max())}" if len(times) else ""
+    return {
+        "label": label,
+        "runs": [int(i) for i in members],
+        "text": f"{counts[0]}, {counts[1]}{span}.",
+        "shades": _shares([shade(row) for row in rows.to_dict("records")]),
+    }
+
+
+def _shares(shades: Sequence[Sequence[tuple[str, float, float]]]) -> list[tuple[str, float, float, float]]:
+    """The share of runs that are in each phase, over training: (phase, from step, to step, share)."""
+    edges = np.unique([edge for run in shades for _, begin, end in run for edge in (begin, end)])
+    if edges.size > MAX_EDGES:
+        edges = np.linspace(edges[0], edges[-1], MAX_EDGES)
+    middle, result = (edges[:-1] + edges[1:]) / 2, []
+    for phase in (boundary.replace("_", " ") for boundary in RULES):
+        spans = [(begin, end) for run in shades for name, begin, end in run if name == phase]
+        count = sum(((middle > begin) & (middle < end) for begin, end in spans), np.zeros(middle.size))
+        for i in np.flatnonzero(count):
+            result.append((phase, float(edges[i]), float(edges[i + 1]), round(float(count[i]) / len(shades), 3)))
+    return result
+
+
+def _axis(runs: pd.DataFrame, name: str) -> dict[str, Any]:
+    """An axis: its values as text, in order, and as numbers if they are."""
+    values = sorted(runs[name].unique(), key=lambda v: (pd.isna(v), str(v) if isinstance(v, str) else v))
+    numbers = pd.api.types.is_numeric_dtype(runs[name]) and not pd.api.types.is_bool_dtype(runs[name])
+    return {
+        "name": name,
+        "values": [shown_value(value) for value in values],
+        "numbers": [finite(value) for value in values] if numbers else None,
+    }
+
+
+def _medians(sweep: Sweep) -> list[dict[str, Any]]:
+    """Median times to grok by setting, for the figure of times."""
+    return [
+        {"axes": {name: shown_value(row[name]) for name in sweep.by}}
+        | {key: finite(row[f"grokked_{key}"]) for key in ("median", "low", "high")}
+        for row in sweep.summary.groups.to_dict("records")
+        if row["runs"] > 1
+    ]
+
+
+def _circuit(sweep: Sweep, runs: Sequence[int]) -> list[dict[str, Any] | None] | None:
+    """By run the step of the model and the rows of the table of claims: claim, paper, here, source, why it is null."""
+    if sweep.circuit is None:
+        return None
+    pass  # loaded when there is a table: it takes its time
+
+    found = {int(row["run"]): {str(k): v for k, v in row.items()} for row in sweep.circuit.to_dict("records")}
+    try:
+        return [_claims(circuit_lib, found[run]) if run in found else None for run in runs]
+    except (KeyError, TypeError, ValueError):
+        file = sweep.path / CIRCUIT
+        raise InputError(f"{file} is none of this version's: make it again with python -m grokjax.circuit.") from None
+
+
+def _claims(circuit, found: Mapping[str, Any]) -> dict[str, Any]:
+    null = json.loads(found["null"])
+    rows = [[row.claim, row.paper, row.here, row.source, null.get(row.figure, "")] for row in circuit.rows(found)]
+    return {"step": int(found["step"]), "rows": rows}

@@ -1,0 +1,163 @@
+"""The words of a page: what was run and on what, where the files are, what the figures leave out."""
+
+import datetime
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from grokjax import config
+from grokjax.phases import survival
+from grokjax.report import downsampling
+from grokjax.report.markup import Html, element, joined
+from grokjax.report.results import Sweep, shown_value
+from grokjax.store import files as files_lib
+from grokjax.store import metrics
+
+LOAD = """\
+import pandas as pd
+
+sweep = ".."  # this page's folder is in the sweep's; from elsewhere, the path of the sweep
+metrics = pd.read_parquet(f"{sweep}/metrics")  # one row per (run, step)
+runs = pd.read_parquet(f"{sweep}/runs.parquet")  # one row per run
+"""
+LOAD_OBJECTS = """\
+import grokjax
+
+sweep = "SWEEP"
+metrics = grokjax.read_metrics(sweep)  # one row per (run, step)
+runs = grokjax.read_runs(sweep)  # one row per run
+"""
+PHASES = """
+from grokjax import phases
+
+found = phases.find_phases(metrics)  # one row per run: the table of phases
+"""
+
+
+def title(sweep: Sweep) -> str:
+    """Such as "12 runs of add mod 53"."""
+    tasks, moduli = (_values(sweep, name) for name in ("task", "p"))
+    return f"{survival.counted(len(sweep.runs), 'run')} of {tasks} mod {moduli}"
+
+
+def _values(sweep: Sweep, name: str) -> str:
+    """The values of a field over the runs, in order of appearance."""
+    if name not in sweep.runs:
+        return "unknown"
+    values = [shown_value(value) for value in sweep.runs[name].drop_duplicates()]
+    return ", ".join(values) if len(values) < 8 else f"{values[0]}, …, {values[-1]} ({len(values)} values)"
+
+
+def header(sweep: Sweep, now: datetime.datetime) -> Html:
+    """What was run, on what, and how far it is."""
+    parts = [element("p", _axes(sweep), class_="axes"), _cards(sweep)]
+    if sweep.running:
+        text = (
+            f"This sweep was still being trained at {now:%Y-%m-%d %H:%M} UTC: the page shows what there was by then, "
+            f"and python -m grokjax.report {shlex.quote(str(sweep.path))} writes it again."
+        )
+        parts.insert(1, element("p", text, class_="running"))
+    rows = [joined(element("dt", name), element("dd", text)) for name, text in _facts(sweep, now).items() if text]
+    details = element("details", element("summary", "What was run, and on what"), element("dl", *rows), open=True)
+    return joined(*parts, details)
+
+
+def _axes(sweep: Sweep) -> str:
+    axes = " × ".join(f"{name} {_values(sweep, name)}" for name in sweep.axes)
+    return f"Swept: {axes}." if axes else "Nothing was swept: every run has the same settings."
+
+
+def _cards(sweep: Sweep) -> Html:
+    runs, n = sweep.runs, len(sweep.runs)
+    status = runs["status"].value_counts()
+    cards = {"runs": f"{n:,}"}
+    cards |= {name: f"{status[name]:,}" for name in ("waiting", "training", "stopped", "diverged") if name in status}
+    for name in ("memorised", "grokked"):
+        cards[name] = f"{int(runs[name].eq(True).sum()):,}"
+    low, high = survival.wilson(int(cards["grokked"].replace(",", "")), int(runs["grokked"].notna().sum()))
+    if low == low:
+        cards["share that groks (95 %)"] = f"{100 * low:.0f}–{100 * high:.0f} %"
+    times = runs["grokked_by"].dropna()
+    if len(times):
+        cards["grokked by step"] = f"{times.min():,.0f}" + (f"–{times.max():,.0f}" if times.nunique() > 1 else "")
+    items = [element("li", element("b", text), " ", element("span", name)) for name, text in cards.items()]
+    return element("ul", *items, class_="cards")
+
+
+def _facts(sweep: Sweep, now: datetime.datetime) -> dict[str, str]:
+    """Name and text of each fact; those of config.json are missing where there is none."""
+    v = {name: _values(sweep, name) for name in sweep.runs if name in config.FIELDS}
+    record = sweep.record
+    facts = {"task": f"{v.get('task', 'unknown')} mod {v.get('p', '?')}"}
+    if "train_fraction" in v:
+        facts["task"] += f", train fraction {v['train_fraction']} of all pairs, split {v.get('split', '?')}"
+    if "model.n_layers" in v:
+        model = [f"{name.removeprefix('model.')} {text}" for name, text in v.items() if name.startswith("model.")]
+        facts["model"] = f"transformer: {', '.join(model)}"
+    if "optimizer" in v:
+        names = ("learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale")
+        facts["optimizer"] = ", ".join([v["optimizer"], *(f"{name} {v[name]}" for name in names if name in v)])
+    if "steps" in v:
+        facts["steps"] = f"{v['steps']}, evaluated every {v.get('eval_every', '?')}"
+    if "key_rule" in v:
+        facts["key frequencies"] = f"rule {v['key_rule']}, threshold {v.get('key_threshold', '?')}"
+    if "device_kind" in record:
+        threads = f", {record.get('cpu_threads')} threads" if record.get("platform") == "cpu" else ""
+        facts["device"] = f"{record.get('n_devices', '?')} × {record['device_kind']}{threads}"
+    facts["precision"] = f"{record.get('precision') or v.get('precision', '')} matrix products"
+    facts["versions"] = ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items())
+    facts["commit"] = record.get("git_commit") or ""
+    facts["experiment"] = record.get("experiment") or ""
+    return facts | {"directory": str(sweep.path.resolve()), "this page": f"{now:%Y-%m-%d %H:%M} UTC"}
+
+
+def files(sweep: Sweep) -> Html:
+    """Links to the files, and the lines that load them."""
+    what = {
+        "../metrics": "metrics: one row per (run, step), Parquet",
+        "../runs.parquet": "runs.parquet: one row per run",
+        "../config.json": "config.json: the resolved config, versions, devices",
+        "losses.png": "losses.png: the losses as one picture",
+    }
+    links = [element("li", element("a", text, href=where)) for where, text in what.items()]
+    parts = metrics.parts(sweep.path / "metrics")
+    listed = [element("li", element("a", part.name, href=f"../metrics/{part.name}")) for part in parts]
+    every = element(
+        "details", element("summary", f"{survival.counted(len(parts), 'part')} of metrics"), element("ul", *listed)
+    )
+    load = LOAD if files_lib.is_local(sweep.path) else LOAD_OBJECTS.replace("SWEEP", str(sweep.path))
+    copy = element("button", "Copy", type="button", id="copy")
+    code = element("div", copy, element("pre", element("code", load + PHASES, id="load"), tabindex="0"), class_="code")
+    return joined(element("ul", *links), every, code)
+
+
+def notes(sweep: Sweep, data: Mapping[str, Any]) -> Html:
+    """What the figures leave out, in sentences."""
+    said = [
+        "Phases, tables and medians use every evaluation; docs/phases.md of grokjax explains the rules. "
+        "Key frequencies of curves without “keys of each step” are those of the run's final model, so these curves "
+        "have points at snapshots only, and none before the run has ended."
+    ]
+    limit = data["curve_limit"]
+    if limit:
+        said.append(
+            f"Curves were thinned to {limit:,} points: of longer ones the page holds the smallest and the largest "
+            "value of each of many equal stretches, at their true steps, so that no spike is missing."
+        )
+    else:
+        said.append("Curves are not thinned: every evaluation is in the page, as float32.")
+    if data["spectra"]:
+        ratio = max(downsampling.level_ratio((s["low"], s["high"])) for s in data["spectra"])
+        said.append(
+            f"Fourier norms are rounded to one of {downsampling.LEVELS} levels, {100 * (ratio - 1):.1f} % apart; those "
+            f"below 1e-{downsampling.DECADES:.0f} of the sweep's largest have the lowest."
+        )
+    if data["image_limit"]:
+        said.append(
+            f"Images were thinned to {data['image_limit']:,} columns, each with the largest norms over a stretch of "
+            "evaluations, so that no peak is missing."
+        )
+    diverged = int(sweep.runs["diverged_step"].notna().sum())
+    if diverged:
+        said.append(f"{survival.counted(diverged, 'run')} diverged; counted as censored at the last finite loss.")
+    return element("ul", *(element("li", sentence) for sentence in said))

@@ -1,0 +1,215 @@
+"""A sweep as its files tell it, finished or not."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from grokjax import config, phases
+from grokjax.columns import ARROW
+from grokjax.errors import InputError
+from grokjax.phases.rules import COLUMNS as PHASE_COLUMNS
+from grokjax.phases.rules import RULES
+from grokjax.phases.text import shown, shown_steps
+from grokjax.report.panels import FIGURES, SPECTRA
+from grokjax.store import files
+from grokjax.store.metrics import parts, read_metrics, read_part, read_runs, read_schema
+from grokjax.store.records import read_record
+
+CIRCUIT = "circuit.parquet"
+MAX_GROUPS = 60  # rows of a table over settings; a random search has as many settings as runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A sweep as its files tell it.
+
+    Attributes:
+      path: of the working directory.
+      record: its config.json; empty if it has none.
+      runs: rows per run as in runs.parquet, with `n_key_freqs`; for runs with evaluations the columns of
+        `phases.DESCRIPTIONS`, among them `last_step`, the last evaluation with a finite loss.
+      circuit: rows per run of circuit.parquet; None if it has not been made.
+      metrics: rows per (run, step), sorted: the columns of `FIGURES` that there are.
+      spectra: by column of `SPECTRA` and run: steps [T] and norms [T, F], NaN where null.
+      columns: metadata of the metrics' fields by column: description, unit, source.
+      axes: config fields in which runs differ, seeds included.
+      settings: those of them that are no seeds.
+      summary: of the phases over the settings.
+      by: the settings that the summary's groups are formed by; empty where there are too many.
+    """
+
+    path: Path
+    record: Mapping[str, Any]
+    runs: pd.DataFrame
+    circuit: pd.DataFrame | None
+    metrics: pd.DataFrame
+    spectra: Mapping[str, Mapping[int, tuple[np.ndarray, np.ndarray]]]
+    columns: Mapping[str, Mapping[str, str]]
+    axes: Sequence[str]
+    settings: Sequence[str]
+    summary: phases.Summary
+    by: Sequence[str]
+
+    @property
+    def running(self) -> bool:
+        """Whether runs are still to be trained."""
+        return bool(self.runs["status"].isin(["waiting", "training"]).any())
+
+
+def read(path: str | Path) -> Sweep:
+    """Reads a working directory, also while its sweep is being trained.
+
+    Raises:
+      InputError: it holds no evaluations, or files that cannot be read.
+    """
+    path = files.path(path)
+    if not (path / "runs.parquet").is_file() or not parts(path / "metrics"):
+        raise InputError(f"{path} holds no metrics yet: name the --workdir of a sweep that has begun to train.")
+    record = read_record(path) or {}
+    try:
+        runs, schema = read_runs(path), read_schema(parts(path / "metrics")[0])
+        wanted = ["run", "step", *PHASE_COLUMNS, *(line.column for figure in FIGURES for line in figure.lines)]
+        metrics = read_metrics(path, [name for name in dict.fromkeys(wanted) if name in schema.names])
+        spectra = {name: _spectra(path, name) for name in SPECTRA if name in schema.names}
+        circuit = read_part(path / CIRCUIT).to_pandas() if (path / CIRCUIT).is_file() else None
+    except InputError:
+        raise
+    except Exception as error:  # a table of another kind may make pyarrow and pandas raise anything
+        raise InputError(f"{path} cannot be read as a sweep's results: {error}") from None
+    missing = [name for name in ("run", "status", "last_step") if name not in runs]
+    if missing:
+        raise InputError(f"{path / 'runs.parquet'} has no column '{missing[0]}', so it is no table of a sweep's runs.")
+    settings = varied(runs)
+    axes = [*settings, *(name for name in ("seed", "split_seed") if name in runs and _differs(runs[name]))]
+    found = phases.find_phases(metrics[[name for name in metrics if name in ("run", "step", *PHASE_COLUMNS)]])
+    # A table of one evaluation has every measure as a constant, and eval_every is a config field too.
+    found = found[[name for name in ("run", *phases.DESCRIPTIONS) if name in ("run", "last_step") or name not in runs]]
+    by = settings if len(runs[settings].drop_duplicates()) <= MAX_GROUPS else []
+    return Sweep(
+        path=path,
+        record=record,
+        runs=_joined(runs, found),
+        circuit=circuit,
+        metrics=metrics,
+        spectra=spectra,
+        columns=described(schema),
+        axes=axes,
+        settings=settings,
+        summary=phases.summarize(found.merge(runs[["run", *axes]], on="run"), by),
+        by=by,
+    )
+
+
+def _joined(runs: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """Runs with their phases and the number of their final keys, NaN where these are not known."""
+    keys: Iterable[Any] = runs["key_freqs"] if "key_freqs" in runs else [None] * len(runs)
+    n_keys = [np.nan if np.ndim(k) == 0 else len(k) for k in keys]
+    return runs.drop(columns="last_step").assign(n_key_freqs=n_keys).merge(found, on="run", how="left")
+
+
+def varied(runs: pd.DataFrame) -> list[str]:
+    """The config fields that differ between runs, seeds left out."""
+    fields = [name for name in runs if name in config.FIELDS and config.FIELDS[name].type in ARROW]
+    return [name for name in fields if not name.endswith("seed") and _differs(runs[name])]
+
+
+def _differs(values: pd.Series) -> bool:
+    return values.nunique(dropna=False) > 1
+
+
+def described(schema: pa.Schema) -> dict[str, dict[str, str]]:
+    """Fields' metadata by column."""
+    return {f.name: {k.decode(): v.decode() for k, v in (f.metadata or {}).items()} for f in schema}
+
+
+def _spectra(path: Path, column: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """A column of lists by run, sorted by step; runs of one sweep may differ in P."""
+    held: dict[int, list[tuple[int, np.ndarray | None]]] = {}
+    for part in parts(path / "metrics"):
+        table = read_part(part, ["run", "step", column])
+        lists = _lists(table[column])
+        for run, step, norms in zip(table["run"].to_pylist(), table["step"].to_pylist(), lists, strict=True):
+            held.setdefault(run, []).append((step, norms))
+    result = {}
+    for run, rows in held.items():
+        rows.sort(key=lambda row: row[0])
+        n_freqs = max((len(norms) for _, norms in rows if norms is not None), default=0)
+        if n_freqs:
+            nothing = np.full(n_freqs, np.nan, np.float32)
+            values = np.stack([nothing if norms is None else norms for _, norms in rows])
+            result[run] = np.array([step for step, _ in rows]), values
+    return result
+
+
+def _lists(column: pa.ChunkedArray) -> list[np.ndarray | None]:
+    """The lists of a column as arrays; None for null."""
+    lists: list[np.ndarray | None] = []
+    for chunk in column.chunks:
+        values, offsets = chunk.values.to_numpy(zero_copy_only=False), chunk.offsets.to_numpy()
+        nulls = chunk.is_null().to_pylist()
+        lists += [None if nulls[i] else values[offsets[i] : offsets[i + 1]] for i in range(len(chunk))]
+    return lists
+
+
+def shade(row: Mapping[Any, Any]) -> list[tuple[str, float, float]]:
+    """`phases.shade`, also of a run that has no evaluation yet."""
+    return [] if pd.isna(row["memorised"]) else phases.shade(row)
+
+
+def shown_value(value: Any) -> str:
+    """A config value as text."""
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return "unset"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def label(row: Mapping[Any, Any], axes: Iterable[str]) -> str:
+    """Which run it is: "run 3: weight_decay = 1, seed = 2"."""
+    what = ", ".join(f"{name} = {shown_value(row[name])}" for name in axes)
+    return f"run {row['run']}" + (f": {what}" if what else "")
+
+
+def sentence(row: Mapping[Any, Any]) -> str:
+    """What became of a run."""
+    if pd.isna(row["memorised"]):
+        return "Not trained yet."
+    by = {name: row[f"{name}_by"] for name in ("memorised", "grokked")}
+    said = [f"{name} by step {shown_steps(step)}" if step == step else f"not {name}" for name, step in by.items()]
+    said += [f"{name} {shown_steps(begin)}–{shown_steps(end)}" for name, begin, end in shade(row)]
+    losses = [f"{name} loss {shown(float(row[f'{name}_loss']))}" for name in ("train", "test") if f"{name}_loss" in row]
+    end = f"{', '.join(losses)} at step {shown_steps(row['last_step'])}"
+    status = {"diverged": "Diverged; ", "training": "In training; ", "stopped": "Stopped; "}.get(row["status"], "")
+    text = f"{status}{', '.join(said)}; {end}."
+    return text[0].upper() + text[1:]
+
+
+def first_run(runs: pd.DataFrame) -> int:
+    """The run to show first, as an index: the one with the median time to grok, of those with all phases if any are."""
+    times = runs["grokked_by"].to_numpy(float)
+    grokked = np.flatnonzero(~np.isnan(times))
+    whole = [i for i in grokked if len(shade(runs.iloc[i].to_dict())) == len(RULES)]
+    some = np.array(whole if whole else grokked, int)
+    if some.size:
+        return int(some[times[some].argsort(kind="stable")[some.size // 2]])
+    trained = np.flatnonzero(runs["memorised"].notna())
+    return int(trained[0]) if trained.size else 0
+
+
+def groups(sweep: Sweep) -> list[tuple[str, np.ndarray]]:
+    """Sets of two or more runs to look at together: a label, and indices of rows."""
+    runs = sweep.runs
+    result = [(f"all {len(runs)} runs", np.arange(len(runs)))] if len(runs) > 1 else []
+    keys = [[name] for name in sweep.axes] + ([list(sweep.settings)] if len(sweep.settings) > 1 else [])
+    for names in keys:
+        for values, members in runs.groupby(names, sort=True, dropna=False).indices.items():
+            members = np.asarray(members)
+            values = values if isinstance(values, tuple) else (values,)
+            if 1 < len(members) < len(runs):
+                what = ", ".join(f"{n} = {shown_value(v)}" for n, v in zip(names, values, strict=True))
+                result.append((f"{what} ({len(members)} runs)", members))
+    return result

@@ -1,0 +1,39 @@
+"""The report of a sweep: a page to look at and the losses as one picture; also while the sweep runs."""
+
+import io
+from pathlib import Path
+
+from grokjax.report.page import html
+from grokjax.report.picture import losses
+from grokjax.report.results import read
+from grokjax.store import files
+
+
+def page_path(workdir: str | Path) -> Path:
+    """Where `write` puts the page."""
+    return files.path(workdir) / "report" / "index.html"
+
+
+def figure_path(workdir: str | Path) -> Path:
+    """Where `write` puts the loss curves."""
+    return files.path(workdir) / "report" / "losses.png"
+
+
+def write(workdir: str | Path) -> Path:
+    """Writes <workdir>/report/index.html and losses.png, each of which appears whole; also while the sweep runs.
+
+    Returns:
+      The page's path.
+
+    Raises:
+      InputError: the directory holds no evaluations, or files that cannot be read.
+      StorageError: the report cannot be written.
+    """
+    held = read(workdir)
+    path = page_path(workdir)
+    files.make_folder(path.parent)
+    picture = io.BytesIO()
+    losses(held.metrics, held.runs).savefig(picture, dpi=130, format="png")
+    files.write_bytes(picture.getvalue(), figure_path(workdir))
+    files.write_text(html(held), path)
+    return path

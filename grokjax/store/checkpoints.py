@@ -1,0 +1,106 @@
+"""Checkpoints: the state to resume from, and how far each process had come.
+
+Orbax writes into a folder of `files`, which appears when it is whole and whose files are checked before Orbax reads
+them; what a killed process left under a temporary name is never read.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from grokjax.core.problem import State
+from grokjax.store import files, orbax
+
+KEEP = 2  # checkpoints: the newest, and one to fall back to
+
+
+def checkpoint_name(number: int, process: int = 0, n_processes: int = 1) -> str:
+    """000007; of several processes that train a sweep together 000007.0-of-2 and 000007.1-of-2."""
+    return f"{number:06d}{f'.{process}-of-{n_processes}' if n_processes > 1 else ''}"
+
+
+def save(path: Path, state: State | None, progress: Mapping[str, Any]) -> None:
+    """Saves a checkpoint, or one process's part of it.
+
+    Args:
+      path: of its folder, as `checkpoint_name` names it.
+      state: the states of the slots in training, stacked; None if there are none.
+      progress: JSON-serializable, what else is needed to go on.
+
+    Raises:
+      StorageError: it cannot be written.
+    """
+    orbax.save_folder(path, {"state": jax.tree.leaves(state) or [np.zeros(1)]}, dict(progress))
+
+
+def prune(folder: Path, newest: int) -> None:
+    """Removes all checkpoints but `newest` and the complete ones before it, `KEEP` in all."""
+    kept = [number for number, _ in complete(folder) if number < newest][: KEEP - 1]
+    for number, path in _named(folder):
+        if number < newest and number not in kept:
+            files.remove_folder(path)
+
+
+def complete(folder: Path) -> list[tuple[int, list[Path]]]:
+    """Checkpoints of which every process's part is there, newest first: number and folders, in order of processes."""
+    found: dict[tuple[int, int], list[tuple[int, Path]]] = {}
+    for number, path in _numbered(files.appeared(folder)):
+        process, n_processes = _part_of(path)
+        found.setdefault((number, n_processes), []).append((process, path))
+    whole = [(number, [p for _, p in sorted(some)]) for (number, n), some in found.items() if len(some) == n]
+    return sorted(whole, reverse=True)
+
+
+def next_number(folder: Path) -> int:
+    """A number that no checkpoint has had."""
+    return 1 + max((number for number, _ in _named(folder)), default=-1)
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """The progress in a checkpoint.
+
+    Raises:
+      Damaged: it is not what was saved.
+    """
+    with files.folder(path):
+        progress = files.note(path)
+    if not isinstance(progress, dict):
+        raise files.Damaged(f"{path} holds no progress of a sweep")
+    return progress
+
+
+def load(path: Path, blank: State, n: int) -> State:
+    """The stacked states in a checkpoint, as NumPy arrays.
+
+    Args:
+      path: of its folder.
+      blank: shapes and dtypes of one state.
+      n: how many states are stacked.
+
+    Raises:
+      Damaged: it is not what was saved.
+    """
+    leaves, structure = jax.tree.flatten(blank)
+    like = {"state": [np.zeros((n, *leaf.shape), leaf.dtype) for leaf in leaves]}
+    with orbax.reading(path) as local:
+        return jax.tree.unflatten(structure, ocp.load(local.absolute(), like)["state"])
+
+
+def _named(folder: Path) -> list[tuple[int, Path]]:
+    """Also what an interrupted upload or removal has left."""
+    return _numbered(files.listed(folder))
+
+
+def _numbered(paths: Iterable[Path]) -> list[tuple[int, Path]]:
+    some = [path for path in paths if re.fullmatch(r"\d{6,}(\.\d+-of-\d+)?", path.name)]
+    return [(int(path.name.split(".")[0]), path) for path in some]
+
+
+def _part_of(path: Path) -> tuple[int, int]:
+    match = re.search(r"\.(\d+)-of-(\d+)$", path.name)
+    return (int(match[1]), int(match[2])) if match else (0, 1)

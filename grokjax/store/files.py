@@ -1,0 +1,481 @@
+"""Files and folders that appear whole, with checksums that tell a damaged one from a whole one.
+
+Beside a file NAME lies .NAME.sha256, which `sha256sum` understands: the file's SHA-256 and, while it is being replaced,
+that of the file before; inside a folder lies .manifest.json with those of its files. Names that begin with a dot are
+passed over by pandas, pyarrow and DuckDB.
+
+Places are local, or in an object store (`grokjax.objects`). There a file is one put, which is atomic, and a folder is
+uploaded with its manifest last: one without it counts as not there yet, as a temporary name does on a disk.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grokjax.errors import InputError, StorageError
+from grokjax.store.objects import ObjectPath, is_object, is_url
+
+MANIFEST = ".manifest.json"
+
+
+class Damaged(InputError):
+    """Something on disk is not what was written; its text names it and says what is wrong."""
+
+
+def path(text: str | Path) -> Path:
+    """Where files lie, by name.
+
+    Args:
+      text: a local path, gs://bucket/path or s3://bucket/path.
+
+    Returns:
+      A Path; of an object store an `ObjectPath`, which has those of a Path's methods that are used here.
+
+    Raises:
+      InputError: the package that an object store needs is missing.
+    """
+    given: Any = text
+    if is_object(given):
+        return cast(Path, given)
+    return cast(Path, ObjectPath(str(text))) if is_url(text) else Path(text)
+
+
+def is_local(place: Path) -> bool:
+    """Whether this is on a disk, where other programs find it by its name."""
+    return not is_object(place)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, where they are missing.
+
+    Raises:
+      StorageError: it cannot be made.
+    """
+    if is_object(folder):
+        return  # one is there once something lies in it
+    with _telling(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def listed(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted by name; nothing where there is no folder."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def names_below(folder: Path) -> list[PurePosixPath]:
+    """Every file below a folder, by its name from there on, sorted."""
+    if is_object(folder):
+        return folder.tree()
+    return sorted(PurePosixPath(path.relative_to(folder).as_posix()) for path in _files(folder))
+
+
+MOST_BYTES = 1 << 35  # of one file, which is read whole
+
+
+def read(path: Path) -> bytes:
+    """A file that was written here: as it was written, if it has a checksum.
+
+    Raises:
+      Damaged: it is missing, no file, too large, cannot be read, or has another checksum.
+    """
+    data, known = b"", {""}
+    for _ in range(3):  # it may be replaced meanwhile
+        problem = _unreadable(path)
+        if problem:
+            raise Damaged(f"{path} {problem}")
+        try:
+            data, known = path.read_bytes(), _known(checksum_path(path))
+        except (OSError, MemoryError) as error:
+            raise Damaged(f"{path} cannot be read ({getattr(error, 'strerror', None) or error or 'memory'})") from None
+        if not known or _sha256(data) in known:
+            return data
+    raise Damaged(f"{path} is damaged: its checksum differs")
+
+
+def _unreadable(path: Path) -> str:
+    """Why a file is not even opened: pipes and devices would not end."""
+    if not is_local(path):
+        return ""
+    try:
+        if not path.is_file():
+            return "is no file" if os.path.lexists(path) else "is missing"
+        return "is too large to be ours" if path.stat().st_size > MOST_BYTES else ""
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+
+
+def _known(side: Path) -> set[str]:
+    """The checksums in a file beside another; none if there is none."""
+    if not side.is_file() or (is_local(side) and side.stat().st_size > 1 << 16):
+        return set()
+    return {line.split(" ")[0] for line in side.read_text(errors="replace").splitlines()}
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def write_bytes(data: bytes, path: Path) -> None:
+    """Writes a file so that it appears whole, or stays as it was.
+
+    Raises:
+      StorageError: it cannot be written.
+    """
+    side, line = checksum_path(path), _line(data, path)
+    with _telling(path):
+        if not trouble(path):
+            # Both are right until the file has been replaced, should that be interrupted.
+            _put((line + _line(path.read_bytes(), path)).encode(), side)
+        _put(data, path)
+        _put(line.encode(), side)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Writes a text file in UTF-8 so that it appears whole."""
+    write_bytes(text.encode(), path)
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Writes a table, compressed by zstd, so that the file appears whole."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_bytes(buffer.getvalue(), path)
+
+
+def checksum_path(path: Path) -> Path:
+    """Where a file's checksum lies."""
+    return path.with_name(f".{path.name}.sha256")
+
+
+def checked(path: Path) -> Path:
+    """Makes sure that a file is what was written.
+
+    Raises:
+      Damaged: it is missing, has no checksum, or another one.
+    """
+    problem = trouble(path)
+    if problem:
+        raise Damaged(f"{path} {problem}")
+    return path
+
+
+def trouble(path: Path) -> str:
+    """What is wrong with a file, as in "is missing"; empty if it is what was written.
+
+    Raises:
+      StorageError: an object store cannot be reached, which says nothing about the file.
+    """
+    missing = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+    try:
+        problem = _unreadable(path)
+        if problem:
+            return problem
+        try:
+            line = _line(path.read_bytes(), path)
+        except missing:
+            return "is missing"
+        side = checksum_path(path)
+        if _unreadable(side) not in ("", "is missing"):
+            return f"has a checksum that {_unreadable(side)}"
+        try:
+            text = side.read_text(errors="replace")
+        except missing:
+            return "has no checksum"
+        # One line, or two while the file is being replaced.
+        whole = text == line or (len(text) == 2 * len(line) and line in text.splitlines(keepends=True))
+        return "" if whole else "is damaged: its checksum differs"
+    except (OSError, MemoryError) as error:
+        return f"cannot be read ({getattr(error, 'strerror', None) or error or 'memory'})"
+
+
+def remove(path: Path) -> None:
+    """Removes a file and its checksum, if they are there."""
+    with _telling(path):
+        path.unlink(missing_ok=True)
+        checksum_path(path).unlink(missing_ok=True)
+
+
+def put(data: bytes, path: Path) -> None:
+    """Writes a file that has no checksum, so that it appears whole.
+
+    Raises:
+      StorageError: it cannot be written.
+    """
+    with _telling(path):
+        _put(data, path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed processes left under temporary names."""
+    for path in listed(folder):
+        if re.fullmatch(r"\..+\.tmp(\.orbax-.*)?", path.name):
+            with _telling(path):
+                _drop(path)
+                path.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a damaged file or folder so that nothing reads it, and nothing is lost that somebody may want to see."""
+    aside = path.with_name(f".damaged.{path.name}")
+    with _telling(path):
+        if aside.is_dir() and not aside.is_symlink():
+            _drop(aside)
+        aside.unlink(missing_ok=True)
+        if is_object(path) and is_object(aside):
+            path.copy(aside)
+            path.drop()
+            path.unlink(missing_ok=True)
+        elif os.path.lexists(path):
+            path.rename(aside)
+        checksum_path(path).unlink(missing_ok=True)
+    return aside
+
+
+def _put(data: bytes, path: Path) -> None:
+    if is_object(path):
+        path.write_bytes(data)
+        return
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes names in a folder survive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _line(data: bytes, path: Path) -> str:
+    return f"{_sha256(data)}  {path.name}\n"
+
+
+@contextlib.contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Tells in a sentence what the operating system refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written ({error.strerror or error})") from error
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def new_folder(target: Path, note: Any = None) -> Iterator[Path]:
+    """A place to make a folder at, which then appears whole under its own name.
+
+    Args:
+      target: where it is to appear; nothing is there yet.
+      note: kept in the manifest, for `note` to read; what JSON can hold.
+
+    Yields:
+      A local path where nothing is; what is made there moves to `target`.
+
+    Raises:
+      StorageError: it cannot be written.
+    """
+    if is_object(target):
+        with _uploaded(target, note) as temporary:
+            yield temporary
+        return
+    temporary = target.with_name(f".{target.name}.tmp")
+    with _telling(target):
+        _drop(temporary)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _put(_manifest(_digests(temporary), note), temporary / MANIFEST)
+            for file in _files(temporary):
+                _sync(file)
+            os.replace(temporary, target)
+        except BaseException:
+            # What Orbax has begun lies beside it, and may have filled the disk.
+            for place in (temporary, *target.parent.glob(f"{temporary.name}.orbax-*")):
+                _drop(place)
+            raise
+        _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def _uploaded(target: ObjectPath, note: Any) -> Iterator[Path]:
+    with _scratch(target) as scratch:
+        temporary = scratch / target.name
+        yield temporary
+        target.drop()  # what an interrupted upload may have left
+        target.upload({file.relative_to(temporary).as_posix(): file for file in _files(temporary)})
+        (target / MANIFEST).write_bytes(_manifest(_digests(temporary), note))
+
+
+@contextlib.contextmanager
+def _downloaded(target: ObjectPath) -> Iterator[Path]:
+    """A local copy; where nothing is, a path where nothing is either."""
+    with _scratch(target) as scratch:
+        target.download(target.tree(), scratch / target.name)
+        yield scratch / target.name
+
+
+@contextlib.contextmanager
+def _scratch(target: ObjectPath) -> Iterator[Path]:
+    """A local folder to come from an object store or to go there; TMPDIR says where it lies."""
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="grokjax-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StorageError(f"{target} needs a local folder on the way, and there is none ({error})") from error
+    with scratch as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def folder(target: Path) -> Iterator[Path]:
+    """A folder that was made by `new_folder`, as a local path, after its files have been checked.
+
+    Raises:
+      Damaged: it is incomplete, or a file is not what was written.
+    """
+    with _downloaded(target) if is_object(target) else contextlib.nullcontext(target) as local:
+        problem = _folder_trouble(local)
+        if problem:
+            raise Damaged(f"{target} {problem}")
+        yield local
+
+
+def has_appeared(target: Path) -> bool:
+    """Whether a folder made by `new_folder` is there under its own name; not whether it is whole."""
+    return (target / MANIFEST if is_object(target) else target).exists()
+
+
+def appeared(parent: Path) -> list[Path]:
+    """The folders made by `new_folder` that lie in a folder, sorted by name, with whatever else does on a disk."""
+    if not is_object(parent):
+        return listed(parent)
+    names = (name for name in parent.tree() if name.name == MANIFEST and len(name.parts) == 2)
+    return sorted(cast(Path, parent / name.parts[0]) for name in names)
+
+
+def folder_trouble(target: Path) -> str:
+    """What is wrong with a folder made by `new_folder`; empty if it is what was written.
+
+    Raises:
+      StorageError: an object store cannot be reached, which says nothing about the folder.
+    """
+    with _downloaded(target) if is_object(target) else contextlib.nullcontext(target) as local:
+        return _folder_trouble(local)
+
+
+def _folder_trouble(target: Path) -> str:
+    try:
+        if not target.is_dir():
+            return "is missing"
+        if not (target / MANIFEST).is_file():
+            return "is incomplete"
+        large = [path.name for path in [*_files(target), target / MANIFEST] if path.stat().st_size > MOST_BYTES]
+        if large:
+            return f"is damaged: {large[0]} is too large to be ours"
+        known, _ = _read_manifest(target)
+        found = _digests(target)
+    except (ValueError, RecursionError, MemoryError):
+        return f"is damaged: {MANIFEST} is not what was written"
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+    wrong = sorted(name for name in known if found.get(name) != known[name])
+    if not wrong:
+        return ""
+    return f"is damaged: {wrong[0]} {'is missing' if wrong[0] not in found else 'has another checksum'}"
+
+
+def note(target: Path) -> Any:
+    """What was noted when a folder was made; its files are not checked.
+
+    Raises:
+      Damaged: it is incomplete, or the manifest is not what was written.
+    """
+    try:
+        return _read_manifest(target)[1]
+    except FileNotFoundError:
+        raise Damaged(f"{target} is incomplete") from None
+    except (ValueError, OSError, RecursionError, MemoryError):
+        raise Damaged(f"{target} is damaged: {MANIFEST} is not what was written") from None
+
+
+def _manifest(digests: dict[str, str], note: Any) -> bytes:
+    content = {"files": digests, "note": note}
+    return json.dumps(content | {"sha256": _sha256(json.dumps(content).encode())}, indent=1).encode()
+
+
+def _read_manifest(target: Path) -> tuple[dict[str, str], Any]:
+    """A manifest's digests by file, and its note; a ValueError says that it is damaged."""
+    data = (target / MANIFEST).read_bytes()
+    held = json.loads(data)
+    if (
+        not isinstance(held, dict)
+        or not isinstance(held.get("files"), dict)
+        or data != _manifest(held.get("files", {}), held.get("note"))
+    ):
+        raise ValueError(MANIFEST)
+    return held["files"], held["note"]
+
+
+def remove_folder(target: Path) -> None:
+    """Removes a folder; one that is half removed counts as incomplete."""
+    with _telling(target):
+        (target / MANIFEST).unlink(missing_ok=True)
+        _drop(target)
+
+
+def drop(folder: Path) -> None:
+    """Removes a folder with all that is in it, if it is there."""
+    with _telling(folder):
+        _drop(folder)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = (path for path in _files(folder) if path.name != MANIFEST)
+    return {path.relative_to(folder).as_posix(): _sha256(path.read_bytes()) for path in files}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _drop(path: Path) -> None:
+    if is_object(path):
+        path.drop()
+        return
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        shutil.rmtree(path)

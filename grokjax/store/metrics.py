@@ -1,0 +1,266 @@
+"""The tables on disk: one row per (run, step) in metrics/*.parquet, one row per run in runs.parquet."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grokjax import config
+from grokjax.columns import ARROW
+from grokjax.store import files
+from grokjax.store.files import Damaged
+from grokjax.store.ledger import Ledger
+
+PART_BYTES = 16 << 20  # uncompressed, at which a part of the metrics is full
+ROW = ("run", "step")  # what every row of the metrics must have
+
+
+class MetricsWriter:
+    """Collects rows and writes them as numbered parts, each of which appears whole or not at all.
+
+    The part that rows are being added to is written anew by each flush until it has `PART_BYTES`; so the number of
+    parts depends on the amount of data, not on time, and no part ever holds what another one does.
+
+    Args:
+      folder: of the parts; made if missing.
+      schema: of every part.
+      number: of the first part to be written.
+      process: that writes, of those that train the sweep; each writes parts of its own.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, number: int = 0, process: int = 0):
+        self.folder, self.schema, self.number, self.process = folder, schema, number, process
+        self._written: pa.Table = schema.empty_table()
+        self._tables: list[pa.Table] = []
+        files.make_folder(folder)
+
+    def add(self, columns: Mapping[str, Any]) -> None:
+        """Adds rows, given as arrays by column name; a column that is not given is null, as is a non-finite value."""
+        self._tables.append(to_table(columns, self.schema))
+
+    @property
+    def n_rows(self) -> int:
+        """Rows not yet on disk."""
+        return sum(table.num_rows for table in self._tables)
+
+    @property
+    def mark(self) -> tuple[int, int]:
+        """Where what has been flushed ends: the number of the part being written, and its rows."""
+        return self.number, self._written.num_rows
+
+    @property
+    def path(self) -> Path:
+        """Of the part being written."""
+        return self.folder / part_name(self.number, self.process)
+
+    def flush(self) -> None:
+        """Puts what has been added on disk."""
+        if not self.n_rows:
+            return
+        # In one piece, since a piece of few rows takes many times the memory of what it holds.
+        self._written = pa.concat_tables([self._written, *self._tables]).combine_chunks()
+        self._tables = []
+        files.write_parquet(self._written, self.path)
+        if self._written.nbytes >= PART_BYTES:
+            self.number += 1
+            self._written = self.schema.empty_table()
+
+    def reload(self) -> None:
+        """Takes in what `fill` has changed in the part being written."""
+        if self._written.num_rows:
+            self._written = read_part(self.path).cast(self.schema)
+
+
+def part_name(number: int, process: int = 0) -> str:
+    """part-000003.parquet; part-000003-1.parquet of process 1, of those that train a sweep together."""
+    return f"part-{number:06d}{f'-{process}' if process else ''}.parquet"
+
+
+def part_number(path: Path) -> tuple[int, int]:
+    """A part's number and the process that wrote it."""
+    _, number, *process = path.stem.split("-")
+    return int(number), int(process[0]) if process else 0
+
+
+def parts(folder: Path) -> list[Path]:
+    """The parts in a metrics folder, in order."""
+    return sorted((path for path in files.listed(folder) if is_part(path.name)), key=part_number)
+
+
+def is_part(name: str) -> bool:
+    """Whether this is the name of a part."""
+    return bool(re.fullmatch(r"part-\d+(-\d+)?\.parquet", name))
+
+
+def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A part, or some of its columns.
+
+    Raises:
+      Damaged: it is not what was written, or no such table.
+    """
+    data = files.read(path)
+    try:
+        table = pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
+        table.validate(full=True)
+    except Exception as error:  # pyarrow has several, some of which no class of it covers
+        raise Damaged(f"{path} cannot be read as Parquet ({error})") from None
+    lacks = [name for name in columns or () if name not in table.column_names]
+    if lacks:
+        raise Damaged(f"{path} has no column '{lacks[0]}'")
+    return table
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """A part's schema.
+
+    Raises:
+      Damaged: it is not what was written, or no table.
+    """
+    try:
+        return pq.read_schema(pa.BufferReader(files.read(path)))
+    except Damaged:
+        raise
+    except Exception as error:
+        raise Damaged(f"{path} cannot be read as Parquet ({error})") from None
+
+
+def to_table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    """Arrays by column name as a table; a column that is not given is null, as is a non-finite value."""
+    n = len(columns["run"])
+    arrays = [_to_arrow(columns[f.name], f.type) if f.name in columns else pa.nulls(n, f.type) for f in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _to_arrow(values, arrow_type: pa.DataType) -> pa.Array:
+    values = np.asarray(values)
+    if values.dtype == object:
+        return pa.array(list(values), arrow_type)
+    bad = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+    if not pa.types.is_list(arrow_type):
+        return pa.array(values, arrow_type, mask=bad)
+    n, length = values.shape
+    offsets = pa.array(np.arange(n + 1, dtype=np.int32) * length)
+    flat = pa.array(values.ravel(), arrow_type.value_type)
+    return pa.ListArray.from_arrays(offsets, flat, mask=pa.array(bad.any(1)))
+
+
+def fill(some: Iterable[Path], frame: Mapping[str, Any]) -> None:
+    """Sets columns of rows that are on disk already; each part is replaced whole.
+
+    Args:
+      some: of the parts.
+      frame: columns "run" and "step", which say which rows, and the columns to set.
+    """
+    wanted = _row_ids(frame["run"], frame["step"])
+    order = np.argsort(wanted)
+    for path in some:
+        if not _may_hold(path, frame["run"]):
+            continue
+        keys = read_part(path, ["run", "step"])
+        rows = _row_ids(keys["run"].to_numpy(), keys["step"].to_numpy())
+        place = order[np.searchsorted(wanted, rows, sorter=order).clip(max=len(order) - 1)]
+        found = wanted[place] == rows
+        if not found.any():
+            continue
+        table = read_part(path)
+        # Of the old values followed by the new ones.
+        take = pa.array(np.where(found, len(rows) + place, np.arange(len(rows))))
+        for name in set(frame) - {"run", "step"}:
+            field = table.schema.field(name)
+            both = pa.chunked_array([*table[name].chunks, _to_arrow(frame[name], field.type)], field.type)
+            table = table.set_column(table.schema.get_field_index(name), field, both.take(take))
+        files.write_parquet(table, path)
+
+
+def _row_ids(runs, steps) -> np.ndarray:
+    return np.asarray(runs, np.int64) << 32 | np.asarray(steps, np.int64)
+
+
+def _may_hold(path: Path, runs) -> bool:
+    """Whether a part's statistics allow for rows of some of these runs."""
+    with path.open("rb") as file:
+        metadata = pq.read_metadata(file)
+    index = metadata.schema.names.index("run")
+    groups = [metadata.row_group(i).column(index).statistics for i in range(metadata.num_row_groups)]
+    return any(((runs >= group.min) & (runs <= group.max)).any() for group in groups if group.has_min_max)
+
+
+def how_to_read(place: Path) -> str:
+    """The Python that reads a Parquet file or a folder of them."""
+    # What pandas makes of gs:// and s3:// depends on what is installed, and is not always what grokjax wrote with.
+    return f"{'pandas.read_parquet' if files.is_local(place) else 'grokjax.read_table'}('{place}')"
+
+
+def read_table(place: str | Path) -> pd.DataFrame:
+    """A Parquet file, or all in a folder one after another, as pandas.read_parquet reads them from a disk.
+
+    Args:
+      place: local, gs://bucket/path or s3://bucket/path.
+    """
+    place = files.path(place)
+    if place.suffix == ".parquet" and place.is_file():
+        return read_part(place).to_pandas()
+    some = [path for path in files.listed(place) if path.suffix == ".parquet" and not path.name.startswith(".")]
+    if not some:
+        raise FileNotFoundError(f"{place} holds no Parquet files")
+    return pa.concat_tables([read_part(path) for path in some], promote_options="default").to_pandas()
+
+
+def read_metrics(workdir: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """All rows so far, sorted by run and step; the same as pandas.read_parquet(workdir + "/metrics"), sorted.
+
+    Args:
+      workdir: a sweep's, also gs://bucket/path or s3://bucket/path.
+      columns: to read; by default all.
+    """
+    places = parts(files.path(workdir) / "metrics")
+    tables = [read_part(path, columns) for path in places]
+    if not tables:
+        raise FileNotFoundError(f"{workdir} holds no metrics")
+    for path, table in zip(places, tables, strict=True):
+        refuse_kinds(path, table, {"run": pa.int32(), "step": pa.int32()}, ROW)
+        if not table.schema.equals(tables[0].schema):
+            raise Damaged(f"{path} has other columns than {places[0].name}")
+    return pa.concat_tables(tables).to_pandas().sort_values(["run", "step"], ignore_index=True)
+
+
+def refuse_kinds(path: Path, table: pa.Table, kinds: Mapping[str, pa.DataType], needed: Iterable[str] = ()) -> None:
+    """Refuses a table with a column of another kind than was written, or without one that is needed in every row.
+
+    Raises:
+      Damaged: says which.
+    """
+    for name in needed:
+        if name not in table.column_names or table[name].null_count:
+            raise Damaged(f"{path} has no column '{name}' that is filled in every row")
+    for name, kind in kinds.items():
+        if name in table.column_names and not _alike(table.schema.field(name).type, kind):
+            raise Damaged(f"{path} has a column '{name}' of {table.schema.field(name).type}, but {kind} was expected")
+
+
+def _alike(found: pa.DataType, kind: pa.DataType) -> bool:
+    types = pa.types
+    if types.is_null(found):
+        return True
+    if types.is_integer(kind) or types.is_floating(kind):
+        return types.is_integer(found) or types.is_floating(found)
+    if types.is_list(kind):
+        return types.is_list(found) or types.is_large_list(found)
+    return types.is_string(kind) and (types.is_string(found) or types.is_large_string(found))
+
+
+def read_runs(workdir: str | Path) -> pd.DataFrame:
+    """One row per run: its status, every hyperparameter, summary figures."""
+    path = files.path(workdir) / "runs.parquet"
+    table = read_part(path)
+    kinds = {"run": pa.int32()} | {name: kind for name, (kind, _, _) in Ledger.SUMMARY.items()}
+    kinds |= {name: ARROW[field.type] for name, field in config.FIELDS.items() if field.type in ARROW}
+    refuse_kinds(path, table, kinds, ["run"])
+    if len(table["run"].unique()) < table.num_rows:
+        raise Damaged(f"{path} does not have one row for each run")
+    return table.to_pandas()

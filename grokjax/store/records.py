@@ -1,0 +1,71 @@
+"""config.json of a working directory, with its spare copy: what was trained, with what, on what."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from grokjax.core.native import kernels
+from grokjax.core.problem import Shape
+from grokjax.errors import InputError, StorageError
+from grokjax.store import files
+
+MOST_SLOTS = 1 << 20  # of a layout that may be believed
+ONLY = "only_"  # begins the name of the working directory, inside a sweep's own, of what --only trains again
+RECORDS = ("config.json", ".config.json.spare")  # the same twice: no resume can do without it
+
+
+def read_record(path: str | Path) -> dict[str, Any] | None:
+    """config.json of a working directory, or its spare copy where it is damaged or lost; None if there is neither.
+
+    Raises:
+      InputError: it is damaged, and so is the copy, or it cannot be reached.
+    """
+    file, spare = (files.path(path) / name for name in RECORDS)
+    try:
+        whole = next((place for place in (file, spare) if not files.trouble(place)), file)
+        if whole == file and not file.is_file():
+            return None
+        if whole == file and files.checksum_path(file).is_file() and files.trouble(file):
+            raise InputError(f"{file} {files.trouble(file)}: restore it, or --overwrite to start again there.")
+        record = json.loads(whole.read_text())  # without a checksum it was made by hand
+    except StorageError as error:
+        raise InputError(f"--workdir={path} cannot be used: {error}.") from None
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError, MemoryError):
+        raise InputError(f"{file} cannot be read as JSON: restore it, or --overwrite to start again there.") from None
+    wrong = _wrong_in(record)
+    if wrong:
+        raise InputError(f"{file} is no sweep's ({wrong}): restore it, or --overwrite to start again there.")
+    return record
+
+
+def _wrong_in(record: Any) -> str:
+    """What in config.json is not of the kind that others rely on; empty if it is."""
+    if not isinstance(record, dict):
+        return "it holds no fields"
+    for name, kind in (("config", dict), ("axes", dict), ("runs", list), ("groups", list)):
+        if not isinstance(record.get(name), kind):
+            return f"'{name}' is missing or of another kind"
+    if [run.get("run") if isinstance(run, dict) else None for run in record["runs"]] != list(
+        range(len(record["runs"]))
+    ):
+        return "'runs' are not numbered from 0"
+    if not all(isinstance(values, list) for values in record["axes"].values()):
+        return "'axes' are not lists of values"
+    names, may_be_0 = {field.name for field in dataclasses.fields(Shape)}, {"block", "n_parts"}
+    for group in record["groups"]:
+        if not (isinstance(group, dict) and names >= group.keys() >= names - may_be_0):
+            return "'groups' have other fields"
+        if not all(_is_count(value) for value in group.values()) or not all(group[name] for name in names - may_be_0):
+            return "'groups' have impossible layouts"
+        if group.get("n_parts", 0) > kernels.MOST_PARTS:
+            return "'groups' have impossible layouts"
+    if record.get("n_devices") is not None and not (_is_count(record["n_devices"]) and record["n_devices"]):
+        return "'n_devices' is no number of devices"
+    return ""
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MOST_SLOTS

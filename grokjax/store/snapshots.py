@@ -1,0 +1,176 @@
+"""Snapshots of parameters, by run and step, to be measured with final keys and to be loaded."""
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from grokjax.errors import InputError
+from grokjax.store import files, orbax
+
+MAX_NAME = 180  # letters of run numbers in the name of a folder; file systems allow 255 in all
+SNAPSHOT_RUNS = 64  # runs in one snapshot folder at most, so that reading one run stays cheap
+
+
+def save_snapshot(folder: Path, step: int, runs: Sequence[int], params: Mapping[str, Any]) -> None:
+    """Saves the parameters of some runs at one step; does nothing where that has been done.
+
+    Args:
+      folder: of the snapshots.
+      step: at which they were taken.
+      runs: their numbers, ascending.
+      params: by TransformerLens key, stacked over the runs.
+    """
+    start = 0
+    while start < len(runs):
+        some = _nameable(runs[start : start + SNAPSHOT_RUNS])
+        path = folder / f"step_{step:08d}.runs_{compact(some)}"
+        if not files.has_appeared(path):
+            stacked = {key: np.asarray(x)[start : start + len(some)] for key, x in params.items()}
+            orbax.save_folder(path, stacked, {key: [x.shape, x.dtype.name] for key, x in stacked.items()})
+        start += len(some)
+
+
+def _nameable(runs: Sequence[int]) -> Sequence[int]:
+    """The first of some runs, as many as a folder's name has room for."""
+    while len(compact(runs)) > MAX_NAME:
+        runs = runs[: len(runs) // 2]
+    return runs
+
+
+def compact(numbers: Sequence[int]) -> str:
+    """[0, 1, 2, 5] as "0-2.5"."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ".".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
+
+
+def _expand(text: str) -> Iterator[int]:
+    for span in text.split("."):
+        first, _, last = span.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def find_snapshots(workdir: str | Path) -> dict[tuple[int, int], tuple[Path, int]]:
+    """Where each snapshot lies: {(run, step): (folder, index in its stack)}."""
+    found = {}
+    for path in files.appeared(files.path(workdir) / "snapshots"):
+        match = re.fullmatch(r"step_(\d{8,18})\.runs_(\d{1,9}(?:-\d{1,9})?(?:\.\d{1,9}(?:-\d{1,9})?)*)", path.name)
+        if match:
+            # More runs than a folder holds are no name that was given here.
+            for index, run in enumerate(itertools.islice(_expand(match[2]), SNAPSHOT_RUNS)):
+                found[run, int(match[1])] = path, index
+    return found
+
+
+Snapshots = Mapping[tuple[int, int], tuple[Path, int]]
+
+
+def load_params(
+    workdir: str | Path, run: int, step: int | None = None, found: Snapshots | None = None
+) -> dict[str, np.ndarray]:
+    """The parameters of one run at one snapshot step.
+
+    Args:
+      workdir: of the sweep.
+      run: its number.
+      step: a snapshot step; by default the last one there is.
+      found: what `snapshots` has found there, if that is known.
+
+    Returns:
+      NumPy arrays by TransformerLens key ("embed.W_E", "blocks.0.attn.W_Q", …).
+
+    Raises:
+      InputError: there is no such snapshot; says which there are.
+    """
+    found = find_snapshots(workdir) if found is None else found
+    steps = sorted(s for r, s in found if r == run)
+    if not steps:
+        raise InputError(_no_snapshot(workdir, run, found))
+    step = steps[-1] if step is None else step
+    if step not in steps:
+        raise InputError(
+            f"{workdir} has no snapshot of run {run} at step {step}: it has steps {', '.join(map(str, steps))}."
+        )
+    return load_many(found, step, [run])[run]
+
+
+def load_last(
+    workdir: str | Path, runs: Sequence[int], found: Snapshots
+) -> dict[tuple[int, int], dict[str, np.ndarray]]:
+    """The parameters of some runs at the last snapshot of each, by run and step; each folder is read once.
+
+    Raises:
+      InputError: a run has none.
+    """
+    last = dict(sorted(found))
+    by_step: dict[int, list[int]] = {}
+    for run in runs:
+        if run not in last:
+            raise InputError(_no_snapshot(workdir, run, found))
+        by_step.setdefault(last[run], []).append(run)
+    read = {step: load_many(found, step, some) for step, some in by_step.items()}
+    return {(run, last[run]): read[last[run]][run] for run in runs}
+
+
+def _no_snapshot(workdir: str | Path, run: int, found: Snapshots) -> str:
+    runs = sorted({r for r, _ in found})
+    return f"{workdir} has no snapshot of run {run}: {f'it has runs {compact(runs)}' if runs else 'it has none'}."
+
+
+def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The shape and type of each parameter in a snapshot's folder, stacked over its runs.
+
+    Raises:
+      Damaged: they are not noted there, or of a kind that no snapshot has.
+    """
+    try:
+        found = {str(key): (tuple(shape), str(dtype)) for key, (shape, dtype) in files.note(path).items()}
+        counts = [n for shape, _ in found.values() for n in shape]
+        n_bytes = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in found.values())
+        kinds = {np.dtype(dtype).kind for _, dtype in found.values()}
+    except (AttributeError, TypeError, ValueError):
+        raise files.Damaged(f"{path} does not say what it holds") from None
+    whole = kinds == {"f"} and all(type(n) is int and n > 0 for n in counts) and n_bytes <= files.MOST_BYTES
+    if (
+        not whole
+        or len({shape[:1] for shape, _ in found.values()}) != 1
+        or any(not shape for shape, _ in found.values())
+    ):
+        raise files.Damaged(f"{path} says that it holds what no snapshot does")
+    return found
+
+
+def load_stacked(path: Path) -> dict[str, np.ndarray]:
+    """The parameters in a snapshot's folder, stacked over its runs.
+
+    Raises:
+      Damaged: it is not what was saved.
+    """
+    # From our note: asking Orbax for it costs 0.1 MiB of memory each time, which it does not give back.
+    like = {key: np.zeros(shape, dtype) for key, (shape, dtype) in _shapes(path).items()}
+    with orbax.reading(path) as local:
+        return {key: np.asarray(x) for key, x in ocp.load(local.absolute(), like).items()}
+
+
+def load_many(found: Snapshots, step: int, runs: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
+    """The parameters of several runs at one snapshot step, by run; each folder is read once."""
+    result = {}
+    for path in dict.fromkeys(found[run, step][0] for run in runs):
+        stacked = load_stacked(path)
+        for run in runs:
+            if found[run, step][0] == path:
+                index = found[run, step][1]
+                if index >= len(next(iter(stacked.values()))):
+                    raise files.Damaged(f"{path} holds fewer runs than its name says")
+                result[run] = {key: x[index] for key, x in stacked.items()}
+    return result

@@ -1,0 +1,78 @@
+"""A sweep as config.json tells it: written, read back, and compared with another."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grokjax import sweeps, tasks
+from grokjax.config import FIELDS, OPERATIONAL, coerce
+from grokjax.errors import InputError, shown
+from grokjax.measures import registry
+from grokjax.store.records import read_record
+from grokjax.sweeps import Run, Sweep
+
+
+def load_sweep(path: Path) -> Sweep:
+    """The sweep that a working directory was made from, as config.json tells it.
+
+    Raises:
+      InputError: there is none.
+    """
+    record = read_record(path)
+    if record is None:
+        raise InputError(f"{path} holds no sweep: config.json is missing.")
+    file = path / "config.json"
+    runs = []
+    for values in record["runs"]:
+        fields = _fields(file, {name: value for name, value in values.items() if name != "run"})
+        sweeps.check_shape(fields)
+        runs.append(Run(values["run"], fields))
+    axes = {name: tuple(values) for name, values in record["axes"].items()}
+    if not runs or not axes.keys() <= FIELDS.keys():
+        raise InputError(f"{file} has {'axes that are no fields' if runs else 'no runs'}: restore it.")
+    return Sweep(_fields(file, record["config"]), axes, tuple(runs))
+
+
+def _fields(file: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's fields; those that are younger than the sweep have their defaults, which change nothing."""
+    strange = sorted(given.keys() - FIELDS.keys())
+    if strange:
+        raise InputError(f"{file} has a field '{strange[0]}', which this version of grokjax does not know.")
+    return {name: field.default for name, field in FIELDS.items()} | {
+        name: coerce(name, value, f"{file}: {name}") for name, value in given.items()
+    }
+
+
+def refuse_strangers(path: Path, sweep: Sweep) -> None:
+    """Refuses a sweep whose tasks or measures nobody has registered.
+
+    Raises:
+      InputError: says which file to import for them.
+    """
+    wanted = [run.values["task"] for run in sweep.runs if run.values["task"] not in tasks.TASKS]
+    wanted += [name for name in sweep.base["measures"] if name not in registry.groups()]
+    if wanted:
+        experiment = (read_record(path) or {}).get("experiment")
+        raise InputError(
+            f"{path} holds a sweep with '{wanted[0]}', which is no task or group of measures of grokjax: give "
+            f"--experiment=FILE, which defines it and is run for it. The sweep was made from {experiment}."
+        )
+
+
+def described(sweep: Sweep) -> list[dict[str, Any]]:
+    """The runs of a sweep as config.json holds them."""
+    return json.loads(json.dumps([{"run": run.run, **run.values} for run in sweep.runs]))
+
+
+def difference(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> str:
+    """The first difference between two described sweeps, in words; empty if there is none that changes results."""
+    if len(found) != len(wanted):
+        return f"of {len(found)} runs, not {len(wanted)}"
+    for old, new in zip(found, wanted, strict=True):
+        for path in new:
+            # A field that is younger than the directory had no effect there, which is what its default means.
+            there = old.get(path, FIELDS[path].default if path in FIELDS else None)
+            if path not in OPERATIONAL and there != new[path]:
+                return f"{path} of run {new['run']} is {shown(there)} there, {shown(new[path])} here"
+    return ""

@@ -1,0 +1,178 @@
+"""Measures of saved models with the key frequencies of their run's final model.
+
+Key frequencies are a property of the finished model (Nanda et al. 2023, App. C.2): they are read from a run's last
+snapshot and then applied to all its earlier ones.
+"""
+
+import functools
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from grokjax.core.hosts import ALONE, Hosts
+from grokjax.core.precision import products
+from grokjax.core.problem import Inputs, Problem
+from grokjax.measures import registry
+from grokjax.measures.registry import Measure
+from grokjax.store.ledger import Ledger
+from grokjax.store.metrics import fill, parts
+from grokjax.store.snapshots import Snapshots, find_snapshots, load_last, load_many
+from grokjax.sweeps import Run
+from grokjax.training import one_run
+
+Models = Mapping[tuple[int, int], Mapping[str, np.ndarray]]  # parameters by run and step
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _evaluate(
+    problem: Problem, measures: tuple[tuple[str, Measure], ...], in_native: bool, params, inputs: Inputs, keys_RxK
+):
+    """Measures of several models with given keys, or each with its own where `keys_RxK` is None."""
+
+    def one(args):
+        params, inputs, keys_K = args
+        with products(problem.precision):
+            shared = one_run.shared(problem, inputs, params, in_native=in_native)
+            if keys_K is not None:
+                shared.key_freqs_K = keys_K
+            return registry.compute(dict(measures), shared)
+
+    n = len(inputs.seed)
+    return jax.lax.map(one, (params, inputs, keys_RxK), batch_size=n)
+
+
+def evaluate(
+    problem: Problem,
+    columns: Mapping[str, Measure],
+    models: Sequence[tuple[Mapping[str, np.ndarray], Inputs]],
+    keys_RxK: np.ndarray | None,
+    lanes: int = 1,
+    in_native: bool = False,
+) -> dict[str, np.ndarray]:
+    """Measures of saved models.
+
+    Args:
+      problem: that the models share.
+      columns: what to compute, by column name.
+      models: parameters and inputs of each.
+      keys_RxK: bool, the key frequencies to use for each; None for each model's own by the problem's rule.
+      lanes: models evaluated together; the last batch is padded.
+      in_native: as in `training.evaluate`.
+
+    Returns:
+      Columns as they are stored, one entry per model; those that are undefined here are left out.
+    """
+    batches = []
+    for start in range(0, len(models), lanes):
+        index = [min(start + i, len(models) - 1) for i in range(lanes)]
+        stacked = jax.tree.map(lambda *x: np.stack(x), *(models[i] for i in index))
+        keys = None if keys_RxK is None else keys_RxK[index]
+        batches.append(jax.device_get(_evaluate(problem, tuple(columns.items()), in_native, *stacked, keys)))
+    values = {name: np.concatenate([b[name] for b in batches])[: len(models)] for name in batches[0]}
+    return registry.finish(columns, values, problem.model, problem.n_train)
+
+
+KEYS = {"key_freqs": registry.MEASURES["key_freqs"]}
+
+
+def final_keys(
+    path: Path, found: Snapshots, problem: Problem, runs: Sequence[Run], lanes: int = 1, in_native: bool = False
+) -> tuple[np.ndarray, Models]:
+    """Each run's key frequencies at its last snapshot, of those found in a working directory, by the problem's rule.
+
+    Returns:
+      Bool [runs, (P-1)//2], and the parameters they were read from, by run and step.
+    """
+    last = load_last(path, [run.run for run in runs], found)
+    models = [(params, run.inputs()) for params, run in zip(last.values(), runs, strict=True)]
+    return evaluate(problem, KEYS, models, None, lanes, in_native)["key_freqs"].astype(bool), last
+
+
+def replay_runs(
+    found: Snapshots,
+    runs: Sequence[Run],
+    columns: Mapping[str, Measure],
+    problem: Problem,
+    keys_RxK: np.ndarray,
+    lanes: int = 1,
+    loaded: Models | None = None,
+    in_native: bool = False,
+) -> dict[str, Any]:
+    """Measures of every snapshot of some runs.
+
+    Args:
+      found: the sweep's snapshots.
+      runs: that share `problem`.
+      columns: what to compute, by column name.
+      problem: of the runs.
+      keys_RxK: bool, the keys to use for each run.
+      lanes: models evaluated together.
+      loaded: parameters by run and step that have been read before.
+      in_native: as in `training.evaluate`.
+
+    Returns:
+      Columns "run", "step" and the measures.
+    """
+    keys = {run.run: row for run, row in zip(runs, keys_RxK, strict=True)}
+    inputs = {run.run: run.inputs() for run in runs}
+    where = sorted((step, run) for run, step in found if run in keys)
+    frames = []
+    for step in dict.fromkeys(step for step, _ in where):
+        some = [run for s, run in where if s == step]
+        known = {run: loaded[run, step] for run in some if loaded and (run, step) in loaded}
+        params = known | load_many(found, step, [run for run in some if run not in known])
+        models = [(params[run], inputs[run]) for run in some]
+        values = evaluate(problem, columns, models, np.stack([keys[run] for run in some]), lanes, in_native)
+        frames.append(values | {"run": np.array(some), "step": np.full(len(some), step)})
+    return {name: np.concatenate([frame[name] for frame in frames]) for name in frames[0]}
+
+
+def settle(
+    path: Path,
+    runs: Sequence[Run],
+    ledger: Ledger,
+    lanes: int = 1,
+    hosts: Hosts = ALONE,
+    in_native: bool = False,
+) -> None:
+    """Settles the key frequencies of finished runs and fills in the measures with final keys, in the metrics on disk.
+
+    Args:
+      path: of the working directory.
+      runs: finished, of one group, with all their rows on disk.
+      ledger: is told the keys.
+      lanes: models evaluated together.
+      hosts: the processes that train together, which share the work.
+      in_native: as in `training.evaluate`.
+    """
+    problem = runs[0].problem()
+    columns = registry.final(problem.measures)
+    share = runs[hosts.index :: hosts.count]
+    mine: dict[str, Any] = {}
+    if share:
+        found = find_snapshots(path)
+        keys, last = final_keys(path, found, problem, share, lanes, in_native)
+        mine = replay_runs(found, share, columns, problem, keys, lanes, last, in_native)
+        mine["keys"] = np.stack([keys[[run.run for run in share].index(run)] for run in mine["run"]])
+    everything = [one for one in map(_unpacked, hosts.gather(_packed(mine))) if one]
+    frame = {name: np.concatenate([one[name] for one in everything]) for name in everything[0]}
+    for run, row in zip(frame["run"], frame.pop("keys"), strict=True):
+        ledger.settle(int(run), row)
+    if hosts.is_first:
+        # In order, so that a run's last row, which says that the run is settled, is filled last.
+        fill(parts(path / "metrics"), frame)
+    hosts.wait()
+
+
+def _packed(arrays: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _unpacked(data: bytes) -> dict[str, np.ndarray]:
+    return dict(np.load(io.BytesIO(data), allow_pickle=False))

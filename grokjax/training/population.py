@@ -1,0 +1,211 @@
+"""Many runs as one compiled program: slots, lanes, devices.
+
+A population has a fixed number of slots per device, each holding one run or nothing. On a device, `lanes` slots train
+together under vmap and groups of lanes follow one another; devices hold independent slots side by side. A run's bits
+depend on its own inputs and on `lanes`, `block` and `n_parts`, on nothing else: not on its slot, its neighbours or the
+number of slots.
+
+On a CPU one lane is fastest: one run's activations stay in cache, where a vmapped population streams through memory.
+On an accelerator all slots of a device share one set of lanes.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem, Shape, State
+from grokjax.measures import registry
+from grokjax.measures.registry import Measure
+from grokjax.training import one_run
+
+MAX_SEGMENTS = 64  # evaluations in one dispatch, at most; bounds the buffer of results
+
+
+class Population:
+    """Runs of one problem in training on some devices.
+
+    Args:
+      problem: the static part that all runs share.
+      shape: the layout.
+      devices: of this process, at most as many as the layout says; by default its first local ones.
+
+    Attributes:
+      width: slots over these devices.
+    """
+
+    def __init__(self, problem: Problem, shape: Shape, devices: Sequence[jax.Device] | None = None):
+        self.problem, self.shape = problem, shape
+        devices = tuple(devices or jax.local_devices())[: shape.n_devices]
+        self.width = shape.slots * len(devices)
+        measures = tuple(registry.of_groups(problem.measures))
+        self.sharding, self._start, self._advance = _compiled(problem, shape, devices, measures)
+        self.state: State = self._put(_zeros(problem, self.width))
+
+    def _put(self, tree):
+        return jax.device_put(tree, self.sharding)
+
+    def start(self, runs: Mapping[int, Inputs]) -> None:
+        """Puts runs, before their first step, into slots; the other slots go on undisturbed."""
+        fresh = np.zeros(self.width, bool)
+        fresh[list(runs)] = True
+        filler = next(iter(runs.values()))
+        stacked = jax.tree.map(lambda *x: np.stack(x), *(runs.get(i, filler) for i in range(self.width)))
+        self.state = self._start(self.state, self._put(fresh), self._put(stacked))
+
+    def advance(
+        self,
+        active: Sequence[int],
+        n_segments: int,
+        n_steps: int,
+        evaluate: bool = True,
+        slow: Sequence[bool] = (),
+    ):
+        """Dispatches segments of `n_steps` steps, each ended by an evaluation unless `evaluate` is False.
+
+        Returns at once; the results are there when the device is done.
+
+        Args:
+          active: slots to train; lanes without an active slot cost nothing, what an inactive slot among active
+            lanes holds afterwards is meaningless.
+          n_segments: at most MAX_SEGMENTS.
+          n_steps: per segment; 0 only evaluates.
+          evaluate: whether segments end in an evaluation.
+          slow: for each segment, whether its evaluation includes the slow measures; by default none does.
+
+        Returns:
+          {column: array [MAX_SEGMENTS, slots over all devices, ...]}, of which the first `n_segments` are filled.
+        """
+        counts = np.zeros(self.width, np.int32)
+        counts[list(active)] = n_segments
+        with_slow = np.zeros(MAX_SEGMENTS, bool)
+        with_slow[: len(slow)] = slow
+        self.state, results = self._advance(
+            self.state, self._put(counts), np.int32(n_steps), np.bool_(evaluate), with_slow
+        )
+        return results
+
+    def take(self, slots: Sequence[int]) -> State:
+        """Copies of the state of some slots, stacked, unaffected by what happens next."""
+        return _take(self.state, np.array(slots, np.int32))
+
+    def restore(self, state: State, slots: Sequence[int]) -> None:
+        """Puts saved states, stacked, into slots; the others are left as they are."""
+
+        def put(old, saved):
+            new = np.array(old)
+            new[list(slots)] = saved
+            return new
+
+        self.state = self._put(jax.tree.map(put, self.state, state))
+
+
+@jax.jit
+def _take(tree, slots):
+    return jax.tree.map(lambda x: x[slots], tree)
+
+
+@functools.cache
+def _compiled(problem: Problem, shape: Shape, devices: tuple[jax.Device, ...], measures: tuple[Measure, ...]):
+    """The sharding over runs and the jitted `_start` and `_advance`; `measures` tells redefined ones apart."""
+    mesh = jax.sharding.Mesh(np.array(devices), ("run",))
+    runs, everywhere = PartitionSpec("run"), PartitionSpec()
+
+    def on_each_device(function, in_specs, out_specs, **options):
+        # Nothing is exchanged between devices, so there is no replication to check (check_vma).
+        mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        return jax.jit(mapped, donate_argnums=0, **options)
+
+    # Drawing weights runs once per run: on a CPU, where optimizing it takes seconds, it is not worth optimizing.
+    quick = {"compiler_options": {"xla_backend_optimization_level": 0}} if devices[0].platform == "cpu" else {}
+    start = on_each_device(functools.partial(_start, problem), (runs,) * 3, runs, **quick)
+    advance = on_each_device(
+        functools.partial(_advance, problem, shape),
+        (runs, runs, everywhere, everywhere, everywhere),
+        (runs, PartitionSpec(None, "run")),
+    )
+    return NamedSharding(mesh, runs), start, advance
+
+
+def blank(problem: Problem) -> State:
+    """The shapes and dtypes of one run's state."""
+    return jax.eval_shape(functools.partial(one_run.init, problem), _blank_inputs(problem))
+
+
+def _blank_inputs(problem: Problem) -> Inputs:
+    return Inputs(
+        seed=jax.ShapeDtypeStruct((), np.uint32),
+        hyperparameters={name: jax.ShapeDtypeStruct((), np.float32) for name in HYPERPARAMETERS},
+        train_pairs=jax.ShapeDtypeStruct((problem.n_train,), np.int32),
+        answers=jax.ShapeDtypeStruct((problem.model.p**2,), np.int32),
+        stop_loss=jax.ShapeDtypeStruct((), np.float32),
+        stop_evals=jax.ShapeDtypeStruct((), np.int32),
+    )
+
+
+def _zeros(problem: Problem, width: int) -> State:
+    return jax.tree.map(lambda x: np.zeros((width, *x.shape), x.dtype), blank(problem))
+
+
+def _start(problem: Problem, state: State, fresh_R, inputs: Inputs) -> State:
+    return _pick(fresh_R, jax.lax.map(functools.partial(one_run.init, problem), inputs), state)
+
+
+def _pick(where_R, ours: State, theirs: State) -> State:
+    """Of each run, our state where `where_R` (bool [runs]) is true, else theirs."""
+
+    def pick(one, other):
+        return jnp.where(where_R.reshape(-1, *(1,) * (one.ndim - 1)), one, other)
+
+    return jax.tree.map(pick, ours, theirs)
+
+
+def _advance(problem: Problem, shape: Shape, state: State, counts_R, n_steps, evaluate, with_slow):
+    """One device's share: lanes in turn, each through its segments."""
+
+    def in_lanes(x):
+        return x.reshape(-1, shape.lanes, *x.shape[1:])
+
+    def lanes_through(args):
+        state, counts_L = args
+        return _segments(problem, shape, state, jnp.max(counts_L), n_steps, evaluate, with_slow)
+
+    state, results = jax.lax.map(lanes_through, (jax.tree.map(in_lanes, state), in_lanes(counts_R)))
+    state = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), state)
+    # [lane groups, segments, lanes, ...] to [segments, slots, ...]
+    return state, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(MAX_SEGMENTS, -1, *x.shape[3:]), results)
+
+
+def _segments(problem: Problem, shape: Shape, state: State, n_segments, n_steps, evaluate, with_slow):
+    """Lanes that train together, through some segments; trip counts are traced, so any number is one program."""
+    train = jax.vmap(functools.partial(one_run.train, problem, block=shape.block, n_parts=shape.n_parts), (0, None))
+
+    def measure(slow):
+        one = functools.partial(one_run.evaluate, problem, slow=slow, in_native=bool(shape.n_parts))
+        return functools.partial(jax.lax.map, one, batch_size=shape.eval_lanes)
+
+    def blank(function):
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, state))
+
+    tiers = [measure(False), measure(True)]
+    blanks = [blank(tier) for tier in tiers]
+    results = jax.tree.map(lambda x: jnp.zeros((MAX_SEGMENTS, *x.shape), x.dtype), blanks[0] | blanks[1])
+
+    def segment(i, carry):
+        state, results = carry
+        stopped_L = jax.vmap(one_run.stopped)(state)
+        trained = train(state, jnp.where(jnp.all(stopped_L), 0, n_steps))
+        state = _pick(stopped_L, state, trained)
+        row: dict[str, jax.Array] = {}
+        # The predicates are the same for all lanes, so that these stay branches and do not become selects.
+        for tier, nothing, wanted in zip(tiers, blanks, (evaluate, evaluate & with_slow[i]), strict=True):
+            if nothing:
+                row |= jax.lax.cond(wanted, tier, lambda _, nothing=nothing: nothing, state)
+        counted = jax.vmap(one_run.counted)(state, row["test_loss"])
+        state = _pick(jnp.broadcast_to(evaluate, stopped_L.shape), counted, state)
+        return state, jax.tree.map(lambda all_, one: all_.at[i].set(one), results, row)
+
+    return jax.lax.fori_loop(0, n_segments, segment, (state, results))

@@ -1,0 +1,302 @@
+"""How many runs train side by side on an accelerator: measured once per kind of device, then remembered.
+
+The compiled training itself is timed with 8, 16, 32, … runs, until doubling gains little or memory ends. The rates are
+kept in the user's cache folder, and the choice follows from them and the number of runs alone, so that sweeps on one
+kind of device get the same widths, which their bits depend on. A sweep's layout is recorded in its config.json; going
+on with it never measures.
+
+On a CPU nothing is measured: its timings are noisy, which bits must not depend on, and one lane is fastest there.
+"""
+
+import dataclasses
+import gc
+import hashlib
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+
+import grokjax
+from grokjax.core import cache, model
+from grokjax.core import devices as devices_lib
+from grokjax.core.problem import Inputs, Problem, Shape
+from grokjax.sweeps import Run
+from grokjax.training import layouts
+from grokjax.training.population import Population
+
+Rates = dict[int, float | None]  # run-steps per second of one device, by width; None where its memory did not suffice
+Say = Callable[[str], None]  # told what is going on; may raise to end it
+
+SMALLEST = 8  # width measured
+GAIN = 0.05  # of doubling, below which the climb ends
+CLOSE = 0.03  # to the best rate, which is close enough for the smaller width
+TIMING_SECONDS = 0.2  # of one timing, at least
+TIMINGS = 5  # of which the median counts
+SHORT = 60 * 1e13  # operations of a group that an accelerator does in about the minute that measuring takes
+
+# Fields of a problem that training does not depend on.
+_NOT_OF_TRAINING = ("direction", "eval_every", "measures", "key_rule", "key_threshold")
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A layout and where it comes from.
+
+    Attributes:
+      how: "given" by config.slots, "recorded" by the sweep, "cpu rule", "memory" (as many as fit: too few runs or too
+        little work to measure for, or not measured yet), "measured" or "cached".
+      shape: the layout.
+      text: about it, for the plan; empty where the layout says everything.
+      rates: what was measured.
+    """
+
+    how: str
+    shape: Shape
+    text: str = ""
+    rates: Mapping[int, float | None] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "Choice":
+        """From `dataclasses.asdict`, also by way of JSON."""
+        rates = {int(width): rate for width, rate in fields["rates"].items()}
+        return cls(fields["how"], Shape(**fields["shape"]), fields["text"], rates)
+
+    def record(self) -> dict[str, Any]:
+        """For config.json."""
+        rates = {str(width): rate for width, rate in self.rates.items()}
+        return {"how": self.how} | ({"run_steps_per_second": rates} if rates else {})
+
+
+def choose(
+    runs: Sequence[Run], slots: int = 0, devices: Sequence[jax.Device] | None = None, say: Say | None = print
+) -> Choice:
+    """The layout of a group of runs on this machine, measured if need be.
+
+    Args:
+      runs: of one group.
+      slots: runs per device; 0 chooses.
+      devices: those to use, by default all of all processes; the first is measured.
+      say: told how measuring goes; None only looks up what is known.
+    """
+    problem, devices = runs[0].problem(), list(devices or jax.devices())
+    device, per_device = devices[0], -(-len(runs) // len(devices))
+
+    def laid_out(slots: int = 0) -> Shape:
+        return layouts.choose(problem, len(runs), slots, devices)
+
+    if slots:
+        return Choice("given", laid_out(slots))
+    if layouts.on_cpu(device):
+        return Choice("cpu rule", laid_out())
+    widths = ladder(per_device, layouts.fitting(problem, device))
+    together = "runs side by side" + " on each device" * (len(devices) > 1)
+    if len(widths) == 1 or operations(runs) / len(devices) < SHORT:
+        shape = laid_out()
+        why = "too few runs" if len(widths) == 1 else "too little work"
+        return Choice("memory", shape, f"{shape.slots} {together}, as many as fit: {why} to measure for")
+    found = table(problem, runs[0].inputs(), widths, device, say)
+    if found is None:
+        shape = laid_out()
+        return Choice("memory", shape, f"will be measured at the start; {shape.slots} {together} fit")
+    rates, is_new = found
+    shape = laid_out(best(rates, per_device))
+    source = f"measured on this {device.device_kind}{'' if is_new else ', cached'}"
+    text = f"{shape.slots} {together}: {described(shape.slots, rates)}, {source}"
+    return Choice("measured" if is_new else "cached", shape, text, rates)
+
+
+def operations(runs: Sequence[Run]) -> float:
+    """Floating-point operations of training a group to its end, roughly: 6 per parameter, position and pair."""
+    problem = runs[0].problem()
+    cfg = problem.model
+    n_params = sum(math.prod(shape) for shape in model.shapes(cfg).values())
+    positions = 1 if cfg.n_layers == 1 else 3
+    return 6.0 * n_params * positions * problem.n_train * sum(run.steps for run in runs)
+
+
+def ladder(n_runs: int, most: int) -> list[int]:
+    """The widths to measure: 8, 16, 32, … up to the number of runs, rounded up, and at most `most`."""
+    widths = [min(SMALLEST, 1 << (most.bit_length() - 1))]
+    while widths[-1] < n_runs and 2 * widths[-1] <= most:
+        widths.append(2 * widths[-1])
+    return widths
+
+
+def climb(widths: Sequence[int], rate: Callable[[int], float | None]) -> Rates:
+    """The rates of growing widths, until doubling gains less than `GAIN` or memory does not suffice (None)."""
+    rates: Rates = {}
+    before = 0.0
+    for width in widths:
+        rates[width] = found = rate(width)
+        if found is None or found < (1 + GAIN) * before:
+            break
+        before = found
+    return rates
+
+
+def best(rates: Mapping[int, float | None], n_runs: int) -> int:
+    """Slots for so many runs: near the smallest width whose rate is close to the best, in equal waves.
+
+    A last wave that is nearly empty would waste most of its time, so that waves are made equal: just below the width
+    or, where one wave less is clearly quicker by the rates, just above.
+    """
+    known = {width: rate for width, rate in sorted(rates.items()) if rate is not None}
+    if not known:
+        return max(1, min(min(rates) // 2, n_runs))  # not even the smallest fits
+    target = min(width for width, rate in known.items() if rate >= (1 - CLOSE) * max(known.values()))
+    below, above = -(-n_runs // -(-n_runs // target)), -(-n_runs // max(1, n_runs // target))
+
+    def seconds(slots: int) -> float:
+        return -(-n_runs // slots) * slots / rate_at(rates, slots)
+
+    return above if above <= max(known) and seconds(above) < (1 - CLOSE) * seconds(below) else below
+
+
+def rate_at(rates: Mapping[int, float | None], slots: int) -> float:
+    """Run-steps per second at any width: what a step takes is interpolated between those measured."""
+    seconds = {width: width / rate for width, rate in sorted(rates.items()) if rate is not None}
+    return slots / float(np.interp(slots, list(seconds), list(seconds.values()))) if seconds else math.nan
+
+
+def described(slots: int, rates: Mapping[int, float | None]) -> str:
+    """A width among those measured: 41,000 run-steps/s (32: 38,200; 128: 41,300)."""
+    others = "; ".join(f"{width}: {_rounded(rate)}" for width, rate in rates.items() if width != slots)
+    if not any(rates.values()):
+        return f"more may not fit ({others})"
+    return f"{'about ' if slots not in rates else ''}{_rounded(rate_at(rates, slots))} run-steps/s ({others})"
+
+
+def _rounded(rate: float | None) -> str:
+    return "out of memory" if rate is None else f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def table(
+    problem: Problem, inputs: Inputs, widths: Sequence[int], device: jax.Device, say: Say | None = print
+) -> tuple[Rates, bool] | None:
+    """The rates of these widths, as far as the climb goes, from the cache or measured now and cached.
+
+    Args:
+      problem: of the runs.
+      inputs: of one of them.
+      widths: to climb.
+      device: where.
+      say: told how measuring goes; None does not measure.
+
+    Returns:
+      The rates and whether any of them is new; None where some would have to be measured and may not.
+    """
+    key = signature(problem, device)
+    known = _read(key)
+    n_known = len(known)
+
+    def rate(width: int) -> float | None:
+        if width not in known:
+            if say is None:
+                raise _Unmeasured
+            if len(known) == n_known:
+                say(
+                    f"measuring how many runs side by side train fastest on this {device.device_kind}; each width is "
+                    "compiled first. The result is kept for the next sweep; --config.slots=N does without."
+                )
+            say(f"  {width} runs …")
+            known[width] = measure(problem, inputs, width, device)
+            _write(key, known)  # at once, so that what is interrupted goes on from there
+            say(f"  {width} runs: {_rounded(known[width])}{' run-steps/s' if known[width] else ''}")
+        return known[width]
+
+    try:
+        return climb(widths, rate), len(known) > n_known
+    except _Unmeasured:
+        return None
+
+
+class _Unmeasured(Exception):
+    """A width is not in the cache, and may not be measured."""
+
+
+def measure(problem: Problem, inputs: Inputs, width: int, device: jax.Device) -> float | None:
+    """Run-steps per second of the compiled training of `width` runs side by side on one device, without evaluations.
+
+    The program is the sweep's own, evaluation included, so that memory is what the sweep will need.
+
+    Returns:
+      To four digits, as it is kept; None where the device's memory does not suffice.
+    """
+    try:
+        return float(f"{_timed(problem, inputs, width, device):.4g}")
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
+            raise
+    gc.collect()  # what the failed program held
+    return None
+
+
+def _timed(problem: Problem, inputs: Inputs, width: int, device: jax.Device) -> float:
+    runs = Population(problem, layouts.together(width), [device])
+    runs.start({slot: inputs._replace(seed=np.uint32(slot)) for slot in range(width)})
+
+    def seconds(n_steps: int) -> float:
+        started = time.perf_counter()
+        runs.advance(range(width), 1, n_steps, evaluate=False)
+        jax.block_until_ready(runs.state)
+        return time.perf_counter() - started
+
+    seconds(1)  # compiles
+    n_steps = 1
+    while seconds(n_steps) < TIMING_SECONDS and n_steps < 1 << 20:
+        n_steps *= 2
+    return width * n_steps / statistics.median(seconds(n_steps) for _ in range(TIMINGS))
+
+
+def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
+    """What the rates depend on, as JSON holds it."""
+    fields = dataclasses.asdict(problem)
+    return json.loads(
+        json.dumps(
+            {
+                "device_kind": device.device_kind,
+                "memory_gib": round(devices_lib.memory(device) / 2**30),
+                "versions": {"grokjax": grokjax.__version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__},
+                "xla_flags": os.environ.get("XLA_FLAGS", ""),
+                "problem": {name: value for name, value in fields.items() if name not in _NOT_OF_TRAINING},
+            }
+        )
+    )
+
+
+def file_of(key: Mapping[str, Any]) -> Path:
+    """Where the rates of a signature are kept."""
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return cache.home() / "width" / f"{name}.json"
+
+
+def _read(key: Mapping[str, Any]) -> Rates:
+    """The rates in the cache; none where it is damaged or cannot be read."""
+    try:
+        content = json.loads(file_of(key).read_text())
+        rates = {int(width): rate for width, rate in content["run_steps_per_second"].items()}
+        whole = all(rate is None or (math.isfinite(rate) and rate > 0) for rate in rates.values())
+        return rates if whole and content["measured_for"] == key else {}
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+
+
+def _write(key: Mapping[str, Any], rates: Rates) -> None:
+    """Keeps the rates, if that is possible; the file appears whole."""
+    content = {"measured_for": key, "run_steps_per_second": {str(width): rates[width] for width in sorted(rates)}}
+    try:
+        file = file_of(key)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        os.replace(temporary, file)
+    except (OSError, RuntimeError):  # a full disk, a read-only home, no home
+        pass
