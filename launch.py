@@ -6,7 +6,7 @@ Any field of the config can be overridden (--config.steps=20000), and any sweep 
 (--config.sweep.weight_decay="(0.3, 1.0)"). The same command again goes on where it was interrupted.
 """
 
-from grokjax import cli
+from grokjax.cli import train
 
 if __name__ == "__main__":
-    cli.main()
+    train.main()

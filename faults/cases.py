@@ -39,12 +39,9 @@ def make_whole(folder: Path) -> None:
 
     from faults.drive import StopAfter
 
-    pass
-    pass
-
     quiet = Console(file=io.StringIO(), width=100)
-    run(config_lib("done"), None, folder / "sweeps" / "done", console=quiet)
-    run(config_lib("stopped"), None, folder / "sweeps" / "stopped", console=quiet, stop=StopAfter(7))
+    run(config("done"), None, folder / "sweeps" / "done", console=quiet)
+    run(config("stopped"), None, folder / "sweeps" / "stopped", console=quiet, stop=StopAfter(7))
     for sweep in ("done", "stopped"):
         shutil.rmtree(folder / "sweeps" / sweep / "report", ignore_errors=True)
     models, tables = folder / "models", folder / "tables"
@@ -61,8 +58,6 @@ def make_whole(folder: Path) -> None:
         tensors = {name: torch.from_numpy(np.array(x)) for name, x in model.params.items()}
         torch.save({"model": tensors, "config": {"act_fn": "relu"}}, models / "new.pth")
         torch.save(tensors, models / "old.pth", _use_new_zipfile_serialization=False)
-    pass
-
     metrics = read_metrics(folder / "sweeps" / "done")
     metrics = metrics[[name for name in metrics if metrics[name].dtype.kind in "fib"]]
     assert len(phases.find_phases(metrics)) == 4
@@ -72,8 +67,6 @@ def make_whole(folder: Path) -> None:
 
 def config(state: str):
     """Of the sweep that is done, and of the one that was stopped."""
-    pass
-
     c = config_lib.small()
     c.p, c.train_fraction = 7, 0.6
     c.model.d_model, c.model.n_heads, c.model.d_mlp = 8, 2, 16
@@ -221,8 +214,6 @@ def _changed_record(target: Path, draw: random.Random, trap: Path) -> str:
 
 def _seal(target: Path, sweep: Path) -> None:
     """Makes the checksums right, as if the damage was what had been written."""
-    pass
-
     if target.name.endswith(".sha256") or target.name == files_lib_.MANIFEST:
         return
     inside = target.relative_to(sweep).parts

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from grokjax.cli import train
-from grokjax.interp import replay
 from grokjax.report import write as write_lib
-from grokjax.store import checkpoints, files, recovery, saver
+from grokjax.store import checkpoints, files, recovery, saver, snapshots
+from grokjax.training import final_keys
 from grokjax.training.population import Population
 from grokjax.training.scheduler import Scheduler
 
@@ -128,16 +128,12 @@ class Crash:
 
 def arm(crash: Crash) -> None:
     """Makes grokjax's functions stages, and its writes stop halfway."""
-    pass
-    pass
-    pass
-
     crash.wrap(Scheduler, "run", TRAIN)
     crash.wrap(Population, "start", COMPILE)  # the first one of a group compiles
     crash.wrap(files, "write_parquet", PARQUET)
     crash.wrap(checkpoints, "save", CHECKPOINT)
-    crash.wrap(checkpoints, "save_snapshot", SNAPSHOT)
-    crash.wrap(replay, "settle", SETTLE)
+    crash.wrap(snapshots, "save_snapshot", SNAPSHOT)
+    crash.wrap(final_keys, "settle", SETTLE)
     crash.wrap(recovery, "repair", REPAIR)
     crash.wrap(write_lib, "write", REPORT)
     files.open = functools.partial(_open, crash)  # type: ignore[attr-defined]
@@ -196,8 +192,6 @@ def main() -> None:
     if crash.blow.at == START:
         threading.Timer(crash.blow.delay, crash.strike).start()
     arm(crash)
-    pass
-
     train.main()
 
 

@@ -4,21 +4,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from grokjax.checkpoints import load_params as load_params
-    from grokjax.interop import load as load_checkpoint
-    from grokjax.results import read_metrics as read_metrics
-    from grokjax.results import read_runs as read_runs
-    from grokjax.results import read_table as read_table
+    from grokjax.interp.checkpoint import load_checkpoint as load_checkpoint
+    from grokjax.store.metrics import read_metrics as read_metrics
+    from grokjax.store.metrics import read_runs as read_runs
+    from grokjax.store.metrics import read_table as read_table
+    from grokjax.store.snapshots import load_params as load_params
 
 __version__ = "0.1.0"
 
 # Loaded on first use: what analyses a table should not wait for JAX.
 _LAZY = {
-    "load_checkpoint": ("interop", "load"),
-    "load_params": ("checkpoints", "load_params"),
-    "read_metrics": ("results", "read_metrics"),
-    "read_runs": ("results", "read_runs"),
-    "read_table": ("results", "read_table"),
+    "load_checkpoint": ("interp.checkpoint", "load_checkpoint"),
+    "load_params": ("store.snapshots", "load_params"),
+    "read_metrics": ("store.metrics", "read_metrics"),
+    "read_runs": ("store.metrics", "read_runs"),
+    "read_table": ("store.metrics", "read_table"),
 }
 __all__ = ["load_checkpoint", "load_params", "read_metrics", "read_runs", "read_table"]
 

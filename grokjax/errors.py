@@ -73,6 +73,10 @@ class StorageError(Exception):
     """
 
 
+class HostLost(Exception):
+    """Another of the processes that train together is gone, or cannot be reached."""
+
+
 def unknown(kind: str, given: object, known) -> InputError:
     """An `InputError` for a name that is not among the `known` ones, with the closest of them suggested."""
     import difflib

@@ -222,9 +222,6 @@ def check(values: Mapping[str, Any]) -> None:
     Raises:
       InputError: with the field's name, what was given, and what would be right.
     """
-    pass
-    pass
-
     check_shape(values)
     every = values["eval_every"]
     for path in ("snapshot_every", "slow_every"):
@@ -249,8 +246,6 @@ def check_shape(values: Mapping[str, Any]) -> None:
     Raises:
       InputError: as for `check`.
     """
-    pass
-
     d_model, n_heads = values["model.d_model"], values["model.n_heads"]
     if d_model % n_heads:
         raise InputError(f"config.model.d_model is {d_model}, but it must be divisible by model.n_heads, {n_heads}.")

@@ -22,7 +22,7 @@ def python(tmp_path, *args, **variables) -> str:
 
 def test_programs_are_kept_in_the_users_cache(tmp_path):
     model = ROOT / "tests" / "data" / "small_reference.npz"
-    python(tmp_path, "-m", "grokjax.measure", str(model), "--measures=paper")
+    python(tmp_path, "-m", "grokjax", "measure", str(model), "--measures=paper")
     (folder,) = (tmp_path / "caches" / "grokjax").iterdir()
     assert folder.name.startswith("xla-")
     assert list(folder.glob("jit_*"))

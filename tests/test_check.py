@@ -1,4 +1,4 @@
-"""python -m grokjax.check finds what is damaged or missing, and says what the sweep's command would do."""
+"""grokjax check finds what is damaged or missing, and says what the sweep's command would do."""
 
 import shutil
 

@@ -212,7 +212,7 @@ def test_a_stop_while_settling_is_heeded_between_batches(whole_and_halfway, tmp_
         settle(*args)
 
     monkeypatch.setattr(final_keys, "settle", asked)
-    monkeypatch.setattr("grokjax.scheduler.SETTLE_MODELS", 1)
+    monkeypatch.setattr("grokjax.training.scheduler.SETTLE_MODELS", 1)
     monkeypatch.setattr(write, "write", lambda path: None)
     assert tiny.train(config(), tmp_path / "a", stop=stop)[0] == 128 + signal.SIGTERM
     monkeypatch.undo()
@@ -222,7 +222,7 @@ def test_a_stop_while_settling_is_heeded_between_batches(whole_and_halfway, tmp_
 def test_nothing_is_compiled_for_a_sweep_that_is_to_stop(whole_and_halfway, tmp_path, monkeypatch):
     stop = StopRequest()
     stop.signal = signal.SIGTERM
-    monkeypatch.setattr("grokjax.population.Population.start", lambda *_: pytest.fail("compiles"))
+    monkeypatch.setattr("grokjax.training.population.Population.start", lambda *_: pytest.fail("compiles"))
     path = halfway(whole_and_halfway, tmp_path)
     assert tiny.train(config(), path, stop=stop)[0] == 128 + signal.SIGTERM
     monkeypatch.undo()

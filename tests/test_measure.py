@@ -348,7 +348,7 @@ def test_a_damaged_sweep_is_one_sentence(run, sweep, tmp_path):
 
 def test_in_a_process_of_its_own(folder):
     (folder / "cut.npz").write_bytes((folder / "model.npz").read_bytes()[:1000])
-    command = [sys.executable, "-m", "grokjax.measure", str(folder / "cut.npz")]
+    command = [sys.executable, "-m", "grokjax", "measure", str(folder / "cut.npz")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"error: .*cut\.npz cannot be read: it is damaged or cut short \(.*\)\.\n", done.stderr)

@@ -1,4 +1,4 @@
-"""`python -m grokjax.phases`: what it prints and writes; a mistake is one sentence."""
+"""`grokjax phases`: what it prints and writes; a mistake is one sentence."""
 
 from pathlib import Path
 

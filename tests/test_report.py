@@ -183,7 +183,7 @@ def with_circuit(path, out):
 
 
 def test_the_circuit_table_is_there_once_it_was_made(small, tmp_path):
-    assert "python -m grokjax.circuit" in page_of(small)
+    assert "grokjax circuit" in page_of(small)
     text = page_of(with_circuit(small, tmp_path / "circuit"))
     assert "No circuit.parquet" not in text
     held = data_of(text)["circuit"]
@@ -291,7 +291,7 @@ def test_a_random_search_is_not_a_table_of_single_runs(tmp_path):
 
 def test_what_is_no_sweep_is_one_sentence(small, tmp_path):
     def run(path):
-        return subprocess.run([sys.executable, "-m", "grokjax.report", str(path)], capture_output=True, text=True)
+        return subprocess.run([sys.executable, "-m", "grokjax", "report", str(path)], capture_output=True, text=True)
 
     done = run(tmp_path)
     assert done.returncode == 2
@@ -377,6 +377,6 @@ def test_a_report_that_cannot_be_written_does_not_fail_the_sweep(tmp_path, monke
     status, printed = tiny.train(tiny.get_config(), tmp_path / "tiny")
     assert status == 0
     assert "No space left on device" in printed
-    assert f"python -m grokjax.report {tmp_path / 'tiny'}" in printed.replace("\n", " ")
+    assert f"grokjax report {tmp_path / 'tiny'}" in printed.replace("\n", " ")
     assert not list((tmp_path / "tiny" / "report").glob("*index*"))
     assert write.figure_path(tmp_path / "tiny").is_file()

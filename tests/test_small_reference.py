@@ -39,7 +39,7 @@ def test_in_float32():
 def test_in_float64(tmp_path):
     """In a process of its own: JAX takes its widest float when it starts. The list has 12 digits."""
     out = tmp_path / "measures.json"
-    command = [sys.executable, "-m", "grokjax.measure", str(MODEL), f"--measures={','.join(GROUPS)}", f"--out={out}"]
+    command = [sys.executable, "-m", "grokjax", "measure", str(MODEL), f"--measures={','.join(GROUPS)}", f"--out={out}"]
     environment = os.environ | {"JAX_ENABLE_X64": "1"}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     found = json.loads(out.read_text())

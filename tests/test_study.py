@@ -118,8 +118,8 @@ def test_plan_writes_nothing(tmp_path):
 @pytest.mark.parametrize("gap", [2, *(pytest.param(gap, marks=pytest.mark.long) for gap in (1, 3))])
 def test_interrupted_again_and_again_equals_uninterrupted(gap, finished, tmp_path, monkeypatch):
     # Short dispatches, so that interruptions fall inside segments too.
-    monkeypatch.setattr("grokjax.scheduler.DISPATCH_SECONDS", 1e-6)
-    monkeypatch.setattr("grokjax.scheduler.Scheduler._size", odd_sizes(gap))
+    monkeypatch.setattr("grokjax.training.scheduler.DISPATCH_SECONDS", 1e-6)
+    monkeypatch.setattr("grokjax.training.scheduler.Scheduler._size", odd_sizes(gap))
     status, stops = 143, 0
     while status == 143:
         status, _ = train(tiny.get_config("paper"), tmp_path / "a", stop=StopAfter(gap + 1))
@@ -405,7 +405,7 @@ def test_a_stopped_run_has_its_last_model_and_final_keys(stopped_early):
 
 @pytest.mark.long
 def test_interrupted_runs_stop_where_uninterrupted_ones_do(stopped_early, tmp_path, monkeypatch):
-    monkeypatch.setattr("grokjax.scheduler.Scheduler._size", odd_sizes(0))
+    monkeypatch.setattr("grokjax.training.scheduler.Scheduler._size", odd_sizes(0))
     status = None
     while status != 0:
         status, _ = train(stopping_config(), tmp_path / "a", stop=StopAfter(15))

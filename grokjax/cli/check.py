@@ -16,7 +16,7 @@ from grokjax.store import check
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    parser = terminal.Parser(prog="python -m grokjax.check", description=(__doc__ or "").split("\n\n")[0])
+    parser = terminal.Parser(prog="grokjax check", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("workdir", help="of a sweep, finished or not")
     parser.add_argument("--experiment", help="experiment file whose measures and tasks to use")
     args = parser.parse_args(argv)

@@ -27,7 +27,7 @@ from grokjax.store.metrics import how_to_read
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    parser = measure.command("grokjax.circuit", __doc__)
+    parser = measure.command("circuit", __doc__)
     parser.add_argument("--run", type=int, help="the run, where the model is a sweep's directory")
     parser.add_argument("--step", type=int, help="the snapshot's step; by default the run's last")
     parser.add_argument("--all", action="store_true", help=f"every finished run of a sweep, into its {FILE}")

@@ -1,8 +1,8 @@
 """Writes a trained model for TransformerLens, or as plain arrays.
 
-    python -m grokjax.export results/small:3:40000 model.pth           # HookedTransformer's state dict
-    python -m grokjax.export results/small:3:40000 model.pth --bridge  # TransformerBridge's
-    python -m grokjax.export released.pth model.npz                    # arrays by name, with the split if it is known
+    grokjax export results/small:3:40000 model.pth           # HookedTransformer's state dict
+    grokjax export results/small:3:40000 model.pth --bridge  # TransformerBridge's
+    grokjax export released.pth model.npz                    # arrays by name, with the split if it is known
 
 What it prints is the Python that loads the file.
 """
@@ -62,7 +62,7 @@ def recipe(template: str, cfg: ModelConfig, path: str | Path) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    parser = command("grokjax.export", __doc__)
+    parser = command("export", __doc__)
     parser.add_argument("out", help="file to write; a name that ends in .npz asks for plain arrays")
     parser.add_argument("--npz", action="store_true", help="write plain arrays, whatever the name")
     parser.add_argument("--bridge", action="store_true", help="write for TransformerBridge, not for HookedTransformer")

@@ -26,7 +26,7 @@ from grokjax.store import files
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    parser = command("grokjax.measure", __doc__)
+    parser = command("measure", __doc__)
     add_subject(parser)
     parser.add_argument(
         "--measures", type=terminal.names, default=(), help="groups, such as paper,clock; by default all"
@@ -39,7 +39,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def command(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser with the arguments that say which model, for this command and `grokjax.export`."""
     parser = terminal.Parser(
-        prog=f"python -m {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"grokjax {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", help="an .npz or PyTorch file, or a snapshot as workdir:run:step or workdir:run")
     parser.add_argument("--act", help="relu or gelu, which arrays do not tell; by default what the file says, or relu")

@@ -3,21 +3,21 @@
 grokjax phases results/small --csv phases.csv
 """
 
-import argparse
 import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from grokjax import errors, phases
+from grokjax import phases
+from grokjax.cli import terminal
 from grokjax.errors import InputError, plain
-from grokjax.phases import rules, text
+from grokjax.phases import text
 from grokjax.phases.rules import RULES
 from grokjax.store import files
 from grokjax.store import metrics as metrics_lib
@@ -28,48 +28,33 @@ WIDTH = 150  # characters per line where the output is no terminal
 ENDS = tuple(f"{boundary.replace('_', ' ')} ends" for boundary in RULES)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}. See --help.")
+def main(argv: Sequence[str]) -> None:
+    """Entry point: prints the phases of a table.
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m grokjax.phases", description="When each run memorised, formed its circuit, grokked."
-    )
+    Raises:
+      InputError: bad arguments, or a table that cannot be read.
+    """
+    parser = terminal.Parser(prog="grokjax phases", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("source", metavar="DIR", help="a sweep's working directory, or a table: .csv or .parquet")
     parser.add_argument("--csv", metavar="FILE", type=Path, help="write the table of phases, one row per run")
     parser.add_argument("--by", metavar="COLUMNS", help="form groups by these (a,b); default weight_decay")
     parser.add_argument("--chance-loss", metavar="NATS", type=float, help="loss of an uninformed guess, such as ln P")
-    return parser
-
-
-def main(argv: Sequence[str]) -> int:
-    """Prints the phases of a table. Returns the exit status: 0, 2 for bad input, 1 where it cannot be reached."""
-    try:
-        args = _parser().parse_args(argv)
-        settings = rules.Settings(chance_loss=args.chance_loss)
-        metrics = read(args.source)
-        found, readings = phases.find_phases(metrics, settings), phases.readings(metrics, settings)
-        if found.empty:
-            raise InputError(f"{args.source} holds no evaluations yet.")
-        by = args.by.split(",") if args.by else [name for name in ["weight_decay"] if name in found]
-        summary = phases.summarize(found, by)
-        if args.csv:
-            _write_csv(found, args.csv)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except errors.StorageError as error:
-        print(f"error: {' '.join(str(error).split())}.", file=sys.stderr)
-        return 1
+    args = parser.parse_args(argv)
+    settings = phases.Settings(chance_loss=args.chance_loss)
+    metrics = read(args.source)
+    found, readings = phases.find_phases(metrics, settings), phases.readings(metrics, settings)
+    if found.empty:
+        raise InputError(f"{args.source} holds no evaluations yet.")
+    by = args.by.split(",") if args.by else [name for name in ["weight_decay"] if name in found]
+    summary = phases.summarize(found, by)
+    if args.csv:
+        _write_csv(found, args.csv)
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
     console.print(runs_table(found, by), "", rules_table(readings), sep="\n")
     if len(found) > 1:
         console.print("", groups_table(summary, by), *text.notes(summary.groups, by), sep="\n")
     if len(summary.groups) > 1 and len(summary.fits):
         console.print("", fits_table(summary, by), *text.notes(summary.fits, ["quantity"]), sep="\n")
-    return 0
 
 
 def read(source: str | Path) -> pd.DataFrame:
@@ -81,8 +66,6 @@ def read(source: str | Path) -> pd.DataFrame:
     path = files.path(source)
     if path.is_dir():
         from pyarrow import types
-
-        pass
 
         parts = metrics_lib.parts(path / "metrics")
         if not parts:

@@ -20,7 +20,7 @@ from grokjax.store.metrics import how_to_read
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, replay.Request]:
     """The command line."""
-    parser = terminal.Parser(prog="python -m grokjax.replay", description=(__doc__ or "").split("\n\n")[0])
+    parser = terminal.Parser(prog="grokjax replay", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("workdir", help="of a sweep")
     parser.add_argument("--rule", help="another key_rule: W_L, W_E, neurons or logits")
     parser.add_argument("--threshold", type=float, help="another key_threshold, in (0, 1)")

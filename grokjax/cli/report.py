@@ -12,6 +12,6 @@ from grokjax.store import files
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    parser = terminal.Parser(prog="python -m grokjax.report", description=(__doc__ or "").split("\n\n")[0])
+    parser = terminal.Parser(prog="grokjax report", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("workdir", help="of a sweep, finished or not")
     terminal.say(f"written: {write.write(files.path(parser.parse_args(argv).workdir))}")

@@ -5,20 +5,14 @@ import contextlib
 import os
 import sys
 
-from grokjax.core.hosts import HostLost
-from grokjax.errors import InputError, StorageError, one_line, plain
+from grokjax.errors import HostLost, InputError, StorageError, one_line, plain
 
 
 def told(function, *args):
     """Calls a function; where the disk or another process fails it, that is a sentence and exit status 1."""
     try:
         return function(*args)
-    except Exception as error:
-        pass  # only now: these import much
-        pass
-
-        if not isinstance(error, (HostLost, StorageError)):
-            raise
+    except (HostLost, StorageError) as error:
         print(f"error: {one_line(str(error))}.", file=sys.stderr, flush=True)
         if isinstance(error, HostLost):
             os._exit(1)  # an orderly end would wait for the lost process

@@ -165,8 +165,6 @@ def launch(overrides: dict[str, str]) -> int:
     module, config = load_experiment(FLAGS.config)
     override(config, overrides)
     # Only now the heavy imports: a mistyped flag should not wait for them.
-    pass
-
     cache.enable()
     hosts = _hosts()
     stop = StopRequest()
@@ -192,8 +190,6 @@ def _hosts():
     Raises:
       InputError: flags that do not go together.
     """
-    pass
-
     address, n, index = FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id
     if address is n is index is None:
         return hosts_lib.join() if FLAGS.distributed else hosts_lib.ALONE

@@ -11,9 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-
-class HostLost(Exception):
-    """Another process is gone, or cannot be reached."""
+from grokjax.errors import HostLost
 
 
 @dataclasses.dataclass(frozen=True)

@@ -183,8 +183,6 @@ def _some_pairs(called: str, pairs: np.ndarray, p: int) -> np.ndarray:
 
 
 def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) -> Checkpoint:
-    pass
-
     if not files_lib.path(folder).is_dir():
         raise InputError(f"{folder} is no directory, but a sweep's is expected before ':{number}'.")
     runs = {run.run: run for run in files.guarded(f"{folder}/config.json", load_sweep, files_lib.path(folder)).runs}

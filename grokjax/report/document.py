@@ -192,7 +192,7 @@ def _circuit(sweep: Sweep, runs: Sequence[int]) -> list[dict[str, Any] | None] |
         return [_claims(circuit_lib, found[run]) if run in found else None for run in runs]
     except (KeyError, TypeError, ValueError):
         file = sweep.path / CIRCUIT
-        raise InputError(f"{file} is none of this version's: make it again with python -m grokjax.circuit.") from None
+        raise InputError(f"{file} is none of this version's: make it again with grokjax circuit.") from None
 
 
 def _claims(circuit, found: Mapping[str, Any]) -> dict[str, Any]:

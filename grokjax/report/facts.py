@@ -54,7 +54,7 @@ def header(sweep: Sweep, now: datetime.datetime) -> Html:
     if sweep.running:
         text = (
             f"This sweep was still being trained at {now:%Y-%m-%d %H:%M} UTC: the page shows what there was by then, "
-            f"and python -m grokjax.report {shlex.quote(str(sweep.path))} writes it again."
+            f"and grokjax report {shlex.quote(str(sweep.path))} writes it again."
         )
         parts.insert(1, element("p", text, class_="running"))
     rows = [joined(element("dt", name), element("dd", text)) for name, text in _facts(sweep, now).items() if text]

@@ -16,7 +16,7 @@ from grokjax.report.markup import Html, element, embedded, joined
 from grokjax.report.panels import Curves
 from grokjax.report.results import Sweep
 
-ASSETS = resources.files("grokjax.page")
+ASSETS = resources.files("grokjax.report")
 
 
 def html(sweep: Sweep, now: datetime.datetime | None = None) -> str:
@@ -152,8 +152,8 @@ def select(name: str, label: str, options: list[tuple[str, str]], chosen: str | 
 def circuit(sweep: Sweep, data: dict[str, Any]) -> Html:
     """The place of the table of claims, or how to make it."""
     if data["circuit"] is None:
-        command = element("code", f"python -m grokjax.circuit {shlex.quote(str(sweep.path))} --all")
-        again = element("code", f"python -m grokjax.report {shlex.quote(str(sweep.path))}")
+        command = element("code", f"grokjax circuit {shlex.quote(str(sweep.path))} --all")
+        again = element("code", f"grokjax report {shlex.quote(str(sweep.path))}")
         what = " repeats the paper's reverse engineering for every finished run, and "
         return element("p", "No circuit.parquet yet: ", command, what, again, " then shows it here.")
     head = [tables.heading(name, numeric=False) for name in ("claim", "the paper's mainline", "this model", "source")]

@@ -20,15 +20,13 @@ from grokjax.core import devices as devices_lib
 from grokjax.core.hosts import ALONE, Hosts
 from grokjax.core.problem import Shape
 from grokjax.measures import registry
-from grokjax.store import checkpoints, files
+from grokjax.store import checkpoints, files, snapshots
 from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import MetricsWriter
 from grokjax.store.recovery import Checkpoint
-from grokjax.store.snapshots import save_snapshot
 from grokjax.store.workdir import Workdir
 from grokjax.sweeps import Run
-from grokjax.training import population
-from grokjax.training.final_keys import settle
+from grokjax.training import final_keys, population
 from grokjax.training.population import Population
 
 DISPATCH_SECONDS = 2.0  # aimed at: short enough to answer an interrupt, long enough to cost nothing
@@ -196,7 +194,7 @@ class Scheduler:
             some = runs[: self._batch]  # not all, so that a wish to stop is soon seen
             shape = self.shape
             in_native = bool(shape.n_parts)
-            settle(self.workdir.path, some, self.ledger, shape.eval_lanes, self.hosts, in_native)
+            final_keys.settle(self.workdir.path, some, self.ledger, shape.eval_lanes, self.hosts, in_native)
             self.writer.reload()
             self._last_collected = None
             if self._asked():
@@ -302,7 +300,7 @@ class Scheduler:
         for step in sorted({step for step, _, _ in whole}):
             some = sorted((run, i) for s, run, i in whole if s == step)
             picked = {key: np.asarray(x)[[i for _, i in some]] for key, x in dispatch.params.items()}
-            save_snapshot(self.workdir.snapshots, step, [run for run, _ in some], picked)
+            snapshots.save_snapshot(self.workdir.snapshots, step, [run for run, _ in some], picked)
 
     def _clock(self, dispatch: Dispatch) -> None:
         now = time.monotonic()
@@ -362,7 +360,7 @@ class Scheduler:
             params: Mapping[str, Any] = {key: np.asarray(x)[[runs.index(run)]] for key, x in dispatch.params.items()}
         else:
             params = self.population.take([slot]).params
-        save_snapshot(self.workdir.snapshots, step, [run], params)
+        snapshots.save_snapshot(self.workdir.snapshots, step, [run], params)
 
     def _is_past(self, step: int, run: int) -> bool:
         """Whether a snapshot would show a run that has diverged, or not before it stopped, which is saved apart."""

@@ -15,10 +15,10 @@ from rich.console import Console
 from grokjax import sweeps
 from grokjax.columns import metrics_schema
 from grokjax.core import devices, environment
-from grokjax.core.hosts import ALONE, HostLost, Hosts
+from grokjax.core.hosts import ALONE, Hosts
 from grokjax.core.native import kernels
 from grokjax.core.problem import Shape
-from grokjax.errors import InputError, StorageError
+from grokjax.errors import HostLost, InputError, StorageError
 from grokjax.measures import registry
 from grokjax.report import write
 from grokjax.report.write import figure_path, page_path
@@ -283,7 +283,7 @@ def _report(path: Path, console: Console) -> None:
         progress_lib.tell(
             console,
             f"note: the results are whole, but the report could not be written ({type(error).__name__}: {error}). "
-            f"To write it: python -m grokjax.report {path}",
+            f"To write it: grokjax report {path}",
         )
 
 

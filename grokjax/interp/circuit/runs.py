@@ -81,8 +81,6 @@ def circuits_of(
 
 
 def _missed(path: Path, runs: Sequence[Run]) -> Iterator[Missed]:
-    pass
-
     if not (path / "runs.parquet").is_file():
         raise InputError(f"{path} has no runs.parquet yet: its sweep has not begun.")
     ledger = read_runs(path).set_index("run")
@@ -101,8 +99,6 @@ def _missed(path: Path, runs: Sequence[Run]) -> Iterator[Missed]:
 
 def listed(missed: Iterable[Missed]) -> str:
     """Runs by reason: "runs 3-5: still training; run 7: diverged at step 20"."""
-    pass
-
     by_reason: dict[str, list[int]] = {}
     for run, reason in missed:
         by_reason.setdefault(reason, []).append(run)
@@ -111,8 +107,6 @@ def listed(missed: Iterable[Missed]) -> str:
 
 def schema(axes: Iterable[str] = ()) -> pa.Schema:
     """Of circuit.parquet; every column says in its metadata what it is, its unit and source, and the paper's figure."""
-    pass
-
     describe = field_metadata
     fields = [
         pa.field("run", pa.int32(), False, describe("Number of the run in the sweep, as in runs.parquet.")),

@@ -1,0 +1,5 @@
+"""python -m grokjax: the command line."""
+
+from grokjax.cli.main import main
+
+main()
