@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console
 
-from grokjax import config
-from grokjax.training.sweep import run
+from grokjax import api, config
+from grokjax.training.request import Request
 
 
 def get_config(arg: str = ""):
@@ -43,9 +43,6 @@ def get_config(arg: str = ""):
 
 
 def train(c, path, **kwargs):
-    """Runs a study and returns its exit status and what it printed."""
-    pass
-
+    """Trains a sweep and returns its exit status and what it printed."""
     out = io.StringIO()
-    status = run(c, kwargs.pop("get_sweep", None), path, console=Console(file=out, width=100), **kwargs)
-    return status, out.getvalue()
+    return api.train(Request(c, path, console=Console(file=out, width=100), **kwargs)), out.getvalue()

@@ -15,14 +15,17 @@ from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+from rich.console import Console
 
+from grokjax import api
 from grokjax import config as config_lib
 from grokjax.cli import terminal
 from grokjax.core import cache
 from grokjax.core import hosts as hosts_lib
 from grokjax.errors import InputError, file_name, unknown
 from grokjax.experiment import load_experiment
-from grokjax.training.sweep import StopRequest, run
+from grokjax.training import plan as plan_lib
+from grokjax.training.request import Request, StopRequest
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("config", None, "Experiment file, with a variant after a colon: experiments/wd_sweep.py:small.")
@@ -170,18 +173,22 @@ def launch(overrides: dict[str, str]) -> int:
     stop = StopRequest()
     # After JAX has joined the others, since it handles SIGTERM itself otherwise.
     _on_signals(stop.handle)
-    return run(
+    request = Request(
         config,
-        getattr(module, "get_sweep", None),
         FLAGS.workdir or default_workdir(FLAGS.config),
+        getattr(module, "get_sweep", None),
         only=None if FLAGS.only is None else [_run_number(text) for text in FLAGS.only],
         overwrite=FLAGS.overwrite,
-        plan_only=FLAGS.plan,
         experiment=FLAGS.config,
-        stop=stop,
         spread=True,
         hosts=hosts,
+        stop=stop,
+        console=Console(quiet=not hosts.is_first),
     )
+    if FLAGS.plan:
+        request.tell(plan_lib.text(api.plan(request)))
+        return 0
+    return api.train(request)
 
 
 def _hosts():

@@ -1,12 +1,10 @@
 """config.json of a working directory, with its spare copy: what was trained, with what, on what."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from grokjax.core.native import kernels
-from grokjax.core.problem import Shape
 from grokjax.errors import InputError, StorageError
 from grokjax.store import files
 
@@ -54,7 +52,7 @@ def _wrong_in(record: Any) -> str:
         return "'runs' are not numbered from 0"
     if not all(isinstance(values, list) for values in record["axes"].values()):
         return "'axes' are not lists of values"
-    names, may_be_0 = {field.name for field in dataclasses.fields(Shape)}, {"block", "n_parts"}
+    names, may_be_0 = {"slots", "lanes", "eval_lanes", "n_devices", "block", "n_parts"}, {"block", "n_parts"}
     for group in record["groups"]:
         if not (isinstance(group, dict) and names >= group.keys() >= names - may_be_0):
             return "'groups' have other fields"
