@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from faults.damage import BYTES, CRAFTED, PLACES, nested, put_in_place, swapped
+from grokjax import api, phases
 from grokjax import config as config_lib
-from grokjax import phases
 from grokjax.interp import files as files_lib
 from grokjax.interp.checkpoint import load_checkpoint
 from grokjax.store import files as files_lib_
 from grokjax.store.metrics import read_metrics
-from grokjax.training.sweep import run
+from grokjax.training.request import Request
 
 PAYLOAD = "sprung"  # what pickled code and experiment files would make
 KINDS = ("npz", "torch", "npy", "table", "parquet", "json", "checkpoint", "snapshot")
@@ -40,8 +40,8 @@ def make_whole(folder: Path) -> None:
     from faults.drive import StopAfter
 
     quiet = Console(file=io.StringIO(), width=100)
-    run(config("done"), None, folder / "sweeps" / "done", console=quiet)
-    run(config("stopped"), None, folder / "sweeps" / "stopped", console=quiet, stop=StopAfter(7))
+    api.train(Request(config("done"), folder / "sweeps" / "done", console=quiet))
+    api.train(Request(config("stopped"), folder / "sweeps" / "stopped", console=quiet, stop=StopAfter(7)))
     for sweep in ("done", "stopped"):
         shutil.rmtree(folder / "sweeps" / sweep / "report", ignore_errors=True)
     models, tables = folder / "models", folder / "tables"

@@ -21,9 +21,8 @@ from pathlib import Path
 from grokjax.cli import train
 from grokjax.report import write as write_lib
 from grokjax.store import checkpoints, files, recovery, saver, snapshots
-from grokjax.training import final_keys
+from grokjax.training import final_keys, scheduler
 from grokjax.training.population import Population
-from grokjax.training.scheduler import Scheduler
 
 STATE_BYTES = 128
 START, COMPILE, TRAIN, PARQUET, CHECKPOINT, SNAPSHOT, SETTLE, REPAIR, REPORT = (
@@ -128,12 +127,12 @@ class Crash:
 
 def arm(crash: Crash) -> None:
     """Makes grokjax's functions stages, and its writes stop halfway."""
-    crash.wrap(Scheduler, "run", TRAIN)
+    crash.wrap(scheduler, "train_groups", TRAIN)
     crash.wrap(Population, "start", COMPILE)  # the first one of a group compiles
     crash.wrap(files, "write_parquet", PARQUET)
     crash.wrap(checkpoints, "save", CHECKPOINT)
     crash.wrap(snapshots, "save_snapshot", SNAPSHOT)
-    crash.wrap(final_keys, "settle", SETTLE)
+    crash.wrap(final_keys, "finalise", SETTLE)
     crash.wrap(recovery, "repair", REPAIR)
     crash.wrap(write_lib, "write", REPORT)
     files.open = functools.partial(_open, crash)  # type: ignore[attr-defined]

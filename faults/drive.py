@@ -21,7 +21,7 @@ from grokjax.errors import InputError
 from grokjax.store import files
 from grokjax.store.metrics import read_metrics, read_runs
 from grokjax.store.snapshots import find_snapshots, load_params
-from grokjax.training.sweep import StopRequest
+from grokjax.training.request import StopRequest
 
 ROOT = Path(__file__).parent.parent
 RECORDS = Path(__file__).parent / "records"

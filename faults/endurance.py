@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from faults import drive
-from grokjax import config
+from grokjax import api, config
 from grokjax.cli import terminal
 from grokjax.store import metrics
 from grokjax.store.metrics import read_part, read_runs
-from grokjax.training.sweep import StopRequest, run
+from grokjax.training.request import Request, StopRequest
 
 SAMPLE_SECONDS = 2.0
 WARM_UP = 0.2  # of the time, in which caches fill and which does not count for the slope
@@ -134,7 +134,7 @@ def measure(minutes: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         limit = Limit(minutes, Path(folder) / "sweep")
         try:
-            status = run(c, get_sweep, Path(folder) / "sweep", stop=limit)
+            status = api.train(Request(c, Path(folder) / "sweep", get_sweep, stop=limit))
         finally:
             limit.close()
         runs = read_runs(Path(folder) / "sweep")

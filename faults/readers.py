@@ -16,9 +16,10 @@ from typing import Any
 
 from faults import cases
 from faults.cases import PAYLOAD, Case
+from grokjax import api
 from grokjax.cli import check, circuit, export, measure, phases, replay, report, terminal
 from grokjax.store.snapshots import load_params
-from grokjax.training.sweep import run
+from grokjax.training.request import Request
 
 GOOD = ("sentence", "read")  # of the outcomes that `answer` tells
 MEMORY = 3 << 30  # bytes more than a worker has when it is ready
@@ -72,7 +73,9 @@ def _resume(case, folder):
     from faults.drive import StopAfter
 
     stop = StopAfter(1)
-    run(cases.config(case.state), None, folder / "sweep", console=Console(file=sys.stdout, width=100), stop=stop)
+    api.train(
+        Request(cases.config(case.state), folder / "sweep", stop=stop, console=Console(file=sys.stdout, width=100))
+    )
 
 
 READERS: dict[str, Callable[[Case, Path], None]] = {

@@ -33,9 +33,6 @@ def train() -> None:
     import jax
     from cases import hyperparameters
 
-    pass
-    pass
-
     problem = Problem(ModelConfig(P, **SHAPE), tasks.n_train(P, FRACTION))
     inputs = Inputs(
         seed=np.uint32(SEED),

@@ -16,12 +16,14 @@ from benchmarks.timing import Contestant, spread
 from benchmarks.tokens import TokenByToken
 from grokjax import config, sweeps
 from grokjax.core import model, optimizers
+from grokjax.core.backends import Native
 from grokjax.core.model import ModelConfig
 from grokjax.core.native import kernels
-from grokjax.core.problem import Shape, State
+from grokjax.core.problem import State
 from grokjax.errors import InputError
 from grokjax.sweeps import Run
 from grokjax.training import one_run
+from grokjax.training.layouts import Layout
 from grokjax.training.population import Population
 
 TRAIN = jax.jit(one_run.train, static_argnums=0, compiler_options=QUICK)
@@ -267,7 +269,7 @@ def test_plain_forms_are_compiled_apart_and_give_the_same():
     params = {}
     for piece in ("", "_copied", "relu", ""):
         with layouts._plain(piece):
-            one = Population(problem, Shape(1, 1, 1, 1, 8))
+            one = Population(problem, Layout(1, 1, 1, 1, 8))
             one.start({0: runs[0].inputs()})
             mainline.train(one, 3)
             params.setdefault(piece, []).append(np.asarray(one.state.params["blocks.0.mlp.W_in"]))
@@ -281,7 +283,7 @@ def test_layouts_hold_what_is_chosen():
     assert layouts.Layout("a run per core in blocks of 766 pairs", 2, 766) in found
     assert found[0] == layouts.Layout("one run at a time on all cores")
     if not kernels.unavailable():
-        assert layouts.Layout("in C++: a run per core", 2, n_parts=1) in found
+        assert layouts.Layout("in C++: a run per core", 2, backend=Native(1)) in found
     assert {one.plain for one in found} == {"", "_copied", "relu"}
 
 

@@ -4,13 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from grokjax.core import devices as devices_lib
-from grokjax.core.problem import Shape
-from grokjax.training.scheduler import Scheduler
+from grokjax.training.layouts import Layout
+from grokjax.training.scheduler import Slots
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,7 +18,7 @@ def devices(code: str, **variables) -> int:
     """How many devices a fresh interpreter has after this code."""
     inherited = {n: v for n, v in os.environ.items() if n not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
     done = subprocess.run(
-        [sys.executable, "-c", f"import jax; from grokjax import cpu; {code}; print(jax.device_count('cpu'))"],
+        [sys.executable, "-c", f"import jax; from grokjax.core import devices; {code}; print(jax.device_count('cpu'))"],
         cwd=ROOT,
         env=inherited | variables,
         capture_output=True,
@@ -32,12 +31,12 @@ def devices(code: str, **variables) -> int:
 @pytest.mark.parametrize(
     ("code", "variables", "expected"),
     [
-        ("cpu.spread(100)", {}, min(devices_lib.n_cores(), devices_lib.MOST_DEVICES)),
-        ("cpu.spread(1)", {}, 1),
-        ("cpu.spread(1, recorded=3)", {}, 3),
-        ("cpu.spread(100)", {"JAX_NUM_CPU_DEVICES": "5"}, 5),
-        ("cpu.spread(100)", {"XLA_FLAGS": "--xla_force_host_platform_device_count=6"}, 6),
-        ("jax.devices(); cpu.spread(100, recorded=3)", {}, 1),
+        ("devices.spread(100)", {}, min(devices_lib.n_cores(), devices_lib.MOST_DEVICES)),
+        ("devices.spread(1)", {}, 1),
+        ("devices.spread(1, recorded=3)", {}, 3),
+        ("devices.spread(100)", {"JAX_NUM_CPU_DEVICES": "5"}, 5),
+        ("devices.spread(100)", {"XLA_FLAGS": "--xla_force_host_platform_device_count=6"}, 6),
+        ("jax.devices(); devices.spread(100, recorded=3)", {}, 1),
     ],
     ids=["a device per core", "no more than runs", "as recorded", "as JAX is told", "as XLA is told", "too late"],
 )
@@ -47,7 +46,9 @@ def test_devices(code, variables, expected):
 
 def test_runs_are_spread_over_devices():
     def order(taken):
-        return Scheduler._free_slots(SimpleNamespace(shape=Shape(3, 1, 1, 2), slots=dict.fromkeys(taken)))
+        slots = Slots(Layout(3, 1, 1, 2), range(6))
+        slots.held = dict.fromkeys(taken)
+        return slots.free()
 
     assert order([]) == [0, 3, 1, 4, 2, 5]
     assert order([0, 1]) == [3, 4, 2, 5]

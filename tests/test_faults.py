@@ -25,7 +25,7 @@ from grokjax.store.metrics import parts
 from grokjax.store.snapshots import find_snapshots
 from grokjax.store.sweep import load_sweep
 from grokjax.training import final_keys
-from grokjax.training.sweep import StopRequest
+from grokjax.training.request import StopRequest
 
 __all__ = ["whole_and_halfway"]
 ROOT = Path(__file__).parent.parent
@@ -205,14 +205,14 @@ def test_a_dead_process_holds_nothing_and_a_living_one_is_named(whole_and_halfwa
 
 
 def test_a_stop_while_settling_is_heeded_between_batches(whole_and_halfway, tmp_path, monkeypatch):
-    settle, stop = final_keys.settle, StopRequest()
+    settle, stop = final_keys.finalise, StopRequest()
 
     def asked(*args):
         stop.signal = signal.SIGTERM
         settle(*args)
 
-    monkeypatch.setattr(final_keys, "settle", asked)
-    monkeypatch.setattr("grokjax.training.scheduler.SETTLE_MODELS", 1)
+    monkeypatch.setattr(final_keys, "finalise", asked)
+    monkeypatch.setattr("grokjax.training.scheduler.FINALISED_MODELS", 1)
     monkeypatch.setattr(write, "write", lambda path: None)
     assert tiny.train(config(), tmp_path / "a", stop=stop)[0] == 128 + signal.SIGTERM
     monkeypatch.undo()

@@ -1,6 +1,5 @@
 """The C++ against the same model in XLA, in float64 where that is what is right; and where there is no compiler."""
 
-import dataclasses
 import functools
 import json
 import os
@@ -19,10 +18,12 @@ from hypothesis import strategies as st
 from faults.drive import StopAfter
 from grokjax import config, sweeps
 from grokjax.core import model
+from grokjax.core.backends import Native
 from grokjax.core.native import build, kernels
-from grokjax.core.problem import Problem, Shape
+from grokjax.core.problem import Problem
 from grokjax.store.records import _wrong_in
 from grokjax.training import one_run
+from grokjax.training.layouts import Layout
 
 needs_compiler = pytest.mark.skipif(
     bool(kernels.unavailable()) and not os.environ.get("CI"), reason=kernels.unavailable()
@@ -218,11 +219,11 @@ def test_a_sweep_records_it_and_goes_on_without_it(tmp_path, monkeypatch):
     said = " ".join(said.split())
     assert status == 0
     assert "note: native was" in said
-    assert "by XLA, which is slower than the C++ of grokjax.native: the compiler went away" in said
+    assert "by XLA, which is slower than the C++ of grokjax.core.native: the compiler went away" in said
 
 
 def test_a_record_with_impossible_parts_is_not_believed():
-    group = dataclasses.asdict(Shape(1, 1, 1, 1, n_parts=kernels.MOST_PARTS))
+    group = Layout(1, 1, 1, 1, Native(kernels.MOST_PARTS)).record()
     record = {"config": {}, "axes": {}, "runs": [], "groups": [group]}
     assert _wrong_in(record) == ""
     group["n_parts"] += 1

@@ -89,7 +89,6 @@ def test_products_inside_loops_that_are_not_rewritten_are_refused():
 
 
 def test_a_sweep_over_precisions(tmp_path):
-    pass
 
     c = tiny.get_config()
     c.steps, c.sweep.seed, c.sweep.weight_decay = 20, (0,), (1.0,)

@@ -15,7 +15,7 @@ from tiny import train
 from faults.drive import StopAfter
 from grokjax import sweeps, tasks
 from grokjax.core import devices
-from grokjax.core.problem import Shape, State
+from grokjax.core.problem import State
 from grokjax.errors import InputError
 from grokjax.interp.measure import measure
 from grokjax.measures.shared import Shared
@@ -23,6 +23,7 @@ from grokjax.report import write
 from grokjax.store.metrics import read_metrics, read_runs
 from grokjax.store.snapshots import find_snapshots, load_params
 from grokjax.training import one_run
+from grokjax.training.layouts import Layout
 from grokjax.training.population import Population
 
 
@@ -48,9 +49,6 @@ def test_a_sweep_leaves_what_it_promises(finished):
 
 def test_final_parameters_reproduce_the_last_row(finished):
     import jax.numpy as jnp
-
-    pass
-    pass
 
     path, _ = finished
     run = sweeps.expand(tiny.get_config("paper")).runs[2]
@@ -119,7 +117,7 @@ def test_plan_writes_nothing(tmp_path):
 def test_interrupted_again_and_again_equals_uninterrupted(gap, finished, tmp_path, monkeypatch):
     # Short dispatches, so that interruptions fall inside segments too.
     monkeypatch.setattr("grokjax.training.scheduler.DISPATCH_SECONDS", 1e-6)
-    monkeypatch.setattr("grokjax.training.scheduler.Scheduler._size", odd_sizes(gap))
+    monkeypatch.setattr("grokjax.training.scheduler.Group._size", odd_sizes(gap))
     status, stops = 143, 0
     while status == 143:
         status, _ = train(tiny.get_config("paper"), tmp_path / "a", stop=StopAfter(gap + 1))
@@ -131,7 +129,7 @@ def test_interrupted_again_and_again_equals_uninterrupted(gap, finished, tmp_pat
 
 
 def odd_sizes(seed):
-    """A replacement for Scheduler._size that cuts segments at odd places."""
+    """A replacement for Group._size that cuts segments at odd places."""
     rng = np.random.default_rng(seed)
 
     def size(self):
@@ -390,7 +388,6 @@ def test_a_run_stops_where_its_rule_says_and_not_before(stopped_early, tmp_path)
 
 
 def test_a_stopped_run_has_its_last_model_and_final_keys(stopped_early):
-    pass
 
     runs, metrics = read_runs(stopped_early), read_metrics(stopped_early).set_index(["run", "step"])
     for run in runs[runs["status"] == "stopped"].itertuples():
@@ -405,7 +402,7 @@ def test_a_stopped_run_has_its_last_model_and_final_keys(stopped_early):
 
 @pytest.mark.long
 def test_interrupted_runs_stop_where_uninterrupted_ones_do(stopped_early, tmp_path, monkeypatch):
-    monkeypatch.setattr("grokjax.training.scheduler.Scheduler._size", odd_sizes(0))
+    monkeypatch.setattr("grokjax.training.scheduler.Group._size", odd_sizes(0))
     status = None
     while status != 0:
         status, _ = train(stopping_config(), tmp_path / "a", stop=StopAfter(15))
@@ -417,11 +414,9 @@ def test_a_finished_sweep_with_stopped_runs_is_finished(stopped_early):
 
 
 def test_lanes_stop_one_by_one(stopped_early):
-    pass
-    pass
 
     runs = [run for run in sweeps.expand(stopping_config()).runs if run.values["seed"] == 0]
-    pop = Population(runs[0].problem(), Shape(len(runs), len(runs), 1, 1))
+    pop = Population(runs[0].problem(), Layout(len(runs), len(runs), 1, 1))
     pop.start({i: run.inputs() for i, run in enumerate(runs)})
     pop.advance(range(len(runs)), 1, 0)
     pop.advance(range(len(runs)), 10, 20)

@@ -8,10 +8,10 @@ import pytest
 import tiny
 
 from grokjax import sweeps
-from grokjax.core.problem import Shape
 from grokjax.store import workdir
 from grokjax.training import layouts, population, tune
-from grokjax.training.sweep import StopRequest
+from grokjax.training.layouts import Layout
+from grokjax.training.request import StopRequest
 
 RUNS = sweeps.expand(tiny.get_config()).runs
 PROBLEM, INPUTS = RUNS[0].problem(), RUNS[0].inputs()
@@ -135,12 +135,12 @@ def test_memory_ends_the_climb_and_that_is_remembered(quick, monkeypatch):
     """The compiled program asks for more than a CPU has: 2 PB of it."""
     make = population.Population
 
-    def population_that_bursts(problem, shape, devices):
-        if shape.lanes > 2:
+    def population_that_bursts(problem, layout, devices):
+        if layout.vmap_width > 2:
             jax.jit(lambda: jax.numpy.arange(2e14)).lower().compile()().block_until_ready()
-        return make(problem, shape, devices)
+        return make(problem, layout, devices)
 
-    monkeypatch.setattr(population, "Population", population_that_bursts)
+    monkeypatch.setattr(tune, "Population", population_that_bursts)
     rates, is_new = tune.table(PROBLEM, INPUTS, [2, 4, 8], DEVICE, print)
     assert is_new
     assert rates.keys() == {2, 4}
@@ -153,7 +153,7 @@ def test_other_errors_are_errors(monkeypatch):
     def broken(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(population, "Population", broken)
+    monkeypatch.setattr(tune, "Population", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         tune.measure(PROBLEM, INPUTS, 2, DEVICE)
 
@@ -196,14 +196,14 @@ def test_what_training_depends_on_is_measured_apart():
 def test_an_accelerator_is_measured_once(accelerator):
     first = tune.choose(runs(70))
     assert first.how == "measured"
-    assert first.shape == Shape(24, 24, 8, 1)
+    assert first.layout == Layout(24, 24, 8, 1)
     assert accelerator == [8, 16, 32]
     kind = DEVICE.device_kind
     assert first.text == (
         f"24 runs side by side: about 2,455 run-steps/s (8: 1,000; 16: 1,800; 32: 3,000), measured on this {kind}"
     )
     second = tune.choose(runs(70), say=None)
-    assert (second.how, second.shape, second.rates) == ("cached", first.shape, first.rates)
+    assert (second.how, second.layout, second.rates) == ("cached", first.layout, first.rates)
     assert second.text == f"{first.text}, cached"
     assert "32 runs side by side: 3,000 run-steps/s (8: 1,000; 16: 1,800)" in tune.choose(runs(64)).text
     assert accelerator == [8, 16, 32]
@@ -215,7 +215,7 @@ def test_a_smaller_sweep_gets_what_it_would_get_alone(accelerator):
     tune.choose(runs(70))
     assert accelerator == [8, 16, 32]
     after = tune.choose(runs(12))
-    assert (after.shape, after.rates) == (alone.shape, alone.rates)
+    assert (after.layout, after.rates) == (alone.layout, alone.rates)
 
 
 def test_what_is_interrupted_is_kept(accelerator):
@@ -232,14 +232,14 @@ def test_what_is_interrupted_is_kept(accelerator):
 
 def test_devices_share_the_runs(accelerator):
     choice = tune.choose(runs(70), devices=[DEVICE] * 2)
-    assert choice.shape == Shape(18, 18, 8, 2)
+    assert choice.layout == Layout(18, 18, 8, 2)
     assert choice.text.startswith("18 runs side by side on each device: about ")
 
 
 def test_a_plan_measures_nothing(accelerator):
     choice = tune.choose(runs(70), say=None)
     assert accelerator == []
-    assert choice.shape == layouts.choose(PROBLEM, 70)
+    assert choice.layout == layouts.choose(PROBLEM, 70)
     assert choice.text == "will be measured at the start; 35 runs side by side fit"
 
 
@@ -253,7 +253,7 @@ def test_little_is_not_worth_measuring(accelerator, monkeypatch):
 
 
 def test_given_slots_and_cpus_are_not_measured(accelerator, monkeypatch):
-    assert tune.choose(runs(70), slots=5) == tune.Choice("given", Shape(5, 5, 5, 1))
+    assert tune.choose(runs(70), slots=5) == tune.Choice("given", Layout(5, 5, 5, 1))
     monkeypatch.setattr(layouts, "on_cpu", lambda device: True)
     assert tune.choose(runs(70)) == tune.Choice("cpu rule", layouts.choose(PROBLEM, 70))
     assert accelerator == []
@@ -299,7 +299,7 @@ def test_only_the_groups_that_are_wanted_are_measured(tmp_path, monkeypatch, acc
     monkeypatch.setattr(tune, "table", lambda problem, *args: seen.append(problem.optimizer))
     text = tiny.train(c, tmp_path / "sweep", only=[25], plan_only=True)[1]
     assert seen == ["sgd"]
-    assert "20 slots per device in lanes of 20" in text
+    assert "20 slots per device at vmap width 20" in text
 
 
 def test_a_directory_that_is_refused_is_not_measured_for(tmp_path, accelerator):

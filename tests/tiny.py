@@ -5,6 +5,7 @@ import io
 from rich.console import Console
 
 from grokjax import api, config
+from grokjax.training import plan
 from grokjax.training.request import Request
 
 
@@ -42,7 +43,11 @@ def get_config(arg: str = ""):
     return c
 
 
-def train(c, path, **kwargs):
-    """Trains a sweep and returns its exit status and what it printed."""
+def train(c, path, plan_only=False, **kwargs):
+    """Trains a sweep, or plans it, and returns its exit status and what it printed."""
     out = io.StringIO()
-    return api.train(Request(c, path, console=Console(file=out, width=100), **kwargs)), out.getvalue()
+    request = Request(c, path, console=Console(file=out, width=100), **kwargs)
+    if plan_only:
+        request.tell(plan.text(api.plan(request)))
+        return 0, out.getvalue()
+    return api.train(request), out.getvalue()

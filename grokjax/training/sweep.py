@@ -18,12 +18,13 @@ from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import MetricsWriter, part_number, parts
 from grokjax.store.opening import Opened
 from grokjax.training import plan as plan_lib
+from grokjax.training import scheduler
 from grokjax.training.job import Job
 from grokjax.training.plan import Plan
 from grokjax.training.progress import LiveProgress, duration
 from grokjax.training.recorder import Recorder
 from grokjax.training.request import Request
-from grokjax.training.scheduler import Interrupted, train_groups
+from grokjax.training.scheduler import Interrupted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _trained(plan: Plan, opened: Opened) -> int:
     try:
         with LiveProgress(request.console, ledger, total, done) as progress:
             recorder = Recorder(workdir, ledger, writer, progress, request.hosts)
-            train_groups(plan, recorder, opened.found.checkpoint)
+            scheduler.train_groups(plan, recorder, opened.found.checkpoint)
     except Interrupted:
         request.tell(
             f"stopped with {ledger.count('finished')} of {len(workdir.sweep.runs)} runs finished; everything is saved "
