@@ -15,7 +15,7 @@ from benchmarks.flight import Flight, idle
 from benchmarks.timing import Contestant, spread
 from benchmarks.tokens import TokenByToken
 from grokjax import config, sweeps
-from grokjax.core import model, optimizers
+from grokjax.core import backends, model, optimizers
 from grokjax.core.backends import Native
 from grokjax.core.model import ModelConfig
 from grokjax.core.native import kernels
@@ -82,8 +82,8 @@ def test_gradients_agree_with_pytorch():
     theirs = in_pytorch(run, state.params)
     loss = theirs.loss(theirs.train_data)
     loss.backward()
-    batch = one_run.batch(run.problem(), run.inputs())
-    value_and_grad = jax.jit(jax.value_and_grad(one_run.loss, 1), static_argnums=0, compiler_options=QUICK)
+    batch = backends.batch(run.problem(), run.inputs())
+    value_and_grad = jax.jit(jax.value_and_grad(backends.loss, 1), static_argnums=0, compiler_options=QUICK)
     ours, grads = value_and_grad(run.problem(), state.params, *batch)
     assert float(ours) == pytest.approx(loss.item(), rel=1e-6)
     for key, parameter in theirs.model.named_parameters():
@@ -120,8 +120,8 @@ def test_token_by_token_trains_as_the_factored_model_does():
     factored = TRAIN(problem, states[1], 3)
     for key, value in tokens.state.params.items():
         np.testing.assert_allclose(value[1], factored.params[key], atol=2e-5, err_msg=key)
-    batch = one_run.batch(problem, states[1].inputs)
-    loss = jax.jit(one_run.loss, static_argnums=0, compiler_options=QUICK)(problem, factored.params, *batch)
+    batch = backends.batch(problem, states[1].inputs)
+    loss = jax.jit(backends.loss, static_argnums=0, compiler_options=QUICK)(problem, factored.params, *batch)
     assert tokens.losses()[1] == pytest.approx(float(loss), rel=1e-5)
 
 

@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 
 from faults.drive import StopAfter
 from grokjax import config, sweeps
-from grokjax.core import model
+from grokjax.core import backends, model
 from grokjax.core.backends import Native
 from grokjax.core.native import build, kernels
 from grokjax.core.problem import Problem
 from grokjax.store.records import _wrong_in
-from grokjax.training import one_run
 from grokjax.training.layouts import Layout
 
 needs_compiler = pytest.mark.skipif(
@@ -36,7 +35,7 @@ def of_xla(case, pairs_B, x64=True):
         problem = Problem(case.cfg, len(pairs_B))
         params = {key: jnp.asarray(value, float) for key, value in case.params.items()}
         pairs = model.lookup(jnp.asarray(pairs_B), case.cfg.p), jnp.asarray(case.answers)[pairs_B]
-        of = jax.jit(jax.value_and_grad(one_run.loss, 1), static_argnums=0, compiler_options=QUICK)
+        of = jax.jit(jax.value_and_grad(backends.loss, 1), static_argnums=0, compiler_options=QUICK)
         loss, grads = of(problem, params, *pairs)
         return float(loss), {key: np.asarray(x, np.float64) for key, x in grads.items()}
 
@@ -182,7 +181,7 @@ def test_which_models_it_is_for():
 
 def without_compiler(**environment):
     """What a new process says of the library."""
-    code = "from grokjax.native import kernels; print(kernels.unavailable())"
+    code = "from grokjax.core.native import kernels; print(kernels.unavailable())"
     return subprocess.run(
         [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=True
     ).stdout.strip()

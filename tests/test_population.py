@@ -11,6 +11,7 @@ import tiny
 from cases import QUICK
 
 from grokjax import config, sweeps
+from grokjax.core import backends
 from grokjax.core.backends import Native, Xla
 from grokjax.core.native import kernels
 from grokjax.core.problem import HYPERPARAMETERS
@@ -104,19 +105,19 @@ def test_the_gradient_in_blocks_is_the_gradient(size):
         drawn = jax.jit(functools.partial(one_run.init, PROBLEM), compiler_options=QUICK)(inputs).params
         params = jax.tree.map(lambda x: np.asarray(x, np.float64), drawn)
         quick = functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
-        whole = quick(jax.grad(one_run.loss, 1))(PROBLEM, params, *one_run.batch(PROBLEM, inputs))
-        pieces = quick(one_run.gradient)(PROBLEM, params, one_run.blocks(PROBLEM, inputs, size))
+        whole = quick(jax.grad(backends.loss, 1))(PROBLEM, params, *backends.batch(PROBLEM, inputs))
+        pieces = quick(backends.gradient)(PROBLEM, params, backends.blocks(PROBLEM, inputs, size))
     for key in params:
         np.testing.assert_allclose(pieces[key], whole[key], rtol=1e-12, atol=1e-14, err_msg=key)
 
 
 def test_blocks_on_a_cpu_fit_its_cache():
     mainline = sweeps.expand(config.default()).runs[0].problem()
-    block = layouts.block_of(mainline)
+    block = backends.block_of(mainline)
     assert 3000 < -(-3830 // block) * block <= 3900
     assert block * 512 * 4 < 2 << 20
-    assert layouts.block_of(PROBLEM) == 0
-    assert layouts.block_of(dataclasses.replace(mainline, model=dataclasses.replace(mainline.model, n_layers=2))) == 0
+    assert backends.block_of(PROBLEM) == 0
+    assert backends.block_of(dataclasses.replace(mainline, model=dataclasses.replace(mainline.model, n_layers=2))) == 0
 
 
 def test_one_lane_gives_the_same_bits_in_any_number_of_slots():

@@ -10,7 +10,7 @@ import tiny
 from cases import QUICK
 
 from grokjax import config, sweeps
-from grokjax.core import precision
+from grokjax.core import backends, precision
 from grokjax.store.metrics import read_metrics
 from grokjax.training import one_run
 
@@ -66,9 +66,9 @@ def test_a_training_step_is_rounded_wherever_its_products_are(block):
     run = sweeps.expand(tiny.get_config()).runs[0]
     problem, inputs = run.problem(), run.inputs()
     quick = functools.partial(jax.jit, compiler_options=QUICK)
-    pairs = one_run.blocks(problem, inputs, block)
+    pairs = backends.blocks(problem, inputs, block)
     params = quick(functools.partial(one_run.init, problem))(inputs).params
-    gradient = functools.partial(one_run.gradient, problem)
+    gradient = functools.partial(backends.gradient, problem)
     exact = quick(gradient)(params, pairs)
     errors = {}
     for name in config.PRECISIONS:
