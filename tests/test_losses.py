@@ -124,7 +124,7 @@ def test_same_under_vmap_and_without_jit():
     logits = np.float32(logits)
     in_threes = jax.vmap(loss_and_gradient)(logits.reshape(3, 4, -1), labels.reshape(3, 4))
     for got, alone in zip(in_threes, loss_and_gradient(logits, labels), strict=True):
-        np.testing.assert_allclose(got.reshape(alone.layout), alone, rtol=2e-5)
+        np.testing.assert_allclose(got.reshape(alone.shape), alone, rtol=2e-5)
     np.testing.assert_allclose(losses.cross_entropy(logits, labels), loss_and_gradient(logits, labels)[0], rtol=2e-5)
 
 
