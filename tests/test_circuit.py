@@ -5,11 +5,11 @@ import json
 import shutil
 
 import numpy as np
+import oracle
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import slow
 from cases import REFERENCE, needs_reference, random_case
 from commands import assert_refused, call
 
@@ -156,7 +156,7 @@ def test_without_a_sum_what_projects_on_it_is_null(folder, case, monkeypatch):
     found = analyse(folder / "model.npz", task="multiply")
     assert found["null"] == {"loss_sum_directions": "task 'multiply' is no function of a ± b"}
     a, b = np.divmod(np.arange(P * P), P)
-    assert found["loss"] == pytest.approx(slow.mean_loss(slow.all_logits(case.params), a * b % P), rel=1e-5)
+    assert found["loss"] == pytest.approx(oracle.mean_loss(oracle.all_logits(case.params), a * b % P), rel=1e-5)
 
 
 # --- a sweep --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The definitions of the measures that came after the paper's own, written slowly: float64 NumPy, nothing folded.
 
-Continues slow.py, with the same conventions; it takes nothing from grokjax. What is drawn at random for a measure
+Continues oracle.py, with the same conventions; it takes nothing from grokjax. What is drawn at random for a measure
 (triples, points, directions) belongs to its definition and is passed in.
 """
 
@@ -8,7 +8,7 @@ import itertools
 import math
 
 import numpy as np
-import slow
+import oracle
 
 # --- the transformer, from its embedded inputs ----------------------------------------------------------------------
 
@@ -25,15 +25,15 @@ def run(params, x, act="relu"):
     """Logits, and by layer the attention from "=" [B, H, 3] and the pre-activations above "=" [B, M]."""
     weights = {key: np.asarray(value, np.float64) for key, value in params.items()}
     patterns, pre_activations = [], []
-    for layer in range(slow.n_layers(params)):
+    for layer in range(oracle.n_layers(params)):
         attn = {name: weights[f"blocks.{layer}.attn.{name}"] for name in ("W_Q", "W_K", "W_V", "W_O")}
         mlp = {name: weights[f"blocks.{layer}.mlp.{name}"] for name in ("W_in", "b_in", "W_out", "b_out")}
         heads = range(attn["W_Q"].shape[0])
-        patterns.append(np.stack([slow.attention_pattern(attn, x, 2, head) for head in heads], 1))
-        x = [x[t] + slow.attend(attn, x, t) for t in range(3)]
+        patterns.append(np.stack([oracle.attention_pattern(attn, x, 2, head) for head in heads], 1))
+        x = [x[t] + oracle.attend(attn, x, t) for t in range(3)]
         before = [x[t] @ mlp["W_in"] + mlp["b_in"] for t in range(3)]
         pre_activations.append(before[2])
-        x = [x[t] + slow.ACTIVATIONS[act](before[t]) @ mlp["W_out"] + mlp["b_out"] for t in range(3)]
+        x = [x[t] + oracle.ACTIVATIONS[act](before[t]) @ mlp["W_out"] + mlp["b_out"] for t in range(3)]
     return x[2] @ weights["unembed.W_U"], patterns, pre_activations
 
 
@@ -43,7 +43,7 @@ def run(params, x, act="relu"):
 def cosine_of(p, k, direction=1):
     """cos(w_k(a ± b - c)) for all a, b, c, one vector of P³."""
     a, b, c = np.meshgrid(*[np.arange(p)] * 3, indexing="ij")
-    return slow.wave(math.cos, k, np.arange(p), p)[(a + direction * b - c) % p].ravel()
+    return oracle.wave(math.cos, k, np.arange(p), p)[(a + direction * b - c) % p].ravel()
 
 
 def centred(logits):
@@ -55,7 +55,7 @@ def centred(logits):
 def trig_coef_all(logits, direction=1):
     """The coefficient of the best multiple of each cosine on its own, [(P-1)//2]."""
     p, y = logits.shape[1], centred(logits)
-    waves = (cosine_of(p, k, direction) for k in slow.freqs(p))
+    waves = (cosine_of(p, k, direction) for k in oracle.freqs(p))
     return np.array([np.sum(y * x) / np.sum(x * x) for x in waves])
 
 
@@ -76,25 +76,25 @@ def fve_logits_trig(logits, keys, direction=1):
 def products(p, k, constants=True):
     """The non-constant products of {1, cos, sin} of a and of b as unit vectors [8, P²], or only the 4 without a 1."""
     n = np.arange(p)
-    of_one = [slow.wave(math.cos, k, n, p), slow.wave(math.sin, k, n, p)]
+    of_one = [oracle.wave(math.cos, k, n, p), oracle.wave(math.sin, k, n, p)]
     if constants:
         of_one.insert(0, np.ones(p))
-    both = [slow.unit(np.outer(x, y).ravel()) for x, y in itertools.product(of_one, of_one)]
+    both = [oracle.unit(np.outer(x, y).ravel()) for x, y in itertools.product(of_one, of_one)]
     return np.array(both[1:] if constants else both)
 
 
 def logit_block_norm(logits):
     """Norm of the logits' components on the four products of cos and sin, for each k."""
     p = logits.shape[1]
-    return np.array([np.linalg.norm(products(p, k, constants=False) @ logits) for k in slow.freqs(p)])
+    return np.array([np.linalg.norm(products(p, k, constants=False) @ logits) for k in oracle.freqs(p)])
 
 
 def products_logits(logits, keys):
     """The logits' projection on the constant and the 8 products of each key."""
     p = logits.shape[1]
-    kept = slow.project(logits, slow.constant_direction(p))
+    kept = oracle.project(logits, oracle.constant_direction(p))
     for k in keys:
-        kept += slow.project(logits, products(p, k))
+        kept += oracle.project(logits, products(p, k))
     return kept
 
 
@@ -103,7 +103,7 @@ def neuron_shares(acts):
     p = math.isqrt(len(acts))
     y = acts - np.mean(acts, 0)
     total = np.sum(y**2, 0)
-    energy = np.stack([np.sum((products(p, k) @ y) ** 2, 0) for k in slow.freqs(p)])
+    energy = np.stack([np.sum((products(p, k) @ y) ** 2, 0) for k in oracle.freqs(p)])
     return np.where(total > 0, energy / np.where(total > 0, total, 1), 0)
 
 
@@ -118,17 +118,17 @@ def neuron_fit(shares):
 def key_sets(params, logits, shares, direction=1, threshold=0.25):
     """The set of key frequencies by each rule; the neurons' are given by `neuron_shares`."""
     p = logits.shape[1]
-    sets = {"W_L": set(slow.key_freqs(params, threshold))}
-    norms = slow.fourier_norms(params["embed.W_E"][:p])[1]
-    sets["W_E"] = {k for k in slow.freqs(p) if norms[k - 1] > threshold * max(norms)}
+    sets = {"W_L": set(oracle.key_freqs(params, threshold))}
+    norms = oracle.fourier_norms(params["embed.W_E"][:p])[1]
+    sets["W_E"] = {k for k in oracle.freqs(p) if norms[k - 1] > threshold * max(norms)}
     freq, fve = neuron_fit(shares)
     sets["neurons"] = {int(k) for k, share in zip(freq, fve, strict=True) if share > 0.85}
     if direction is not None:
         a, b = np.divmod(np.arange(p * p), p)
         total, share = np.sum(centred(logits) ** 2), {}
-        for k in slow.freqs(p):
-            waves = [slow.wave(f, k, np.arange(p), p)[(a + direction * b) % p] for f in (math.cos, math.sin)]
-            share[k] = sum(np.sum((slow.unit(wave) @ logits) ** 2) for wave in waves) / total
+        for k in oracle.freqs(p):
+            waves = [oracle.wave(f, k, np.arange(p), p)[(a + direction * b) % p] for f in (math.cos, math.sin)]
+            share[k] = sum(np.sum((oracle.unit(wave) @ logits) ** 2) for wave in waves) / total
         sets["logits"] = {k for k in share if share[k] > min(3 / len(share), 0.5)}
     return sets
 
@@ -178,7 +178,7 @@ def circularity(W_E):
     _, vectors = np.linalg.eigh((W_E - W_E.mean(0)) @ (W_E - W_E.mean(0)).T)
     shares = []
     for v in vectors[:, ::-1].T[: min(4, p - 1)]:
-        waves = [np.sum(v * np.exp(2j * np.pi * k * np.arange(p) / p)) for k in slow.freqs(p)]
+        waves = [np.sum(v * np.exp(2j * np.pi * k * np.arange(p) / p)) for k in oracle.freqs(p)]
         shares.append(min(1.0, max(2 / p * abs(wave) ** 2 for wave in waves)))
     return np.mean(shares)
 
@@ -214,14 +214,14 @@ def trig_share(logits, direction=1):
     """Share of the squared logits, each pair's mean taken off, that least squares on all cosines explains."""
     p = logits.shape[1]
     y = (logits - np.mean(logits, 1, keepdims=True)).ravel()
-    return float(explained(y, np.stack([cosine_of(p, k, direction) for k in slow.freqs(p)], 1)))
+    return float(explained(y, np.stack([cosine_of(p, k, direction) for k in oracle.freqs(p)], 1)))
 
 
 def efficiency(params, logits, answers, train_pairs):
     """Every column of the group but trig_share."""
     logits = np.asarray(logits, np.float64)
     p = logits.shape[1]
-    norm = math.sqrt(slow.sum_sq(params))
+    norm = math.sqrt(oracle.sum_sq(params))
     scale = np.mean([math.sqrt(np.sum(row**2)) for row in logits])
     right = np.array([row[answer] - np.mean(row) for row, answer in zip(logits, answers, strict=True)])
     return {
@@ -229,7 +229,7 @@ def efficiency(params, logits, answers, train_pairs):
         "logit_scale": scale,
         "logit_scale_per_norm": scale / norm,
         "right_logit_per_norm_train": np.mean(right[train_pairs]) / norm,
-        "right_logit_per_norm_test": np.mean(right[slow.others(p * p, train_pairs)]) / norm,
+        "right_logit_per_norm_test": np.mean(right[oracle.others(p * p, train_pairs)]) / norm,
     }
 
 
@@ -265,8 +265,8 @@ def spectra(params):
     p = params["unembed.W_U"].shape[1]
     W_E = np.asarray(params["embed.W_E"][:p], np.float64)
     result = {"effective_dimension_W_E": perplexity(np.maximum(np.linalg.eigvalsh(np.cov(W_E.T)), 0))}
-    for name, matrix in (("W_E", W_E), ("W_L", slow.neuron_to_logit(params))):
-        powers = slow.fourier_norms(matrix)[1] ** 2
+    for name, matrix in (("W_E", W_E), ("W_L", oracle.neuron_to_logit(params))):
+        powers = oracle.fourier_norms(matrix)[1] ** 2
         result[f"effective_rank_{name}"] = perplexity(np.linalg.svd(matrix)[1] ** 2)
         result[f"ipr_{name}"] = np.sum(powers**2) / np.sum(powers) ** 2
     return result
@@ -277,8 +277,8 @@ def spectra(params):
 
 def train_loss(params, train_pairs, answers, act="relu"):
     """Mean cross-entropy of the training pairs."""
-    logits, _ = slow.forward(params, train_pairs, act)
-    return slow.mean_loss(logits, np.asarray(answers)[train_pairs])
+    logits, _ = oracle.forward(params, train_pairs, act)
+    return oracle.mean_loss(logits, np.asarray(answers)[train_pairs])
 
 
 def gradient(params, train_pairs, answers, act="relu", step=1e-5):

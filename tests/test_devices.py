@@ -1,5 +1,6 @@
-"""A CPU's cores as devices, and runs spread over them."""
+"""A CPU's cores as devices, runs spread over them; freed memory goes back to the operating system."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -53,3 +54,36 @@ def test_runs_are_spread_over_devices():
     assert order([]) == [0, 3, 1, 4, 2, 5]
     assert order([0, 1]) == [3, 4, 2, 5]
     assert order([0, 1, 2, 4]) == [3, 5]
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The pads that malloc_trim is called with; it has not been called for long."""
+    made = []
+    monkeypatch.setattr(devices_lib, "_last", -devices_lib.EVERY_SECONDS)
+    monkeypatch.setattr(devices_lib, "_trim", lambda: made.append)
+    return made
+
+
+@pytest.mark.parametrize(("seconds", "n"), [((0, 59), 1), ((0, 60), 2), ((0, 60, 61, 9_000), 3)])
+def test_once_in_a_while(calls, monkeypatch, seconds, n):
+    for now in seconds:
+        monkeypatch.setattr(devices_lib.time, "monotonic", lambda now=now: 1_000.0 + now)
+        devices_lib.give_back_memory()
+    assert calls == [0] * n
+
+
+@pytest.mark.parametrize("error", [OSError, AttributeError, TypeError])
+def test_other_c_libraries_have_nothing_to_call(error, monkeypatch):
+    def refuse(_):
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    devices_lib._trim.cache_clear()
+    try:
+        assert devices_lib._trim()(0) is None
+    finally:
+        devices_lib._trim.cache_clear()

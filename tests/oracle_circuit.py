@@ -1,14 +1,14 @@
 """The figures of the paper's reverse engineering, written slowly: float64 NumPy, one layer, nothing shared or folded.
 
-Continues slow.py and slow_later.py, with the same conventions; it takes nothing from grokjax. Every ablation is a
+Continues oracle.py and oracle_later.py, with the same conventions; it takes nothing from grokjax. Every ablation is a
 forward pass with one part replaced, and a mean of its cross-entropy.
 """
 
 import math
 
 import numpy as np
-import slow
-import slow_later
+import oracle
+import oracle_later
 
 # --- the forward pass, with parts replaced --------------------------------------------------------------------------
 
@@ -21,14 +21,14 @@ def weights(params):
 def patterns(params):
     """Attention from "=" for every pair, [P², H, 3]."""
     w = weights(params)
-    x = slow_later.embedded(params, np.arange(w["W_U"].shape[1] ** 2))
-    return np.stack([slow.attention_pattern(w, x, 2, head) for head in range(len(w["W_Q"]))], 1)
+    x = oracle_later.embedded(params, np.arange(w["W_U"].shape[1] ** 2))
+    return np.stack([oracle.attention_pattern(w, x, 2, head) for head in range(len(w["W_Q"]))], 1)
 
 
 def attend(params, pattern):
     """What attention adds above "=" with a given pattern, [P², D]."""
     w = weights(params)
-    x = slow_later.embedded(params, np.arange(len(pattern)))
+    x = oracle_later.embedded(params, np.arange(len(pattern)))
     out = np.zeros_like(x[2])
     for head in range(len(w["W_Q"])):
         for key in range(3):
@@ -39,7 +39,7 @@ def attend(params, pattern):
 def neurons(params, resid_mid, act="relu"):
     """Activations above "=" from the residual stream after attention."""
     w = weights(params)
-    return slow.ACTIVATIONS[act](resid_mid @ w["W_in"] + w["b_in"])
+    return oracle.ACTIVATIONS[act](resid_mid @ w["W_in"] + w["b_in"])
 
 
 def unembed(params, resid_mid, acts):
@@ -62,7 +62,7 @@ def model(params, act="relu"):
 def linear_pattern(params):
     """1/2 ± a quarter of the difference of the scores of a and b, and nothing for "="."""
     w = weights(params)
-    x = slow_later.embedded(params, np.arange(w["W_U"].shape[1] ** 2))
+    x = oracle_later.embedded(params, np.arange(w["W_U"].shape[1] ** 2))
     result = np.zeros((len(x[0]), len(w["W_Q"]), 3))
     for head in range(len(w["W_Q"])):
         q = x[2] @ w["W_Q"][head]
@@ -77,28 +77,28 @@ def linear_pattern(params):
 
 def directions(params, keys):
     """Orthonormal rows that span what W_L reads at the keys: its rows' cosine and sine sums over the logits."""
-    W_L = slow.neuron_to_logit(params)
+    W_L = oracle.neuron_to_logit(params)
     n = np.arange(len(W_L))
-    rows = [slow.wave(f, k, n, len(W_L)) @ W_L for k in keys for f in (math.cos, math.sin)]
+    rows = [oracle.wave(f, k, n, len(W_L)) @ W_L for k in keys for f in (math.cos, math.sin)]
     kept = []
     for row in rows:  # Gram-Schmidt, twice for accuracy
         size = np.linalg.norm(row)
         for _ in range(2):
             row = row - sum(((row @ other) * other for other in kept), np.zeros_like(row))
         if np.linalg.norm(row) > 1e-9 * size:
-            kept.append(slow.unit(row))
+            kept.append(oracle.unit(row))
     return np.array(kept)
 
 
 def polynomial(acts, k):
     """Each column's projection on the constant and the 8 products of k."""
     p = math.isqrt(len(acts))
-    return np.mean(acts, 0) + slow.project(acts, slow_later.products(p, k))
+    return np.mean(acts, 0) + oracle.project(acts, oracle_later.products(p, k))
 
 
 def own_freqs(acts):
     """Each neuron's best frequency where it explains over 85 %, else 0, [M]."""
-    freq, share = slow_later.neuron_fit(slow_later.neuron_shares(acts))
+    freq, share = oracle_later.neuron_fit(oracle_later.neuron_shares(acts))
     return np.where(share > 0.85, freq, 0)
 
 
@@ -113,8 +113,8 @@ def polynomials(acts, own):
 def cosine_logits(logits, keys, direction=1):
     """The best combination of the keys' cos(w_k(a ± b - c)), by least squares on the centred logits."""
     p = logits.shape[1]
-    columns = np.stack([slow_later.cosine_of(p, k, direction) for k in keys], 1)
-    return (columns @ np.linalg.lstsq(columns, slow_later.centred(logits), rcond=None)[0]).reshape(p * p, p)
+    columns = np.stack([oracle_later.cosine_of(p, k, direction) for k in keys], 1)
+    return (columns @ np.linalg.lstsq(columns, oracle_later.centred(logits), rcond=None)[0]).reshape(p * p, p)
 
 
 def mean_losses(logits, answers, train_pairs):
@@ -124,7 +124,7 @@ def mean_losses(logits, answers, train_pairs):
     differences[rows, answers] = -np.inf
     top = np.max(differences, 1)
     loss = np.logaddexp(0, top + np.log(np.sum(np.exp(differences - top[:, None]), 1)))
-    test_pairs = slow.others(len(answers), train_pairs)
+    test_pairs = oracle.others(len(answers), train_pairs)
     return [float(np.mean(loss[pairs])) for pairs in (rows, train_pairs, test_pairs)]
 
 
@@ -152,7 +152,7 @@ def ablations(params, whole, keys, direction=1, act="relu"):
         return unembed(params, resid_mid, neurons(params, resid_mid, act))
 
     def without_freq(k):
-        return unembed(params, mid, acts - slow.project(acts, slow_later.products(p, k)))
+        return unembed(params, mid, acts - oracle.project(acts, oracle_later.products(p, k)))
 
     def without_neurons(k):
         return unembed(params, mid, np.where(own == k, np.mean(acts, 0), acts))
@@ -160,7 +160,7 @@ def ablations(params, whole, keys, direction=1, act="relu"):
     found = {
         "loss": logits,
         "loss_neurons_as_polynomials": unembed(params, mid, polynomials(acts, own)),
-        "loss_key_components": slow_later.products_logits(logits, keys),
+        "loss_key_components": oracle_later.products_logits(logits, keys),
         "loss_key_directions": unembed(params, mid, read),
         "loss_null_space": unembed(params, mid, acts - read),
         "loss_without_freq": without_freq,
@@ -174,7 +174,7 @@ def ablations(params, whole, keys, direction=1, act="relu"):
     }
     if direction is not None:
         found["loss_logits_as_cosines"] = cosine_logits(logits, keys, direction)
-        found["loss_sum_directions"] = slow.restricted_logits(logits, keys, direction)
+        found["loss_sum_directions"] = oracle.restricted_logits(logits, keys, direction)
     return found
 
 
@@ -183,7 +183,7 @@ def losses(logits_of, train_pairs, answers, freqs=None):
     found = {}
     for name, logits in logits_of.items():
         if callable(logits):
-            some = freqs or slow.freqs(math.isqrt(len(answers)))
+            some = freqs or oracle.freqs(math.isqrt(len(answers)))
             each = [mean_losses(logits(k), answers, train_pairs) for k in some]
             values = np.array(each).T
         else:
@@ -200,12 +200,12 @@ def explained(y, x):
 
 def readout_fve(params, acts, direction=1):
     """FVE of u_k·MLP by cos(w_k(a ± b)) and of v_k·MLP by sin(w_k(a ± b)), two [(P-1)//2]."""
-    W_L = slow.neuron_to_logit(params)
+    W_L = oracle.neuron_to_logit(params)
     p = len(W_L)
     a, b = np.divmod(np.arange(p * p), p)
     found = []
     for f in (math.cos, math.sin):
-        waves = {k: slow.wave(f, k, np.arange(p), p) for k in slow.freqs(p)}
+        waves = {k: oracle.wave(f, k, np.arange(p), p) for k in oracle.freqs(p)}
         found.append([explained(acts @ (x @ W_L), x[(a + direction * b) % p]) for x in waves.values()])
     return found
 
@@ -218,20 +218,20 @@ def attention_fits(pattern, keys):
     a, b = np.divmod(np.arange(p * p), p)
 
     def fve(y, freqs):
-        waves = [slow.wave(f, k, np.arange(p), p) for k in freqs for f in (math.cos, math.sin)]
+        waves = [oracle.wave(f, k, np.arange(p), p) for k in freqs for f in (math.cos, math.sin)]
         columns = np.stack([x[a] - x[b] for x in waves], 1)
         rest = y - 0.5 - columns @ np.linalg.lstsq(columns, y - 0.5, rcond=None)[0]
         return 1 - np.sum(rest**2) / np.sum((y - np.mean(y)) ** 2)
 
     heads = pattern[:, :, 0].T
-    shares = np.array([[fve(y, [k]) for k in slow.freqs(p)] for y in heads])
+    shares = np.array([[fve(y, [k]) for k in oracle.freqs(p)] for y in heads])
     return np.argmax(shares, 1) + 1, np.max(shares, 1), [fve(y, keys) for y in heads]
 
 
 def significant(logits, keys, share=0.1):
     """How many products of basis functions have a norm above a share of the largest, in all and in the keys' blocks."""
     p = logits.shape[1]
-    basis = slow.basis(p)
+    basis = oracle.basis(p)
     grid = np.tensordot(basis, logits.reshape(p, p, p), 1)  # over a
     norms = np.linalg.norm(np.tensordot(grid, basis.T, (1, 0)), axis=1)  # over b; [x, y] with the logits between
     norms[0, 0] = 0
@@ -242,11 +242,11 @@ def significant(logits, keys, share=0.1):
 
 def localisation(params, own):
     """Of the columns of W_L of neurons over 85 %: squares at their own k over all, the least share, and agreement."""
-    W_L = slow.neuron_to_logit(params)
-    components = slow.basis(len(W_L)) @ W_L
+    W_L = oracle.neuron_to_logit(params)
+    components = oracle.basis(len(W_L)) @ W_L
     inside, total, shares, agree = 0.0, 0.0, [], []
     for m in np.flatnonzero(own):
-        per_freq = [np.sum(components[2 * k - 1 : 2 * k + 1, m] ** 2) for k in slow.freqs(len(W_L))]
+        per_freq = [np.sum(components[2 * k - 1 : 2 * k + 1, m] ** 2) for k in oracle.freqs(len(W_L))]
         inside, total = inside + per_freq[own[m] - 1], total + np.sum(W_L[:, m] ** 2)
         shares.append(per_freq[own[m] - 1] / np.sum(W_L[:, m] ** 2))
         agree.append(int(np.argmax(per_freq)) + 1 == own[m])
@@ -256,12 +256,12 @@ def localisation(params, own):
 def structure(params, whole, keys, direction=1):
     """Every figure but the losses and those of the keys, by name; arguments as for `ablations`."""
     pattern, acts, logits, own = (whole[name] for name in ("pattern", "acts", "logits", "own"))
-    p, W_L = logits.shape[1], slow.neuron_to_logit(params)
+    p, W_L = logits.shape[1], oracle.neuron_to_logit(params)
     n = np.arange(p)
     approximation = np.zeros_like(W_L)
     for k in keys:
         for f in (math.cos, math.sin):
-            x = slow.unit(slow.wave(f, k, n, p))
+            x = oracle.unit(oracle.wave(f, k, n, p))
             approximation += np.outer(x, x @ W_L)
     U, sizes, V = np.linalg.svd(W_L, full_matrices=False)
     some = 2 * len(keys)
@@ -273,7 +273,7 @@ def structure(params, whole, keys, direction=1):
         "W_L_residual_best": np.linalg.norm(W_L - best) / np.linalg.norm(W_L),
         "neurons_over_85": int(np.sum(own > 0)),
         "neuron_share_over_85": np.mean(own > 0),
-        "neurons_per_freq": [int(np.sum(own == k)) for k in slow.freqs(p)],
+        "neurons_per_freq": [int(np.sum(own == k)) for k in oracle.freqs(p)],
         "attention_to_equals": np.mean(pattern[:, :, 2], 0),
     }
     names = ("attention_freq", "attention_fve", "attention_fve_keys")
@@ -284,7 +284,7 @@ def structure(params, whole, keys, direction=1):
         found |= dict(zip(names, localisation(params, own), strict=True))
     if direction is not None:
         found["readout_fve_cos"], found["readout_fve_sin"] = readout_fve(params, acts, direction)
-        found["fve_logits_trig"] = slow_later.fve_logits_trig(logits, keys, direction)
+        found["fve_logits_trig"] = oracle_later.fve_logits_trig(logits, keys, direction)
     return found
 
 
