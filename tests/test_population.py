@@ -12,10 +12,11 @@ from cases import QUICK
 
 from grokjax import config, sweeps
 from grokjax.core import backends
+from grokjax.core import devices as devices_lib
 from grokjax.core.backends import Native, Xla
 from grokjax.core.native import kernels
 from grokjax.core.problem import HYPERPARAMETERS
-from grokjax.training import layouts, one_run
+from grokjax.training import layouts, one_run, tune
 from grokjax.training.layouts import Layout
 from grokjax.training.population import Population
 
@@ -183,3 +184,42 @@ def test_layouts():
     assert layouts.choose(PROBLEM, 25, slots=7).slots == 7
     assert layouts.relaid(Layout(4, 2, 1, 4), PROBLEM, 2) == Layout(8, 2, 1, 2)
     assert layouts.relaid(Layout(3, 3, 1, 1), PROBLEM, 2) == Layout(3, 3, 1, 2)
+
+
+def of_two_layers(c):
+    c.model.n_layers = 2
+    return sweeps.expand(c).runs
+
+
+def test_sizes_by_hand():
+    """P = 7, d_model 8, d_mlp 16: 680 parameters, and 536 more in a second layer; 29 pairs of 64 + 48 + 56 numbers."""
+    deep = of_two_layers(tiny.get_config())
+    assert layouts.run_bytes(PROBLEM) == 4 * (6 * 680 + 29 * 168)
+    assert layouts.run_bytes(deep[0].problem()) == 4 * (6 * 1216 + 29 * 168 * 6)
+    assert tune.operations(RUNS) == 6 * 680 * 29 * 800
+    assert tune.operations(deep[:3]) == 6 * 1216 * 3 * 29 * 600
+
+
+def test_what_fits_is_60_percent_of_the_memory(monkeypatch):
+    one = layouts.run_bytes(PROBLEM)
+    for lanes, expected in ((100, 60), (5, 3), (1, 1), (0.5, 1)):
+        monkeypatch.setattr(devices_lib, "memory", lambda device, lanes=lanes: int(lanes * one) + 1)
+        assert layouts.fitting(PROBLEM, None) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_runs", "slots", "n_devices", "expected"),
+    [(25, 0, 1, 4), (9, 0, 1, 3), (5, 0, 1, 3), (4, 0, 1, 4), (25, 0, 2, 4), (3, 0, 2, 2), (25, 7, 1, 7), (5, 7, 2, 3)],
+)
+def test_slots_are_filled_in_equal_waves(n_runs, slots, n_devices, expected):
+    devices = jax.local_devices()[:1] * n_devices
+    shape = layouts.choose(PROBLEM, n_runs, slots, devices)
+    assert (shape.slots, layout.vmap_width, shape.n_devices) == (expected, 1, n_devices)
+
+
+def test_an_accelerator_trains_all_slots_together(monkeypatch):
+    monkeypatch.setattr(layouts, "on_cpu", lambda device: False)
+    monkeypatch.setattr(layouts, "fitting", lambda problem, device: 40)
+    devices = jax.local_devices()[:1]
+    assert layouts.choose(PROBLEM, 100, 0, devices) == Layout(34, 34, 8, 1)
+    assert layouts.choose(PROBLEM, 5, 0, devices) == Layout(5, 5, 5, 1)

@@ -107,16 +107,17 @@ def test_a_measure_that_did_not_exist_when_the_sweep_ran(finished):
 
 def test_mistakes_are_sentences(finished, tmp_path):
     path, _ = finished
-    with pytest.raises(InputError, match=r"holds no sweep: config\.json is missing"):
-        replay.replay(tmp_path, Request())
-    with pytest.raises(InputError, match="--keys has 4, but for P = 7 frequencies are 1 to 3"):
-        replay.replay(path, Request(keys=(4,)))
-    with pytest.raises(InputError, match="run 9, but this sweep's runs are 0 to 3"):
-        replay.replay(path, Request(runs=(9,)))
-    with pytest.raises(InputError, match="group 'clok' is unknown: did you mean 'clock'"):
-        replay.replay(path, Request(measures=("clok",)))
-    with pytest.raises(InputError, match=r"config\.key_rule is 'W_Q'"):
-        replay.replay(path, Request(rule="W_Q"))
+
+    def refused(where, **request):
+        with pytest.raises(InputError) as error:
+            replay.replay(where, Request(**request))
+        return str(error.value)
+
+    assert refused(tmp_path) == f"{tmp_path} holds no sweep: config.json is missing."
+    assert refused(path, keys=(4,)) == "--keys has 4, but for P = 7 frequencies are 1 to 3."
+    assert "run 9, but this sweep's runs are 0 to 3." in refused(path, runs=(9,))
+    assert "group 'clok' is unknown: did you mean 'clock'?" in refused(path, measures=("clok",))
+    assert refused(path, rule="W_Q") == "config.key_rule is 'W_Q', but it must be one of W_L, W_E, neurons, logits."
 
 
 def test_slow_measures_have_their_own_cadence(tmp_path):
