@@ -112,5 +112,5 @@ def make(path):
         writer.flush()
     assert [record["status"] for record in ledger.records.values()] == [status for *_, status in RUNS]
     files.write_parquet(ledger.table(), path / "runs.parquet")
-    workdir.Workdir(path, whole, held=True).begin([Layout(2, 1, 1, 1)], "a test", [{"how": "given"}])
+    workdir.Workdir(path, whole, held=True).begin([Layout(2, 1, 1, 1).record()], "a test", [{"how": "given"}])
     return path

@@ -8,14 +8,21 @@ import tiny
 
 from grokjax import sweeps
 from grokjax.columns import metrics_schema
+from grokjax.core.hosts import ALONE
 from grokjax.measures import registry
 from grokjax.store import recovery, snapshots
 from grokjax.store.metrics import MetricsWriter, part_number, parts, read_metrics
 from grokjax.store.snapshots import find_snapshots, load_stacked
 from grokjax.store.workdir import Workdir
 from grokjax.training import population
+from grokjax.training.checkpointer import Checkpointer
+from grokjax.training.job import Job
 from grokjax.training.layouts import Layout
-from grokjax.training.scheduler import Scheduler
+from grokjax.training.plan import Plan
+from grokjax.training.recorder import Recorder
+from grokjax.training.request import Request
+from grokjax.training.scheduler import Group, train_groups
+from grokjax.training.tune import Choice
 
 HIGH, LOW = 1.0, 0.25  # test losses
 FEW, MANY = 1e-9, 1e9  # seconds of a dispatch: single steps, or as many segments as may be
@@ -37,7 +44,7 @@ def config(seeds=4, **fields):
 
 
 class Population:
-    """As `grokjax.population.Population`; runs are told apart by their seeds, and have fewer than 1000 steps.
+    """As `grokjax.training.population.Population`; runs are told apart by their seeds, and have fewer than 1000 steps.
 
     Attributes:
       low: by seed, the steps at which the test loss is `LOW` instead of `HIGH`.
@@ -49,8 +56,8 @@ class Population:
     diverged: dict = {}  # noqa: RUF012
     dispatches: list = []  # noqa: RUF012
 
-    def __init__(self, problem, shape):
-        self.problem, self.shape, self.width = problem, shape, shape.width
+    def __init__(self, problem, layout):
+        self.problem, self.layout, self.width = problem, layout, layout.width
         blank = population.blank(problem)
         self.state = jax.tree.map(lambda x: np.zeros((self.width, *x.shape), x.dtype), blank)
 
@@ -126,15 +133,26 @@ class Progress:
         self.said.append(text)
 
 
-def scheduler_of(sweep, path, shapes, found=None, stop=lambda: False, progress=None):
-    """A scheduler on what a working directory holds, which is made if need be."""
+def recorder_of(sweep, path, found=None, progress=None):
+    """A recorder for what a working directory holds, which is made if need be."""
     path.mkdir(exist_ok=True)
     found = found or recovery.examine(path, sweep)
     schema = metrics_schema(registry.metrics_columns(sweep.base["measures"]), sweep.axes, {})
     part = 1 + max((part_number(place)[0] for place in parts(path / "metrics")), default=-1)
     writer = MetricsWriter(path / "metrics", schema, part)
-    workdir = Workdir(path, sweep, held=True)
-    return Scheduler(workdir, sweep.groups(), shapes, found.ledger, writer, progress or Progress(), stop)
+    return Recorder(Workdir(path, sweep, held=True), found.ledger, writer, progress or Progress(), ALONE)
+
+
+def plan_of(sweep, path, layouts, stop=lambda: False):
+    """A plan with these layouts."""
+    job = Job(Request(None, path, stop=stop), sweep, sweep, path, path)
+    return Plan(job, tuple(Choice("given", layout) for layout in layouts))
+
+
+def group_of(sweep, path, layout, number=0):
+    """A group before its first run has a slot."""
+    recorder = recorder_of(sweep, path)
+    return Group(number, sweep.groups()[number], layout, recorder, Checkpointer(recorder), lambda: False)
 
 
 def train(monkeypatch, c, path, slots=2, n_devices=1, stop=lambda: False, get_sweep=None, kept=None):
@@ -154,17 +172,16 @@ def train(monkeypatch, c, path, slots=2, n_devices=1, stop=lambda: False, get_sw
     path.mkdir(exist_ok=True)
     recovery.repair(path, recovery.examine(path, sweep))
     found, progress = recovery.examine(path, sweep), Progress()
-    shapes = [Layout(slots, 1, 1, n_devices)] * len(sweep.groups())
-    one = scheduler_of(sweep, path, shapes, found, stop, progress)
+    layouts = [Layout(slots, 1, 1, n_devices)] * len(sweep.groups())
     try:
-        one.run(found.checkpoint)
+        train_groups(plan_of(sweep, path, layouts, stop), recorder_of(sweep, path, found, progress), found.checkpoint)
     finally:
         progress.dispatches = Population.dispatches
-    return progress, one.ledger
+    return progress, found.ledger
 
 
 def keep(kept, folder, step, runs, params):
-    """In place of `checkpoints.save_snapshot`."""
+    """In place of `snapshots.save_snapshot`."""
     assert list(runs) == sorted(set(runs))
     for i, run in enumerate(runs):
         assert all(len(x) == len(runs) for x in params.values())

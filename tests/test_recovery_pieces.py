@@ -23,7 +23,7 @@ LAST = [60, 60, 40, 80, 60, 40, 60]  # run 1 stops
 def several(monkeypatch):
     """Seven runs of two groups on two slots, of which one stops; dispatches of 7 steps, or 6 to the evaluation."""
     monkeypatch.setattr(Population, "low", {1: [20, 40, 60, 80]})
-    monkeypatch.setattr(scheduler.Scheduler, "_size", sevens)
+    monkeypatch.setattr(scheduler.Group, "_size", sevens)
     c = tiny.get_config()
     c.sweep.weight_decay = c.sweep.seed = None
     c.stop_loss, c.stop_evals, c.snapshot_every = 0.5, 3, 40
@@ -32,7 +32,7 @@ def several(monkeypatch):
 
 
 def sevens(self):
-    """In place of `Scheduler._size`."""
+    """In place of `Group._size`."""
     left = self.problem.eval_every - self.offset
     return 1, min(7, left), left <= 7
 

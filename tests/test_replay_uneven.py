@@ -21,7 +21,7 @@ from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import read_metrics
 from grokjax.store.snapshots import find_snapshots
 from grokjax.training import final_keys
-from grokjax.training.final_keys import _unpacked, replay_runs, settle
+from grokjax.training.final_keys import _unpacked, finalise, replay_runs
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def assert_filled(path, runs):
 @pytest.mark.parametrize(("runs", "lanes"), [([4, 1, 6, 0, 2], 1), ([2, 0], 3), ([6], 1)])
 def test_settling_fills_in_each_runs_own(runs, lanes, path):
     sweep, ledger = known.sweep(), Ledger(known.sweep().runs)
-    settle(path, [sweep.runs[n] for n in runs], ledger, lanes)
+    finalise(path, [sweep.runs[n] for n in runs], ledger, lanes)
     found = {run: record["key_freqs"] for run, record in ledger.records.items()}
     assert found == {run: [key(run, last(run))] if run in runs else None for run in range(len(RUNS))}
     assert_filled(path, runs)
@@ -117,7 +117,7 @@ def test_processes_share_the_runs(path):
     sweep, ledger = known.sweep(), Ledger(known.sweep().runs)
     runs = [sweep.runs[n] for n in (4, 1, 6, 0, 2)]
     with pytest.raises(Told) as told:
-        settle(path, runs, ledger, hosts=Second(1, 2))
+        finalise(path, runs, ledger, hosts=Second(1, 2))
     (theirs,) = told.value.args
     assert set(_unpacked(theirs)["run"]) == {1, 0}
 
@@ -125,7 +125,7 @@ def test_processes_share_the_runs(path):
         def gather(self, mine):
             return [mine, theirs] if mine else []
 
-    settle(path, runs, ledger, hosts=First(0, 2))
+    finalise(path, runs, ledger, hosts=First(0, 2))
     assert_filled(path, ENDED)
     assert [ledger.records[run]["key_freqs"] for run in ENDED] == [[key(run, last(run))] for run in ENDED]
 

@@ -4,14 +4,15 @@ import functools
 
 import numpy as np
 import pytest
-from pretended import FEW, MANY, Population, config, ending, keep, rows, scheduler_of, train, value
+from pretended import FEW, MANY, Population, config, ending, group_of, keep, recorder_of, rows, train, value
 
 from grokjax import sweeps
 from grokjax.store import checkpoints, snapshots
 from grokjax.store.metrics import read_metrics, read_runs
 from grokjax.training import population, scheduler
 from grokjax.training.layouts import Layout
-from grokjax.training.scheduler import Dispatch, Slot
+from grokjax.training.recorder import Dispatch
+from grokjax.training.scheduler import Slot, Slots
 
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
@@ -19,9 +20,9 @@ from grokjax.training.scheduler import Dispatch, Slot
 def size(tmp_path, steps, seconds_per_step, offset=0, **fields):
     """What the next dispatch is with runs that have done so many of 400 steps; 2 seconds are aimed at."""
     sweep = sweeps.expand(config(len(steps), steps=400, **fields))
-    one = scheduler_of(sweep, tmp_path / "a", [Layout(len(steps), 1, 1, 1)])
-    one.problem, one.offset, one._seconds_per_step = sweep.runs[0].problem(), offset, seconds_per_step
-    one.slots = {i: Slot(run, step) for i, (run, step) in enumerate(zip(sweep.runs, steps, strict=True))}
+    one = group_of(sweep, tmp_path / "a", Layout(len(steps), 1, 1, 1))
+    one.offset, one.seconds_per_step = offset, seconds_per_step
+    one.slots.held = {i: Slot(run, step) for i, (run, step) in enumerate(zip(sweep.runs, steps, strict=True))}
     return one._size()
 
 
@@ -88,12 +89,11 @@ def test_no_dispatch_has_more_segments_than_its_buffer(tmp_path):
         ([0, 1, 2, 3, 4, 5], []),
     ],
 )
-def test_devices_are_kept_equally_busy(taken, order, tmp_path):
+def test_devices_are_kept_equally_busy(taken, order):
     """Two devices, of slots 0 to 2 and 3 to 5."""
-    sweep = sweeps.expand(config(6))
-    one = scheduler_of(sweep, tmp_path / "a", [Layout(3, 1, 1, 2)])
-    one.shape, one.slots = Layout(3, 1, 1, 2), {i: Slot(sweep.runs[0], 0) for i in taken}
-    assert one._free_slots() == order
+    slots = Slots(Layout(3, 1, 1, 2), range(6))
+    slots.held = dict.fromkeys(taken)
+    assert slots.free() == order
 
 
 # --- whole sweeps -----------------------------------------------------------------------------------------------------
@@ -208,11 +208,11 @@ def test_without_a_stop_rule_a_loss_of_nothing_is_no_reason_to_stop(tmp_path, mo
 def test_snapshots_of_one_step_lie_together_in_the_order_of_their_runs(tmp_path, monkeypatch):
     """As the slots may not be, once a checkpoint of several processes has been read."""
     sweep, kept = sweeps.expand(config(5)), {}
-    one = scheduler_of(sweep, tmp_path / "a", [Layout(5, 1, 1, 1)])
+    one = recorder_of(sweep, tmp_path / "a")
     monkeypatch.setattr(snapshots, "save_snapshot", functools.partial(keep, kept))
     taken = [(3, 40), (4, 60), (1, 40), (0, 60)]
     params = {"W": np.array([[value(run, step)] * 2 for run, step in taken], np.float32)}
-    one._save_snapshots(Dispatch({}, 1, {}, 0, [(sweep.runs[run], step) for run, step in taken], params))
+    one.save_snapshots(Dispatch({}, 1, {}, range(5), 0, [(sweep.runs[run], step) for run, step in taken], params))
     assert kept == {key: value(*key) for key in taken}
 
 

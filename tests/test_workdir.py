@@ -32,7 +32,7 @@ def made(tmp_path):
     def make(*lacks, **fields):
         path = tmp_path / "sweep"
         one = Workdir(path, expand(**fields))
-        one.begin([Layout(3, 1, 1, 1)])
+        one.begin([Layout(3, 1, 1, 1).record()])
         one.close()
         record = json.loads((path / "config.json").read_text())
         for where in (record["config"], *record["runs"]):

@@ -23,7 +23,6 @@ from grokjax.training import population
 from grokjax.training.checkpointer import Checkpointer
 from grokjax.training.layouts import Layout
 from grokjax.training.plan import Plan
-from grokjax.training.population import Population
 from grokjax.training.recorder import Dispatch, Recorder
 
 DISPATCH_SECONDS = 2.0  # aimed at: short enough to answer an interrupt, long enough to cost nothing
@@ -127,7 +126,7 @@ class Group:
         self.recorder, self.checkpointer, self.stop = recorder, checkpointer, stop
         self.hosts, self.ledger = recorder.hosts, recorder.ledger
         self.problem = runs[0].problem()
-        self.population = Population(self.problem, layout)
+        self.population = population.Population(self.problem, layout)
         n = self.population.width
         self.slots = Slots(layout, range(self.hosts.index * n, (self.hosts.index + 1) * n))
         self.offset = 0  # steps into the current segment, the same for all slots

@@ -6,6 +6,7 @@ import pytest
 import tiny
 
 from grokjax import sweeps
+from grokjax.core import backends
 from grokjax.core.problem import State
 from grokjax.training import one_run
 
@@ -57,7 +58,7 @@ def test_a_run_has_the_rule_of_its_config():
 def test_blocks_hold_every_training_pair_once(size, n_blocks, length):
     """29 pairs; what fills the last block has weight 0."""
     inputs = RUN.inputs()
-    found = one_run.blocks(RUN.problem(), inputs, size)
+    found = backends.blocks(RUN.problem(), inputs, size)
     assert found.labels.shape == found.weights.shape == (n_blocks, length)
     counts = np.ravel(found.weights) == 1
     assert counts.sum() == 29

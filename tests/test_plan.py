@@ -1,5 +1,6 @@
 """What the plan, the progress line and the summary say: numbers worked out by hand, and the whole text."""
 
+import dataclasses
 import io
 
 import known
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from pretended import plan_of
 from rich.console import Console
 
 from grokjax import sweeps
@@ -59,30 +61,31 @@ def test_metrics_with_lists_of_bits():
         known.unregister()
 
 
-def test_the_plan_in_whole(tmp_path):
-    environment = {"platform": "gpu", "device_kind": "abacus", "cpu_threads": 2}
-    assert plan.plan(expand(snapshot_every=100), [Layout(3, 3, 3, 2)], environment, tmp_path, "wide").splitlines() == [
+def test_the_plan_in_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "environment", lambda: {"platform": "gpu", "device_kind": "abacus", "cpu_threads": 2})
+    one = plan_of(expand(snapshot_every=100), tmp_path, [Layout(3, 3, 3, 2)])
+    one = dataclasses.replace(one, choices=(dataclasses.replace(one.choices[0], text="wide"),))
+    assert plan.text(one).splitlines() == [
         "     runs  4 = 2 weight_decay × 2 seed, in 1 compiled group",
         "    model  1 layer, d_model 8, 2 heads, d_mlp 16, relu",
         "     task  add mod 7, 29 of 49 pairs to train on",
         " training  800 run-steps in all, evaluated every 20 steps: 44 rows",
-        "   device  2 × abacus, float32, 3 slots per device in lanes of 3",
+        "   device  2 × abacus, float32, 3 slots per device at vmap width 3",
         "    width  wide",
         f"     disk  about 704 B of metrics and 33 kB of snapshots in {tmp_path}",  # 12 × 2 720 B
     ]
 
 
-def test_the_plan_of_several_groups_is_of_the_first(tmp_path):
+def test_the_plan_of_several_groups_is_of_the_first(tmp_path, monkeypatch):
     sweep = expand({"p": 7}, {"p": 5, "steps": 100}, {"p": 5, "seed": 1})
-    shapes = [Layout(1, 1, 1, 1), Layout(2, 1, 1, 1)]
-    environment = {"platform": "cpu", "device_kind": "cpu", "cpu_threads": 2}
-    lines = plan.plan(sweep, shapes, environment, tmp_path).splitlines()
+    monkeypatch.setattr(plan, "environment", lambda: {"platform": "cpu", "device_kind": "cpu", "cpu_threads": 2})
+    lines = plan.text(plan_of(sweep, tmp_path, [Layout(1, 1, 1, 1), Layout(2, 1, 1, 1)])).splitlines()
     assert lines[:5] == [
         "     runs  3, in 2 compiled groups",  # not a product of axes
         "    model  1 layer, d_model 8, 2 heads, d_mlp 16, relu (first group)",
         "     task  add mod 7, 29 of 49 pairs to train on (first group)",
         " training  500 run-steps in all, evaluated every 20 steps: 28 rows",
-        "   device  1 × cpu with 2 threads, float32, 1 slot per device in lanes of 1",
+        "   device  1 × cpu with 2 threads, float32, 1 slot per device at vmap width 1",
     ]
 
 
