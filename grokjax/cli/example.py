@@ -1,7 +1,9 @@
-"""Prints an experiment to start from; without a name, which there are.
+"""Prints an experiment to start from; without a name, a list of them.
 
-grokjax example wd_sweep > my.py
-grokjax train --config=my.py:small --workdir=results/small
+    grokjax example wd_sweep > my.py
+    grokjax train --config=my.py:small --workdir=results/small
+
+An experiment is a Python file whose get_config returns the config of a sweep, to be changed at will.
 """
 
 import ast
