@@ -186,12 +186,11 @@ def _save(crash: Crash, save: Callable, path: Path, *args):
 
 def main() -> None:
     blow, state, *rest = sys.argv[1:]
-    sys.argv = ["launch.py", *rest]
     crash = Crash(Blow(**json.loads(blow)), State(Path(state)))
     if crash.blow.at == START:
         threading.Timer(crash.blow.delay, crash.strike).start()
     arm(crash)
-    train.main()
+    train.main(rest)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """grokjax: sweeps of grokking transformers, trained side by side, with progress measures in the compiled step."""
 
+import re
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -28,3 +30,10 @@ def __getattr__(name: str):
         module, attribute = _LAZY[name]
         return getattr(import_module(f"grokjax.{module}"), attribute)
     raise AttributeError(f"module 'grokjax' has no attribute '{name}'")
+
+
+# While Python looks for the module of `python -m MODULE`, which stands before the arguments.
+if sys.argv[:1] == ["-m"] and (module := re.fullmatch(r"(?:-\w*m)?grokjax\.(.+)", sys.orig_argv[-len(sys.argv)])):
+    from grokjax.cli.main import refuse_module
+
+    refuse_module(module[1])

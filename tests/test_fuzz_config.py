@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import tiny
-from absl.testing import flagsaver
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -263,8 +262,8 @@ def here():
         old = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = out, err
         try:
-            with flagsaver.flagsaver(), pytest.raises(SystemExit) as stopped:
-                main(["launch.py", "--plan", *args])
+            with pytest.raises(SystemExit) as stopped:
+                main(["--plan", *args])
         finally:
             sys.stdout, sys.stderr = old
         return stopped.value.code, out.getvalue(), err.getvalue()

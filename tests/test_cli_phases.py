@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import assert_refused
+from commands import assert_refused, call
 from planted import planted, sweep_of_planted
 
 from grokjax.cli import phases
@@ -16,15 +16,15 @@ def test_command_line_prints_and_writes(tmp_path, capsys):
     (tmp_path / "metrics").mkdir()
     metrics["weight_decay"] = metrics["run"].map({0: 0.1, 1: 1.0, 2: 1.0})
     metrics.to_parquet(tmp_path / "metrics" / "part-000000.parquet")
-    assert phases.main([str(tmp_path), "--csv", str(tmp_path / "phases.csv")]) == 0
-    shown = capsys.readouterr().out
+    status, shown, err = call(capsys, phases.main, str(tmp_path), "--csv", str(tmp_path / "phases.csv"))
+    assert (status, err) == (0, "")
     assert "circuit formation" in shown
     assert "median − default" in shown
     assert "critical_weight_decay" in shown
     written = pd.read_csv(tmp_path / "phases.csv")
     pd.testing.assert_frame_equal(written, find_phases(metrics), check_dtype=False)
     metrics[metrics["run"] == 0].to_csv(tmp_path / "one.csv", index=False)
-    assert phases.main([str(tmp_path / "one.csv")]) == 0
+    assert call(capsys, phases.main, str(tmp_path / "one.csv"))[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,5 @@ def test_bad_command_lines(argv, sentence, tmp_path, capsys):
     table.drop(columns="test_loss").to_csv(tmp_path / "bad.csv")
     (tmp_path / "empty.csv").touch()
     names = {name: tmp_path / f"{name}.csv" for name in ("table", "bad", "empty")}
-    status = phases.main([arg.format(**names) for arg in argv])
-    out, err = capsys.readouterr()
+    status, out, err = call(capsys, phases.main, *(arg.format(**names) for arg in argv))
     assert_refused((status, out, err.replace("the metrics have", "has")), sentence)
