@@ -109,7 +109,7 @@ class Told(Exception):
 class Second(Hosts):
     """The second of two processes, which ends once it has told its part."""
 
-    def gather(self, mine):
+    def all_gather_bytes(self, mine):
         raise Told(mine)
 
 
@@ -122,7 +122,7 @@ def test_processes_share_the_runs(path):
     assert set(_unpacked(theirs)["run"]) == {1, 0}
 
     class First(Hosts):
-        def gather(self, mine):
+        def all_gather_bytes(self, mine):
             return [mine, theirs] if mine else []
 
     finalise(path, runs, ledger, hosts=First(0, 2))
