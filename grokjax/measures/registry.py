@@ -27,6 +27,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from grokjax.columns import Column
 from grokjax.errors import refuse_clash, unknown
 from grokjax.measures.shared import Shared
 
@@ -45,58 +46,16 @@ COUNTS: dict[str, Callable[[Any, int], int]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Measure:
-    """One column and the function that fills it.
+class Measure(Column):
+    """A column and the function that fills it.
 
     Attributes:
-      name: the column's name (keyed measures are logged in the step as name + "_online").
       group: `config.measures` chooses groups.
       function: of a `Shared`, to an array of the declared shape and dtype.
-      unit: "nats", "1" for pure numbers, ….
-      description: one sentence; may hold a formula.
-      source: paper and section.
-      shape: names of `DIMS`, () for a number per row.
-      dtype: of the value in the compiled step, "float", "int32" or "bool".
-      range: of the value, as a mathematician writes it.
-      count_of: for an integer count, the name in `COUNTS` of what it is divided by on the host.
-      keyed: depends on the set of key frequencies.
-      needs_sum: defined only for tasks whose answer is a function of a + b or a - b; null otherwise.
-      needs_update: looks at the update that the next step will make, which takes the optimizer's state; null where
-        there are only saved parameters.
-      slow: too costly for every evaluation; `in_step` lists these apart.
-      undefined: when else the value is undefined and comes out as NaN, in words; "" if never.
     """
 
-    name: str
     group: str
     function: Callable[[Shared], jax.Array]
-    unit: str
-    description: str
-    source: str
-    shape: tuple[str, ...] = ()
-    dtype: str = "float"
-    range: str = "(-∞, ∞)"
-    count_of: str | None = None
-    keyed: bool = False
-    needs_sum: bool = False
-    needs_update: bool = False
-    slow: bool = False
-    undefined: str = ""
-
-    def defined(self, direction: int | None, has_update: bool = True) -> bool:
-        """Whether the measure means anything for a task of that direction, with or without an optimizer's state."""
-        return (direction is not None or not self.needs_sum) and (has_update or not self.needs_update)
-
-    @property
-    def when_null(self) -> str:
-        """When a row holds null instead of a value."""
-        reasons = [
-            self.needs_sum and "the task is no function of a ± b",
-            self.needs_update and "the row was computed from saved parameters, without the optimizer's state",
-            self.undefined,
-            "the run diverged",
-        ]
-        return ", or ".join(reason for reason in reasons if reason)
 
 
 MEASURES: dict[str, Measure] = {}
