@@ -15,7 +15,7 @@ from grokjax import config
 
 ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 THRESHOLD = 0.99  # accuracy at which a run counts as having memorised (train) or grokked (test)
-FINAL = ("train_loss", "test_loss", "train_acc", "test_acc")  # columns of the metrics whose last values runs.parquet has
+FINAL = ("train_loss", "test_loss", "train_acc", "test_acc")  # of the metrics; runs.parquet has their last values
 # The columns of runs.parquet between the run's number and its config: type, description, unit.
 SUMMARY: dict[str, tuple[pa.DataType, str, str]] = {
     "status": (
@@ -143,7 +143,7 @@ def _metrics_field(name: str, column: Column) -> pa.Field:
     online = name.endswith("_online")
     description, null = column.description, column.when_null
     if column.keyed:
-        description += f" Keys: those of {'the model at this step' if online else "the run's final model"}."
+        description += " Keys: those of " + ("the model at this step." if online else "the run's final model.")
     if column.keyed and not online:
         null = f"there is no snapshot at this step, or the run has not ended, or {null}"
     elif column.slow:

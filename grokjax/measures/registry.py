@@ -119,18 +119,30 @@ def final(names: Iterable[str]) -> dict[str, Measure]:
 
 
 def compute(columns: dict[str, Measure], shared: Shared) -> dict[str, jax.Array]:
-    """Evaluates the measures that are defined here; what two of them share is computed once."""
+    """Evaluates those measures that are defined for the model; what two of them share is computed once."""
     return {name: m.function(shared) for name, m in columns.items() if m.defined(shared.direction, shared.has_update)}
 
 
 def metrics_columns(groups: Iterable[str]) -> dict[str, Measure]:
-    """The measures in a metrics table by column: those of the step, and keyed ones again with final keys."""
+    """The measures in a metrics table by column: those of the step, slow ones too, and keyed ones with final keys."""
     groups = list(groups)
     return in_step(groups) | in_step(groups, slow=True) | final(groups)
 
 
-def finish(columns: Mapping[str, Measure], values: Mapping[str, Any], cfg, n_train: int) -> dict[str, np.ndarray]:
-    """What the device returned as what a column holds: counts become shares, in float64."""
+def counts_to_shares(
+    columns: Mapping[str, Measure], values: Mapping[str, Any], cfg, n_train: int
+) -> dict[str, np.ndarray]:
+    """Divides counts by what they are out of, in float64, so that values are as a column holds them.
+
+    Args:
+      columns: measures by column name.
+      values: by column name, as the device returned them.
+      cfg: the model's configuration.
+      n_train: training pairs.
+
+    Returns:
+      NumPy arrays by column name.
+    """
     result = {}
     for name, value in values.items():
         of = columns[name].count_of

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from grokjax.columns import FINAL
 from grokjax.core import devices as devices_lib
 from grokjax.core.hosts import ALONE, Hosts
 from grokjax.core.problem import Shape
@@ -173,7 +174,7 @@ class Scheduler:
 
     def _is_left(self) -> bool:
         """Whether there is a run to train or to settle."""
-        return bool(self.ledger.unsettled(self.columns)) or not all(map(self.ledger.over, self.ledger.records))
+        return bool(self.ledger.without_keys(self.columns)) or not all(map(self.ledger.over, self.ledger.records))
 
     def _wish(self) -> str:
         """What is to be done between dispatches; the same in all processes, as is the time that a step takes."""
@@ -201,7 +202,7 @@ class Scheduler:
                 break
 
     def _unsettled(self) -> list[Run]:
-        return [run for run in self.ledger.unsettled(self.columns) if run.problem() == self.problem]
+        return [run for run in self.ledger.without_keys(self.columns) if run.problem() == self.problem]
 
     def _fill(self, waiting: collections.deque[Run]) -> None:
         """Starts waiting runs in free slots and evaluates them before their first step."""
@@ -333,7 +334,7 @@ class Scheduler:
         """The results of `n` segments as columns, segment by segment; `rows` by slot of our population."""
         slots, runs = list(rows), [run for run, _, _ in rows.values()]
         steps = np.stack([first + every * np.arange(n) for _, first, every in rows.values()], 1)
-        values = registry.finish(self.columns, outputs, self.problem.model, self.problem.n_train)
+        values = registry.counts_to_shares(self.columns, outputs, self.problem.model, self.problem.n_train)
         frame: dict[str, Any] = {name: x[:n, slots].reshape(-1, *x.shape[2:]) for name, x in values.items()}
         not_slow = steps.reshape(-1) % self._base["slow_every"] != 0
         for name in frame:
@@ -347,7 +348,7 @@ class Scheduler:
 
     def _tell_ledger(self, frame: Mapping[str, Any] | None) -> None:
         """Tells the ledger of new rows, ours and those of the other processes."""
-        names = ("run", "step", *Ledger.FINAL)
+        names = ("run", "step", *FINAL)
         mine = np.stack([np.asarray(frame[name], np.float64) for name in names]) if frame else np.zeros((len(names), 0))
         for message in self.hosts.gather(mine.tobytes()):
             theirs = np.frombuffer(message).reshape(len(names), -1)
