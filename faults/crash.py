@@ -20,7 +20,7 @@ from pathlib import Path
 
 from grokjax.cli import train
 from grokjax.report import write as write_lib
-from grokjax.store import checkpoints, files, recovery, saver, snapshots
+from grokjax.store import checkpoints, files, orbax, recovery, snapshots
 from grokjax.training import final_keys, scheduler
 from grokjax.training.population import Population
 
@@ -137,7 +137,7 @@ def arm(crash: Crash) -> None:
     crash.wrap(write_lib, "write", REPORT)
     files.open = functools.partial(_open, crash)  # type: ignore[attr-defined]
     os.replace = functools.partial(_replace, crash, os.replace)
-    saver.save = functools.partial(_save, crash, saver.save)
+    orbax.save = functools.partial(_save, crash, orbax.save)
 
 
 def _open(crash: Crash, file, mode="r", **kwargs):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from grokjax.store.metrics import read_table as read_table
     from grokjax.store.snapshots import load_params as load_params
 
-__version__ = "0.1.0"
+from grokjax.version import __version__ as __version__
 
 # Loaded on first use: what analyses a table should not wait for JAX.
 _LAZY = {

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from grokjax import config
+from grokjax.columns import SUMMARY
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
-from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import read_metrics, read_runs
 
 ROOT = Path(__file__).parent.parent
@@ -66,7 +66,7 @@ def unit_of(m: Measure) -> str:
 def runs_table() -> str:
     """The columns of runs.parquet."""
     rows = [["`run`", "Number of the run in the sweep.", ""]]
-    rows += [[f"`{name}`", text, unit if unit != "1" else ""] for name, (_, text, unit) in Ledger.SUMMARY.items()]
+    rows += [[f"`{name}`", text, unit if unit != "1" else ""] for name, (_, text, unit) in SUMMARY.items()]
     return table(["column", "what it is", "unit"], [*rows, ["every config field", "as in the config", ""]])
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from grokjax import config, sweeps
-from grokjax.columns import metrics_schema
+from grokjax.columns import FINAL, metrics_schema
 from grokjax.core import model
 from grokjax.measures import registry
 from grokjax.measures.registry import measure
@@ -98,7 +98,7 @@ def make(path):
     rows = [(step, run) for run, (*_, last, _) in enumerate(RUNS) for step in range(0, last + 1, 20)]
     for number_of_part, some in enumerate(np.array_split(sorted(rows), 3)):
         frame = {"step": some[:, 0], "run": some[:, 1]}
-        frame |= {name: np.ones(len(some)) for name in Ledger.FINAL}
+        frame |= {name: np.ones(len(some)) for name in FINAL}
         for i, (step, run) in enumerate(some):
             _, _, last, status = RUNS[run]
             if (step, status) == (last, "diverged"):

@@ -4,8 +4,8 @@ import pytest
 from pretended import MANY, config, ending, recorder_of, rows, train
 
 from grokjax import sweeps
+from grokjax.columns import FINAL
 from grokjax.measures import registry
-from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import read_runs
 from grokjax.training import final_keys, scheduler
 
@@ -25,7 +25,7 @@ def finalised(monkeypatch):
         for run in runs:
             assert (run.run, ledger.records[run.run]["last_step"]) in rows(path)
             assert (run.run, ledger.records[run.run]["last_step"]) in told.kept
-            ledger.settle(run.run, [True, False, True])
+            ledger.set_keys(run.run, [True, False, True])
 
     monkeypatch.setattr(final_keys, "finalise", finalise)
     monkeypatch.setattr(scheduler, "DISPATCH_SECONDS", MANY)
@@ -48,7 +48,7 @@ def test_runs_are_finalised_in_batches_as_soon_as_there_are_enough(finalised, tm
     )
     assert [run for some in finalised for run in some] == list(range(12))
     assert [len(some) for some in finalised] == [5, 5, 2]
-    assert not ledger.unsettled(registry.metrics_columns(("paper",)))
+    assert not ledger.without_keys(registry.metrics_columns(("paper",)))
 
 
 def test_a_batch_has_a_run_for_every_slot(finalised, tmp_path, monkeypatch):
@@ -70,6 +70,6 @@ def test_what_another_group_has_left_unfinished_waits_for_it(tmp_path):
     c.sweep.model.d_mlp = (16, 32)
     sweep = sweeps.expand(c)
     one = recorder_of(sweep, tmp_path / "a")
-    one.ledger.update({"run": [2, 0, 3], "step": [200] * 3} | {name: [1.0] * 3 for name in Ledger.FINAL})
+    one.ledger.update({"run": [2, 0, 3], "step": [200] * 3} | {name: [1.0] * 3 for name in FINAL})
     for group, runs in ((0, [0]), (1, [2, 3])):
         assert [run.run for run in one.unfinished(sweep.groups()[group][0].problem())] == runs

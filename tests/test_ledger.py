@@ -8,6 +8,7 @@ import pytest
 import tiny
 
 from grokjax import sweeps
+from grokjax.columns import FINAL, SUMMARY
 from grokjax.measures import registry
 from grokjax.store.ledger import Ledger
 
@@ -56,7 +57,7 @@ def test_a_diverged_run_keeps_the_last_finite_numbers(loss):
     assert row(one, 0, 20, train_loss=loss, test_loss=9.0, train_acc=1.0, test_acc=1.0) == "diverged"
     assert row(one, 0, 40, test_loss=2.0) == "diverged"  # passed over
     found = one.records[0]
-    assert [found[name] for name in ("last_step", *Ledger.FINAL)] == [20, 4.0, 5.0, 0.25, 0.5]
+    assert [found[name] for name in ("last_step", *FINAL)] == [20, 4.0, 5.0, 0.25, 0.5]
     assert found["memorised_step"] is found["grokked_step"] is None
 
 
@@ -70,14 +71,14 @@ def test_numbers_are_those_of_the_last_row():
     one = ledger()
     row(one, 2, 0, test_loss=5.0, train_loss=4.0, train_acc=0.25, test_acc=0.5)
     row(one, 2, 20, test_loss=3.0, train_loss=2.0, train_acc=0.5, test_acc=0.125)
-    assert {name: one.records[2][name] for name in ("last_step", *Ledger.FINAL)} == {
+    assert {name: one.records[2][name] for name in ("last_step", *FINAL)} == {
         "last_step": 20,
         "train_loss": 2.0,
         "test_loss": 3.0,
         "train_acc": 0.5,
         "test_acc": 0.125,
     }
-    assert one.records[1] == dict.fromkeys(Ledger.SUMMARY) | {"status": "waiting"}
+    assert one.records[1] == dict.fromkeys(SUMMARY) | {"status": "waiting"}
 
 
 # --- milestones -------------------------------------------------------------------------------------------------------
@@ -168,10 +169,10 @@ def test_ended_runs_are_unsettled_in_the_order_in_which_they_ended_until_they_ar
         row(one, run, step, test_loss=loss)
     row(one, 2, 40, train_loss=math.nan)  # a diverged run has no final keys
     row(one, 0, 200)
-    assert [run.run for run in one.unsettled(KEYED)] == [3, 1, 0]
-    assert one.unsettled(registry.metrics_columns(())) == []
+    assert [run.run for run in one.without_keys(KEYED)] == [3, 1, 0]
+    assert one.without_keys(registry.metrics_columns(())) == []
     one.settle(1, mask(2))
-    assert [run.run for run in one.unsettled(KEYED)] == [3, 0]
+    assert [run.run for run in one.without_keys(KEYED)] == [3, 0]
 
 
 def test_keys_on_disk_settle_a_run_at_its_last_step_alone():
@@ -179,16 +180,15 @@ def test_keys_on_disk_settle_a_run_at_its_last_step_alone():
     row(one, 0, 100, key_freqs=mask(1))
     assert one.records[0]["key_freqs"] is None  # still training
     row(one, 0, 200, key_freqs=None)
-    assert [run.run for run in one.unsettled(KEYED)] == [0]
-    frame = {"run": [1, 1], "step": [180, 200], **{name: [1.0, 1.0] for name in Ledger.FINAL}}
+    assert [run.run for run in one.without_keys(KEYED)] == [0]
+    frame = {"run": [1, 1], "step": [180, 200], **{name: [1.0, 1.0] for name in FINAL}}
     one.update(frame | {"key_freqs": [mask(1, 2), None]})
     assert one.records[1]["key_freqs"] is None  # an earlier row does not tell
     one.update(
-        {"run": [2, 3], "step": [200, 200], **{name: [1.0, 1.0] for name in Ledger.FINAL}}
-        | {"key_freqs": [mask(2), mask(3)]}
+        {"run": [2, 3], "step": [200, 200], **{name: [1.0, 1.0] for name in FINAL}} | {"key_freqs": [mask(2), mask(3)]}
     )
     assert [one.records[run]["key_freqs"] for run in (2, 3)] == [[2], [3]]
-    assert [run.run for run in one.unsettled(KEYED)] == [0, 1]
+    assert [run.run for run in one.without_keys(KEYED)] == [0, 1]
 
 
 # --- taking back ------------------------------------------------------------------------------------------------------
@@ -206,10 +206,10 @@ def test_a_forgotten_run_is_as_if_it_had_never_begun():
     assert one.records[1]["status"] == "finished"
     assert counts(one) == [3, 0, 1, 0, 0]
     assert (one.count("memorised_step"), one.count("grokked_step")) == (1, 1)
-    assert [run.run for run in one.unsettled(KEYED)] == [1]
+    assert [run.run for run in one.without_keys(KEYED)] == [1]
     one.forget(1)
     assert counts(one) == [4, 0, 0, 0, 0]
-    assert one.unsettled(KEYED) == []
+    assert one.without_keys(KEYED) == []
 
 
 def test_a_forgotten_run_that_had_reached_nothing_takes_nothing_back():

@@ -34,7 +34,7 @@ def compute(cfg, direction, params, train_pairs, answers):
 def measured(case):
     """All later measures of a case by plain name, counts made shares as on disk; and the gradient."""
     values, grads = compute(case.cfg, case.direction, case.params, case.train_pairs, case.answers)
-    return registry.finish(COLUMNS, values, case.cfg, len(case.train_pairs)), grads
+    return registry.counts_to_shares(COLUMNS, values, case.cfg, len(case.train_pairs)), grads
 
 
 def expected(case, grads):

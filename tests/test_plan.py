@@ -12,6 +12,7 @@ from pretended import plan_of
 from rich.console import Console
 
 from grokjax import sweeps
+from grokjax.columns import FINAL
 from grokjax.store.ledger import Ledger
 from grokjax.training import plan
 from grokjax.training import progress as progress_lib
@@ -120,7 +121,7 @@ def test_durations_in_words(seconds, text):
 
 def test_progress_counts_runs_and_milestones():
     ledger = Ledger(expand().runs)
-    frame = {name: [0.0] * 3 for name in Ledger.FINAL} | {"run": [0, 1, 3], "step": [200, 100, 20]}
+    frame = {name: [0.0] * 3 for name in FINAL} | {"run": [0, 1, 3], "step": [200, 100, 20]}
     ledger.update(frame | {"train_acc": [1.0, 1.0, 0.0], "test_acc": [1.0, 0.0, 0.0], "train_loss": [1.0, 1.0, np.nan]})
     out = io.StringIO()
     progress = progress_lib.LiveProgress(Console(file=out, width=100), ledger, 800, 300)

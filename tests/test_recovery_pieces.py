@@ -10,6 +10,7 @@ from pretended import Population, models, rows, train, value
 
 from faults.drive import StopAfter
 from grokjax import sweeps
+from grokjax.columns import FINAL
 from grokjax.store import checkpoints, files, recovery
 from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import part_name, parts, read_part, read_runs
@@ -189,7 +190,7 @@ def test_snapshots_that_a_run_cannot_do_without():
     c.snapshot_every = 60
     runs = sweeps.expand(c).runs
     found = Findings(Ledger(runs))
-    frame = {"run": [0, 1], "step": [200, 100]} | {name: [1.0, 1.0] for name in Ledger.FINAL}
+    frame = {"run": [0, 1], "step": [200, 100]} | {name: [1.0, 1.0] for name in FINAL}
     found.ledger.update(frame)
     progress = {"group": 0, "offset": 13, "runs": [1, 2], "steps": [113, 60], "process": 0, "part": 0, "rows": 9}
     found.checkpoint = Checkpoint(0, [], [progress])

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-import grokjax
 from grokjax.cli import terminal
 from grokjax.errors import InputError, unknown
+from grokjax.version import __version__
 
 COMMANDS = {
     "train": "train the runs of a sweep side by side, or go on with it",
@@ -20,7 +20,7 @@ COMMANDS = {
     "check": "whether a sweep's directory is whole",
     "example": "print an experiment to start from",
 }
-HELP = f"""grokjax {grokjax.__version__}: sweeps of grokking transformers, trained side by side, with progress measures
+HELP = f"""grokjax {__version__}: sweeps of grokking transformers, trained side by side, with progress measures
 
     grokjax example wd_sweep > my.py
     grokjax train --config=my.py:small --workdir=results/small
@@ -46,7 +46,7 @@ def _run(argv: Sequence[str]) -> None:
     elif name in ("--help", "-h", "help"):
         print(HELP)
     elif name == "--version":
-        print(grokjax.__version__)
+        print(__version__)
     elif not name:
         print(HELP, file=sys.stderr)
         sys.exit(2)

@@ -74,7 +74,7 @@ def evaluate(
         keys = None if keys_RxK is None else keys_RxK[index]
         batches.append(jax.device_get(_evaluate(problem, tuple(columns.items()), backend, *stacked, keys)))
     values = {name: np.concatenate([b[name] for b in batches])[: len(models)] for name in batches[0]}
-    return registry.finish(columns, values, problem.model, problem.n_train)
+    return registry.counts_to_shares(columns, values, problem.model, problem.n_train)
 
 
 KEYS = {"key_freqs": registry.MEASURES["key_freqs"]}
@@ -162,7 +162,7 @@ def finalise(
     everything = [one for one in map(_unpacked, hosts.all_gather_bytes(_packed(mine))) if one]
     frame = {name: np.concatenate([one[name] for one in everything]) for name in everything[0]}
     for run, row in zip(frame["run"], frame.pop("keys"), strict=True):
-        ledger.settle(int(run), row)
+        ledger.set_keys(int(run), row)
     if hosts.is_first:
         # In order, so that a run's last row, which says that its keys are final, is filled last.
         fill(parts(path / "metrics"), frame)

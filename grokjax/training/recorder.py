@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from grokjax.columns import FINAL
 from grokjax.core.devices import give_back_memory
 from grokjax.core.hosts import Hosts
 from grokjax.core.problem import Problem
@@ -103,7 +104,7 @@ class Recorder:
         columns = registry.metrics_columns(problem.measures)
         slots, runs = list(rows), [run for run, _, _ in rows.values()]
         steps = np.stack([first + every * np.arange(n) for _, first, every in rows.values()], 1)
-        values = registry.finish(columns, outputs, problem.model, problem.n_train)
+        values = registry.counts_to_shares(columns, outputs, problem.model, problem.n_train)
         frame: dict[str, Any] = {name: x[:n, slots].reshape(-1, *x.shape[2:]) for name, x in values.items()}
         not_slow = steps.reshape(-1) % self.workdir.sweep.base["slow_every"] != 0
         for name in frame:
@@ -117,7 +118,7 @@ class Recorder:
 
     def _tell_ledger(self, frame: Mapping[str, Any] | None) -> None:
         """Tells the ledger of new rows, ours and those of the other processes."""
-        names = ("run", "step", *Ledger.FINAL)
+        names = ("run", "step", *FINAL)
         mine = np.stack([np.asarray(frame[name], np.float64) for name in names]) if frame else np.zeros((len(names), 0))
         for message in self.hosts.all_gather_bytes(mine.tobytes()):
             theirs = np.frombuffer(message).reshape(len(names), -1)
@@ -169,7 +170,7 @@ class Recorder:
     def unfinished(self, problem: Problem) -> list[Run]:
         """Runs of a problem that have ended and whose keys are still to be finalised."""
         columns = registry.metrics_columns(problem.measures)
-        return [run for run in self.ledger.unsettled(columns) if run.problem() == problem]
+        return [run for run in self.ledger.without_keys(columns) if run.problem() == problem]
 
     def finalise(self, runs: Sequence[Run], layout: Layout) -> None:
         """Fills in the measures with final keys of runs that have ended."""

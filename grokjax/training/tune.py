@@ -24,7 +24,6 @@ import jax
 import jaxlib
 import numpy as np
 
-import grokjax
 from grokjax.core import cache, model
 from grokjax.core import devices as devices_lib
 from grokjax.core.problem import Inputs, Problem
@@ -32,6 +31,7 @@ from grokjax.sweeps import Run
 from grokjax.training import layouts
 from grokjax.training.layouts import Layout
 from grokjax.training.population import Population
+from grokjax.version import __version__
 
 Rates = dict[int, float | None]  # run-steps per second of one device, by width; None where its memory did not suffice
 Say = Callable[[str], None]  # told what is going on; may raise to end it
@@ -265,7 +265,7 @@ def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
             {
                 "device_kind": device.device_kind,
                 "memory_gib": round(devices_lib.memory(device) / 2**30),
-                "versions": {"grokjax": grokjax.__version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__},
+                "versions": {"grokjax": __version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__},
                 "xla_flags": os.environ.get("XLA_FLAGS", ""),
                 "problem": dataclasses.asdict(problem.training),
             }

@@ -92,7 +92,9 @@ def test_an_unfinished_part_is_not_read(writer, tmp_path):
 
 def test_accuracies_come_from_integer_counts():
     cfg, n_train = RUNS[0].problem().model, 29
-    done = registry.finish(COLUMNS, {"train_acc": np.array([29, 28]), "test_acc": np.array([20, 0])}, cfg, n_train)
+    done = registry.counts_to_shares(
+        COLUMNS, {"train_acc": np.array([29, 28]), "test_acc": np.array([20, 0])}, cfg, n_train
+    )
     assert done["train_acc"].tolist() == [1.0, 28 / 29]
     assert done["test_acc"].tolist() == [1.0, 0.0]
 
