@@ -25,17 +25,8 @@ from grokjax.training import final_keys, scheduler
 from grokjax.training.population import Population
 
 STATE_BYTES = 128
-START, COMPILE, TRAIN, PARQUET, CHECKPOINT, SNAPSHOT, SETTLE, REPAIR, REPORT = (
-    "start-up",
-    "compiling",
-    "training",
-    "Parquet write",
-    "checkpoint",
-    "snapshot",
-    "settling",
-    "repair",
-    "report",
-)
+START, COMPILE, TRAIN, REPORT = "start-up", "compiling", "training", "report"
+PARQUET, CHECKPOINT, SNAPSHOT, SETTLE, REPAIR = "Parquet write", "checkpoint", "snapshot", "settling", "repair"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,13 +83,8 @@ class Crash:
         os.kill(os.getpid(), self.blow.number)
 
     def due(self, when: str, stage: str) -> bool:
-        blow = self.blow
-        return (
-            not self.state.struck
-            and (blow.at, blow.when) == (stage, when)
-            and self.state.stages[-1] == stage
-            and self.entered[stage] == blow.n
-        )
+        blow, now = self.blow, (stage, when, self.entered.get(stage))
+        return not self.state.struck and self.state.stages[-1] == stage and now == (blow.at, blow.when, blow.n)
 
     @contextlib.contextmanager
     def stage(self, name: str):

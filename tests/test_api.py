@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from doubles import StopAfter
 from launches import assert_equal_sweeps, launch, wait_for
 from tiny import train
 
-from faults.drive import StopAfter
 from grokjax import sweeps, tasks
 from grokjax.core import devices
 from grokjax.core.problem import State

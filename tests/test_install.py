@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = [
     *("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "launch.py"),
-    *("grokjax", "benchmarks", "constraints", "docs", "experiments", "faults", "scripts", "tests"),
+    *("grokjax", "benchmarks", "constraints", "docs", "experiments", "faults", "scripts", "tests", "tools"),
 ]
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
@@ -100,7 +100,7 @@ IMPORT = """
 import importlib, importlib.util, pathlib, pkgutil, sys
 import grokjax
 assert pathlib.Path(grokjax.__file__).is_relative_to(sys.prefix), grokjax.__file__
-for name in ("benchmarks", "experiments", "tests", "launch"):
+for name in ("benchmarks", "experiments", "tests", "tools", "launch"):
     assert importlib.util.find_spec(name) is None, name
 for module in pkgutil.walk_packages(grokjax.__path__, "grokjax."):
     importlib.import_module(module.name)

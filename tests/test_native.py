@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import tiny
 from cases import QUICK, random_case
+from doubles import StopAfter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faults.drive import StopAfter
 from grokjax import config, sweeps
 from grokjax.core import backends, model
 from grokjax.core.backends import Native

@@ -19,12 +19,12 @@ import pandas as pd
 import pytest
 import tiny
 from commands import assert_refused, call
+from doubles import StopAfter
 from launches import ROOT, assert_equal_sweeps, launch, wait_for
 from stores import MISSING, environment, free_port, new_bucket, servers, store
 from tiny import train
 
 import grokjax
-from faults.drive import StopAfter
 from grokjax.cli import check, circuit, phases, replay, report
 from grokjax.errors import InputError, StorageError
 from grokjax.report.write import figure_path, page_path

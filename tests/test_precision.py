@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 from cases import QUICK
+from commands import assert_refused, call
 
 from grokjax import config, sweeps
 from grokjax.core import backends, precision
@@ -127,7 +128,4 @@ def test_the_table_of_a_sweep_over_precisions(tmp_path):
 def test_a_directory_without_metrics_is_refused(tmp_path, capsys):
     from benchmarks import precision as command
 
-    with pytest.raises(SystemExit) as stopped:
-        command.main([str(tmp_path)])
-    assert stopped.value.code == 2
-    assert "holds no metrics yet" in capsys.readouterr().err
+    assert_refused(call(capsys, command.main, str(tmp_path)), "holds no metrics yet")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import hypothesis.extra.numpy as npst
+import made_up
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -17,7 +18,6 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import page as made_up
 from grokjax.errors import InputError
 from grokjax.report import document, downsampling, markup, page, write
 from grokjax.report.results import read, shade

@@ -59,6 +59,13 @@ def resize(driver, width: int, height: int, mobile: bool = False) -> None:
     driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": mobile})
 
 
+def open_page(driver, page) -> None:
+    """Opens a page and waits for its last figure."""
+    driver.get("about:blank")
+    driver.get(page.resolve().as_uri())
+    drawn(driver)
+
+
 def drawn(driver, seconds: float = 60.0) -> str:
     """Waits until the page has drawn all its figures. Returns what it shows, and milliseconds since navigation."""
     until = time.monotonic() + seconds

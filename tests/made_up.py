@@ -1,40 +1,23 @@
-"""How large the report's page is and how fast it opens.
+"""The files of a sweep that nobody trained."""
 
-    python -m benchmarks.page                                # a made-up sweep of 100 runs × 400 evaluations, P = 113
-    python -m benchmarks.page --runs 400 --evaluations 1000
-    python -m benchmarks.page --screenshot results/small docs/figures/report.png
-
-Opening is timed in headless Chromium from the start of navigation to the last figure drawn (needs Debian's chromium and
-chromium-driver, and selenium).
-"""
-
-import argparse
 import json
-import sys
-import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import browser
 from grokjax import config, sweeps
 from grokjax.columns import metrics_schema
 from grokjax.core import environment
 from grokjax.measures import registry
-from grokjax.report import write
-from grokjax.report.page import html
-from grokjax.report.results import read
 from grokjax.store import files
 from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import MetricsWriter
 from grokjax.store.sweep import described
 
 WEIGHT_DECAYS = (0.0, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 3.0)
-SCREEN = 1320, 2560  # of the README's picture, in pixels
 
 
-def make_sweep(path: Path, n_runs: int = 100, n_evaluations: int = 400, p: int = 113) -> Path:
+def make_sweep(path: Path, n_runs: int, n_evaluations: int, p: int) -> Path:
     """Writes the files of a sweep that nobody trained: curves of the usual shapes, with noise and spikes.
 
     Args:
@@ -98,56 +81,3 @@ def _rows(run, every: int, n: int, p: int) -> dict[str, np.ndarray]:
     norms = np.where(keys, 1 + 30 * late[:, None], 2 - 1.9 * late[:, None]) * np.exp(draw.normal(0, 0.1, (n, 1)))
     rows |= {"freq_norm_W_E": norms, "freq_norm_W_L": 2 * norms}
     return rows | {"run": np.repeat(run.run, n), "step": step, "key_freqs": [*[None] * (n - 1), keys]}
-
-
-def open_page(driver, page: Path) -> int:
-    """Opens a page. Returns milliseconds from the start of navigation until its last figure is drawn."""
-    driver.get("about:blank")
-    driver.get(page.resolve().as_uri())
-    return int(browser.drawn(driver).split()[-1])
-
-
-def screenshot(workdir_path: Path, out: Path) -> None:
-    """Takes the README's picture: the page's top, in a window as wide as `SCREEN`."""
-    with tempfile.TemporaryDirectory() as folder, browser.chromium(*SCREEN) as driver:
-        page = Path(folder) / "index.html"
-        page.write_text(html(read(workdir_path)), encoding="utf-8")
-        open_page(driver, page)
-        driver.execute_script("document.querySelector('header details').open = false")
-        driver.save_screenshot(str(out))
-
-
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--evaluations", type=int, default=400, help="per run")
-    parser.add_argument("--p", type=int, default=113)
-    parser.add_argument("--rounds", type=int, default=5, help="how often the page is opened")
-    parser.add_argument("--screenshot", nargs=2, type=Path, metavar=("DIR", "PNG"), help="a picture of a sweep's page")
-    args = parser.parse_args()
-    if lacks := browser.missing():
-        sys.exit(f"error: {lacks} is not installed.")
-    if args.screenshot:
-        return screenshot(*args.screenshot)
-    with tempfile.TemporaryDirectory() as folder:
-        path = make_sweep(Path(folder) / "sweep", args.runs, args.evaluations, args.p)
-        started = time.monotonic()
-        page = write.write(path)
-        print(f"{args.runs} runs × {args.evaluations} evaluations, P = {args.p}")
-        print(f"written in {time.monotonic() - started:.1f} s, {page.stat().st_size / 1e6:.1f} MB")
-        with browser.chromium() as driver:
-            times = [open_page(driver, page) / 1000 for _ in range(args.rounds)]
-            started = time.monotonic()
-            driver.execute_script(
-                "const list = document.getElementById('choose');"
-                "list.value = 'group 0'; list.dispatchEvent(new Event('change'))"
-            )
-            browser.drawn(driver)
-            print(f"first opened in {times[0]:.2f} s, by a browser that had just started")
-            print(f"opened in {np.median(times):.2f} s ({min(times):.2f} – {max(times):.2f})")
-            print(f"curves of all runs drawn in {time.monotonic() - started:.2f} s")
-
-
-if __name__ == "__main__":
-    main()
