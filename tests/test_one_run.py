@@ -75,3 +75,9 @@ def test_the_split_follows_its_own_seed():
     assert (one.seed, other.seed) == (0, 1)
     c.split_seed = 4
     assert set(sweeps.expand(c).runs[0].inputs().train_pairs) != set(one.train_pairs)
+
+
+def test_a_split_seed_of_0_is_one():
+    c = tiny.get_config()
+    c.split_seed, c.sweep.weight_decay = 0, (1.0,)
+    assert [(run.values["seed"], run.split_seed) for run in sweeps.expand(c).runs] == [(0, 0), (1, 0)]

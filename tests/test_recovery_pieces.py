@@ -1,5 +1,6 @@
 """Going on, in pretence: what is cut, what is trained again, and whose state each run goes on from."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from grokjax.store import checkpoints, files, recovery
 from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import part_name, parts, read_part, read_runs
 from grokjax.store.recovery import Checkpoint, Findings
+from grokjax.store.snapshots import find_snapshots
 from grokjax.training import scheduler
 
 STEPS = [60, 100, 40, 80, 60, 40, 60]  # of run 0, 1, …; runs 0 to 3 are of one group, 4 to 6 of another
@@ -82,11 +84,12 @@ def test_rows_after_the_checkpoint_are_cut(tmp_path, monkeypatch):
     found = recovery.examine(tmp_path / "a", sweep)
     assert not found.changed
     assert found.checkpoint.marks == {0: (0, table.num_rows)}
-    later = pa.Table.from_pylist([{**table.to_pylist()[-1], "run": 0, "step": step} for step in (980, 960)])
+    last = table.to_pylist()[-1]
+    later = pa.Table.from_pylist([{**last, "run": run, "step": step} for run, step in ((0, 980), (0, 960), (1, 960))])
     later = later.cast(table.schema)
-    files.write_parquet(pa.concat_tables([table, later]), part)
+    files.write_parquet(pa.concat_tables([table, later.slice(0, 1)]), part)
     other = part.with_name(part_name(1))
-    files.write_parquet(later.set_column(0, table.schema.field(0), pa.array([0, 1], pa.int32())), other)
+    files.write_parquet(later.slice(1), other)
     found = recovery.examine(tmp_path / "a", sweep)
     assert found.surplus == {part: table.num_rows, other: 0}
     assert found.redone == {0: 980, 1: 960}
@@ -98,14 +101,23 @@ def test_rows_after_the_checkpoint_are_cut(tmp_path, monkeypatch):
     assert_whole(tmp_path / "a")
 
 
+def spoil(folder):
+    """Damages one of its files."""
+    next(file for file in sorted(folder.rglob("*")) if file.is_file() and file.stat().st_size > 99).write_bytes(b"?")
+
+
 def test_a_damaged_checkpoint_means_the_one_before(tmp_path, monkeypatch):
     sweep, go_on = interrupted(monkeypatch, tmp_path / "a", 6)
     before = recovery.examine(tmp_path / "a", sweep)
     interrupted(monkeypatch, tmp_path / "a", 5)
     newest = recovery.examine(tmp_path / "a", sweep)
     assert newest.checkpoint.number > before.checkpoint.number
-    (folder,) = newest.checkpoint.folders
-    next(file for file in sorted(folder.rglob("*")) if file.is_file() and file.stat().st_size > 99).write_bytes(b"?")
+    (older,), (folder,) = before.checkpoint.folders, newest.checkpoint.folders
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    spoil(tmp_path / "b" / "checkpoints" / older.name)
+    assert not recovery.examine(tmp_path / "b", sweep).troubles  # no resume needs it
+    assert len(recovery.examine(tmp_path / "b", sweep, every_snapshot=True).troubles) == 1
+    spoil(folder)
     found = recovery.examine(tmp_path / "a", sweep)
     assert found.checkpoint == before.checkpoint
     assert list(found.troubles) == [folder]
@@ -148,6 +160,19 @@ def test_a_run_that_goes_on_has_its_own_state_where_the_one_before_it_has_lost_r
     assert list(recovery.examine(tmp_path / "a", sweep).at) == [second]
     go_on()
     assert_whole(tmp_path / "a")
+
+
+def test_a_run_whose_snapshot_is_lost_waits_again(tmp_path, monkeypatch):
+    sweep, _ = interrupted(monkeypatch, tmp_path / "a", 12)
+    run = next(iter(recovery.examine(tmp_path / "a", sweep).at))
+    place, _ = find_snapshots(tmp_path / "a")[run, 0]
+    shutil.rmtree(place)
+    found = recovery.examine(tmp_path / "a", sweep)
+    assert run in found.lost
+    recovery.repair(tmp_path / "a", found)
+    assert found.ledger.records[run] == dict.fromkeys(Ledger.SUMMARY) | {"status": "waiting"}
+    assert read_runs(tmp_path / "a")["status"][run] == "waiting"
+    assert run not in {other for other, _ in rows(tmp_path / "a")}
 
 
 def test_the_checkpoints_group_goes_on_before_an_earlier_one_is_trained_again(tmp_path, monkeypatch):
