@@ -1,6 +1,7 @@
 """Files and folders appear whole or not at all, and nothing damaged passes for whole."""
 
 import errno
+import hashlib
 import os
 
 import pytest
@@ -132,3 +133,70 @@ def test_what_is_set_aside_is_read_by_nothing(tmp_path):
     aside = files_lib.set_aside(tmp_path / "part-000000.parquet")
     assert aside.read_bytes() == b"x"
     assert [p.name for p in tmp_path.iterdir()] == [".damaged.part-000000.parquet"]
+
+
+def test_both_checksums_hold_while_a_file_is_replaced(tmp_path, monkeypatch):
+    path, put, written = tmp_path / "a", files_lib._put, []
+    files_lib.write_bytes(b"old", path)
+    monkeypatch.setattr(files_lib, "_put", lambda data, place: written.append((place.name, data)) or put(data, place))
+    files_lib.write_bytes(b"new", path)
+    old, new = (f"{hashlib.sha256(data).hexdigest()}  a\n".encode() for data in (b"old", b"new"))
+    assert written == [(".a.sha256", new + old), ("a", b"new"), (".a.sha256", new)]
+
+
+def test_what_is_read(tmp_path, monkeypatch):
+    path, side = tmp_path / "a", tmp_path / ".a.sha256"
+
+    def refusal():
+        with pytest.raises(Damaged) as refused:
+            files_lib.read(path)
+        return str(refused.value)
+
+    assert refusal() == f"{path} is missing"
+    files_lib.write_bytes(b"abc", path)
+    assert files_lib.read(path) == b"abc"
+    side.write_text(f"{hashlib.sha256(b'ab').hexdigest()}  a\n{hashlib.sha256(b'abc').hexdigest()}  a\n")
+    assert files_lib.read(path) == b"abc"
+    side.write_text("0  a\n")
+    assert refusal() == f"{path} is damaged: its checksum differs"
+    side.unlink()
+    assert files_lib.read(path) == b"abc"
+    assert files_lib.trouble(path) == "has no checksum"
+    monkeypatch.setattr(files_lib, "MOST_BYTES", 3)
+    assert files_lib.read(path) == b"abc"
+    monkeypatch.setattr(files_lib, "MOST_BYTES", 2)
+    assert refusal() == f"{path} is too large to be ours"
+    path.unlink()
+    path.mkdir()
+    assert refusal() == f"{path} is no file"
+    assert files_lib.trouble(tmp_path / "b") == "is missing"
+
+
+def test_leftovers_are_temporary_names_alone(tmp_path):
+    kept = ["a", "a.tmp", ".a.tmp2", ".a.sha256", ".damaged.a", ".tmp", ".a.tmp.other"]
+    for name in [*kept, ".a.tmp", ".b.tmp.orbax-7"]:
+        (tmp_path / name).write_text("")
+    (tmp_path / ".c.tmp" / "deep").mkdir(parents=True)
+    files_lib.remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_folder_set_aside_replaces_the_one_before(tmp_path):
+    for content in ("first", "second"):
+        with files_lib.new_folder(tmp_path / "deep" / "x", note=[content]) as local:
+            local.mkdir()
+            (local / content).write_text(content)
+        assert files_lib.note(tmp_path / "deep" / "x") == [content]
+        aside = files_lib.set_aside(tmp_path / "deep" / "x")
+    assert aside == tmp_path / "deep" / ".damaged.x"
+    assert sorted(p.name for p in aside.iterdir()) == [files_lib.MANIFEST, "second"]
+    assert files_lib.folder_trouble(tmp_path / "deep" / "x") == "is missing"
+    (aside / "second").write_text("other")
+    assert files_lib.folder_trouble(aside) == "is damaged: second has another checksum"
+    with pytest.raises(Damaged) as refused, files_lib.folder(aside):
+        pass
+    assert str(refused.value) == f"{aside} is damaged: second has another checksum"
+    (aside / files_lib.MANIFEST).unlink()
+    files_lib.remove_folder(aside)
+    assert not aside.exists()
+    assert not files_lib.has_appeared(aside)

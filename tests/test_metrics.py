@@ -9,11 +9,22 @@ import pytest
 import tiny
 
 from grokjax import sweeps
-from grokjax.columns import metrics_schema
+from grokjax.columns import measure_field, metrics_schema
 from grokjax.measures import registry
-from grokjax.store import files
+from grokjax.store import files, metrics
 from grokjax.store.ledger import Ledger
-from grokjax.store.metrics import MetricsWriter, parts, read_metrics, read_runs
+from grokjax.store.metrics import (
+    PART_BYTES,
+    MetricsWriter,
+    _may_hold,
+    fill,
+    part_name,
+    part_number,
+    parts,
+    read_metrics,
+    read_part,
+    read_runs,
+)
 from grokjax.sweeps import Run
 
 COLUMNS = registry.in_step(("paper",))
@@ -136,3 +147,102 @@ def test_runs_table_has_every_hyperparameter(tmp_path):
     assert back["model.d_mlp"].tolist() == [16] * 4
     assert set(RUNS[0].values) <= set(back.columns)
     assert isinstance(RUNS[0], Run)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+PLAIN = metrics_schema({}, ["weight_decay"], {})
+
+
+def plain(runs, steps, weight_decay):
+    return {"run": np.array(runs), "step": np.array(steps), "weight_decay": np.array(weight_decay, float)}
+
+
+def test_names_and_order_of_parts(tmp_path):
+    assert [part_name(*at) for at in ((3,), (3, 0), (12, 1))] == [
+        "part-000003.parquet",
+        "part-000003.parquet",
+        "part-000012-1.parquet",
+    ]
+    assert [part_number(tmp_path / part_name(*at)) for at in ((3, 0), (12, 10))] == [(3, 0), (12, 10)]
+    order = [(0, 0), (0, 2), (0, 10), (2, 0), (1_000_000, 0)]
+    for name in [part_name(*at) for at in order] + ["part-1.parquet.tmp", "x-part-1.parquet", "part-.parquet"]:
+        (tmp_path / name).touch()
+    assert [path.name for path in parts(tmp_path)] == [part_name(*at) for at in order]
+
+
+def test_a_full_part_is_followed_by_the_next(tmp_path, monkeypatch):
+    writer = MetricsWriter(tmp_path / "metrics", PLAIN, number=4, process=1)
+    assert PART_BYTES == 16 * 1024**2
+    row = 4 + 4 + 8
+    monkeypatch.setattr(metrics, "PART_BYTES", PLAIN.empty_table().nbytes + 2 * row)
+    for step in range(5):
+        writer.add(plain([0], [step], [1.0]))
+        assert writer.n_rows == 1
+        writer.flush()
+        assert writer.n_rows == 0
+    assert [path.name for path in parts(tmp_path / "metrics")] == [
+        f"part-00000{number}-1.parquet" for number in (4, 5, 6)
+    ]
+    assert [read_part(path)["step"].to_pylist() for path in parts(tmp_path / "metrics")] == [
+        [0, 1],
+        [2, 3],
+        [4],
+    ]
+    assert (writer.mark, writer.path.name) == ((6, 1), "part-000006-1.parquet")
+
+
+def test_fill_sets_the_rows_that_are_named_and_no_others(tmp_path):
+    folder = tmp_path / "metrics"
+    for number, (runs, steps) in enumerate([([1, 0, 1], [20, 0, 0]), ([2, 2], [0, 20]), ([1, 2], [40, 40])]):
+        writer = MetricsWriter(folder, PLAIN, number)
+        writer.add(plain(runs, steps, [10.0 * number] * len(runs)))
+        writer.flush()
+    before = [path.read_bytes() for path in parts(folder)]
+    fill(parts(folder), plain([1, 1, 5, 0], [40, 20, 0, 20], [7.0, 8.0, 9.0, 6.0]))
+    found = [read_part(path).to_pydict()["weight_decay"] for path in parts(folder)]
+    assert found == [[8.0, 0.0, 0.0], [10.0, 10.0], [7.0, 20.0]]
+    assert parts(folder)[1].read_bytes() == before[1]
+    writer.reload()
+    writer.add(plain([0], [60], [5.0]))
+    writer.flush()
+    assert read_part(parts(folder)[2])["weight_decay"].to_pylist() == [7.0, 20.0, 5.0]
+    frame = read_metrics(tmp_path, ["run", "step"])
+    expected = [(0, 0), (0, 60), (1, 0), (1, 20), (1, 40), (2, 0), (2, 20), (2, 40)]
+    assert list(zip(frame["run"], frame["step"], strict=True)) == expected
+    part = parts(folder)[1]
+    assert [_may_hold(part, np.array([run])) for run in (1, 2, 3)] == [False, True, False]
+
+
+def test_a_measure_s_column_says_everything():
+    def column(name, **more):
+        facts = {"unit": "nats", "description": "D.", "source": "S, §1", "range": "[0, 1]", **more}
+        field = measure_field(name, registry.Measure("x", "g", len, **facts))
+        return str(field.type), {key.decode(): value.decode() for key, value in field.metadata.items()}
+
+    common = {"unit": "nats", "source": "S, §1", "range": "[0, 1]"}
+    over = "the run diverged"
+    assert column("x") == ("float", common | {"description": "D.", "null": over})
+    assert column("x", slow=True, undefined="U", needs_update=True) == (
+        "float",
+        common
+        | {"description": "D."}
+        | {
+            "null": "the row was computed from saved parameters, without the optimizer's state, or U, or "
+            f"{over}, or this evaluation was not one of every slow_every steps"
+        },
+    )
+    assert column("x_online", keyed=True, needs_sum=True, shape=("freq",), dtype="bool") == (
+        "list<item: bool>",
+        common
+        | {"description": "D. Keys: those of the model at this step.", "shape": "[freq]"}
+        | {"null": f"the task is no function of a ± b, or {over}"},
+    )
+    assert column("x", keyed=True, dtype="int32", count_of="sums") == (
+        "double",
+        common
+        | {"description": "D. Keys: those of the run's final model."}
+        | {"null": f"there is no snapshot at this step, or the run has not ended, or {over}"},
+    )
+    kind, facts = column("x", dtype="int32", unit="")
+    assert (kind, "unit" in facts) == ("int32", False)

@@ -216,3 +216,77 @@ def test_summary_by_several_columns_fits_each_apart():
     critical = fits[fits["quantity"] == "critical_weight_decay"].set_index("p")
     assert critical.loc[53, "estimate"] == pytest.approx(math.sqrt(0.1))
     assert "every run grokked" in critical.loc[113, "warning"]
+
+
+# Exactly at thresholds.
+
+
+def test_classes_at_their_thresholds():
+    metrics = pd.DataFrame({"step": [0, 1_000, 2_000], "train_loss": 1.0, "test_loss": 1.0})
+    metrics = metrics.assign(train_acc=[0.1, 0.9, 0.95], test_acc=[0.1, 0.2, 0.9])
+    for options, name in [
+        ({}, "grokking"),
+        ({"class_gap": 1_001}, "comprehension"),
+        ({"class_budget": 2_000}, "grokking"),
+        ({"class_budget": 1_999}, "memorization"),
+        ({"class_budget": 1_000}, "memorization"),
+        ({"class_budget": 999}, "confusion"),
+        ({"class_accuracy": 0.901}, "memorization"),
+        ({"class_accuracy": 0.951}, "confusion"),
+    ]:
+        assert find_phases(metrics, Settings(**options)).iloc[0]["run_class"] == name, options
+    row = find_phases(metrics, Settings(train_accuracy=0.9, test_accuracy=0.9, ungrok_accuracy=0.5)).iloc[0]
+    assert (row["delay"], row["delay_min"], row["delay_max"]) == (1_000, 0, 2_000)
+    assert (row["memorised_rule"], row["grokked_rule"], row["eval_every"]) == ("accuracy", "accuracy", 1_000)
+    row = find_phases(metrics.drop(columns="train_acc")).iloc[0]
+    assert (row["memorised_rule"], row["grokked_rule"]) == ("loss", "accuracy")
+
+
+def test_shading_cuts_what_overlaps():
+    def shaded(*ends, last_step=100, memorised=True):
+        names = ("memorization_end", "circuit_formation_end", "cleanup_end")
+        return phases.shade(dict(zip(names, ends, strict=True), last_step=last_step, memorised=memorised))
+
+    first, second, third = "memorization", "circuit formation", "cleanup"
+    assert shaded(10, 50, 80) == [(first, 0, 10), (second, 10, 50), (third, 50, 80)]
+    assert shaded(60, 50, 80) == [(first, 0, 50), (third, 50, 80)]
+    assert shaded(90, 50, 40) == [(first, 0, 40)]
+    assert shaded(10, 50, np.nan) == [(first, 0, 10), (second, 10, 50), (third, 50, 100)]
+    assert shaded(np.nan, 50, 80) == [(first, 0, 50), (third, 50, 80)]
+    assert shaded(10, 50, 80, last_step=50) == [(first, 0, 10), (second, 10, 50)]
+    assert shaded(10, 50, 80, memorised=False) == []
+
+
+def test_readings_number_the_evaluations():
+    found = phases.readings(planted(1_000, 5_000, 7_000, 12_000))
+    assert found["available"].all()
+    assert found[found["default"]]["rule"].tolist() == ["losses_flat", "test_drop", "test_level"]
+    assert found["at"].notna().all()
+    for side in ("after", "at", "by"):
+        assert (found[f"{side}_index"] * 100 == found[side]).all()
+
+
+def test_agreement_by_hand():
+    def rows(run, rule, by_index, default=False, available=True):
+        sides = {"after": by_index - 1, "at": by_index, "by": by_index}
+        row = {"run": run, "phase": "cleanup", "rule": rule, "default": default, "available": available}
+        row |= {"lacks": "", "columns": ""} | {f"{side}_index": i for side, i in sides.items()}
+        return row | {side: 100.0 * i for side, i in sides.items()}
+
+    # By run: the evaluation of the default and of another rule; intervals are 2, 3 and 2 apart in the first three.
+    pairs = [(4, 7), (4, 8), (10, 7), (np.nan, 5), (5, np.nan), (5, None)]
+    table = [rows(run, "default", a, default=True) for run, (a, _) in enumerate(pairs)]
+    table += [
+        rows(run, "other", np.nan if b is None else b, available=b is not None) for run, (_, b) in enumerate(pairs)
+    ]
+    found = phases.agreement(pd.DataFrame(table)).set_index("rule").loc["other"]
+    assert found.drop("within_two").to_dict() == {
+        "phase": "cleanup",
+        "runs": 5,
+        "seen": 4,
+        "both": 3,
+        "only_rule": 1,
+        "only_default": 1,
+        "difference": 300.0,
+    }
+    assert found["within_two"] == pytest.approx(2 / 3)
