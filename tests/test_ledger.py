@@ -156,9 +156,9 @@ def test_runs_are_counted_apart():
 
 def test_keys_are_frequencies_from_1():
     one = ledger()
-    one.settle(2, np.array([True, False, True]))
+    one.set_keys(2, np.array([True, False, True]))
     assert one.records[2]["key_freqs"] == [1, 3]
-    one.settle(1, np.zeros(3, bool))
+    one.set_keys(1, np.zeros(3, bool))
     assert one.records[1]["key_freqs"] == []
     assert one.records[0]["key_freqs"] is None
 
@@ -171,7 +171,7 @@ def test_ended_runs_are_unsettled_in_the_order_in_which_they_ended_until_they_ar
     row(one, 0, 200)
     assert [run.run for run in one.without_keys(KEYED)] == [3, 1, 0]
     assert one.without_keys(registry.metrics_columns(())) == []
-    one.settle(1, mask(2))
+    one.set_keys(1, mask(2))
     assert [run.run for run in one.without_keys(KEYED)] == [3, 0]
 
 
@@ -200,7 +200,7 @@ def test_a_forgotten_run_is_as_if_it_had_never_begun():
         row(one, run, 0, train_acc=1.0, test_acc=1.0)
         row(one, run, 20, test_loss=0.1)
         row(one, run, 200)
-    one.settle(0, mask(1))
+    one.set_keys(0, mask(1))
     one.forget(0)
     assert one.records[0] == fresh.records[0]
     assert one.records[1]["status"] == "finished"
@@ -242,7 +242,7 @@ def test_a_forgotten_run_counts_its_evaluations_anew():
 def test_the_table_has_a_row_per_run_in_the_types_that_it_promises():
     one = ledger(3)
     row(one, 1, 200, test_loss=0.5, train_acc=1.0)
-    one.settle(1, mask(2, 3))
+    one.set_keys(1, mask(2, 3))
     table = one.table()
     assert table["run"].to_pylist() == [0, 1, 2]
     assert table["status"].to_pylist() == ["waiting", "finished", "waiting"]

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from grokjax import sweeps
-from grokjax.columns import measure_field, metrics_schema
+from grokjax.columns import _metrics_field, metrics_schema
 from grokjax.measures import registry
 from grokjax.store import files, metrics
 from grokjax.store.ledger import Ledger
@@ -217,7 +217,7 @@ def test_fill_sets_the_rows_that_are_named_and_no_others(tmp_path):
 def test_a_measure_s_column_says_everything():
     def column(name, **more):
         facts = {"unit": "nats", "description": "D.", "source": "S, §1", "range": "[0, 1]", **more}
-        field = measure_field(name, registry.Measure("x", "g", len, **facts))
+        field = _metrics_field(name, registry.Measure("x", "g", len, **facts))
         return str(field.type), {key.decode(): value.decode() for key, value in field.metadata.items()}
 
     common = {"unit": "nats", "source": "S, §1", "range": "[0, 1]"}

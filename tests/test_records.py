@@ -6,19 +6,21 @@ import pytest
 import tiny
 
 from grokjax import sweeps
+from grokjax.core.backends import Native, Xla
 from grokjax.core.native import kernels
-from grokjax.core.problem import Shape
 from grokjax.errors import InputError
 from grokjax.store import files
 from grokjax.store.records import MOST_PARTS, RECORDS, read_record
 from grokjax.store.workdir import Workdir
+from grokjax.training.layouts import Layout
 
 
 @pytest.fixture
 def begun(tmp_path):
     """A directory whose sweep has begun, with a layout of each kind."""
     workdir = Workdir(tmp_path / "a", sweeps.expand(tiny.get_config()))
-    workdir.begin([Shape(3, 1, 1, 1), Shape(4, 2, 1, 2, block=8), Shape(4, 1, 1, 1, n_parts=MOST_PARTS)])
+    layouts = Layout(3, 1, 1, 1), Layout(4, 2, 1, 2, Xla(8)), Layout(4, 1, 1, 1, Native(MOST_PARTS))
+    workdir.begin([layout.record() for layout in layouts])
     workdir.close()
     return workdir.path
 

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tiny
+from doubles import StopAfter
 from pretended import Population, models, rows, train, value
 
-from faults.drive import StopAfter
 from grokjax import sweeps
-from grokjax.columns import FINAL
+from grokjax.columns import FINAL, SUMMARY
 from grokjax.store import checkpoints, files, recovery
 from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import part_name, parts, read_part, read_runs
@@ -170,7 +170,7 @@ def test_a_run_whose_snapshot_is_lost_waits_again(tmp_path, monkeypatch):
     found = recovery.examine(tmp_path / "a", sweep)
     assert run in found.lost
     recovery.repair(tmp_path / "a", found)
-    assert found.ledger.records[run] == dict.fromkeys(Ledger.SUMMARY) | {"status": "waiting"}
+    assert found.ledger.records[run] == dict.fromkeys(SUMMARY) | {"status": "waiting"}
     assert read_runs(tmp_path / "a")["status"][run] == "waiting"
     assert run not in {other for other, _ in rows(tmp_path / "a")}
 

@@ -102,12 +102,12 @@ def read(path: Path) -> bytes:
     raise Damaged(f"{path} is damaged: its checksum differs")
 
 
-def _content(path: Path, most: int = MOST_BYTES) -> bytes:
+def _content(path: Path, most: int | None = None) -> bytes:
     """What a file holds; `Damaged` says in a few words why one is not even opened."""
     if is_local(path):  # where pipes and devices would not end
         if not path.is_file():
             raise Damaged("is no file" if os.path.lexists(path) else "is missing")
-        if path.stat().st_size > most:
+        if path.stat().st_size > (most or MOST_BYTES):
             raise Damaged("is too large to be ours")
     try:
         return path.read_bytes()
