@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from grokjax.errors import InputError
-from grokjax.interp import circuit as circuit_lib
 from grokjax.phases.rules import RULES
 from grokjax.phases.text import shown_steps
 from grokjax.report import downsampling, results
@@ -185,17 +184,17 @@ def _circuit(sweep: Sweep, runs: Sequence[int]) -> list[dict[str, Any] | None] |
     """By run the step of the model and the rows of the table of claims: claim, paper, here, source, why it is null."""
     if sweep.circuit is None:
         return None
-    pass  # loaded when there is a table: it takes its time
+    from grokjax.interp.circuit import table  # loaded when there is a table: it brings JAX
 
     found = {int(row["run"]): {str(k): v for k, v in row.items()} for row in sweep.circuit.to_dict("records")}
     try:
-        return [_claims(circuit_lib, found[run]) if run in found else None for run in runs]
+        return [_claims(table.rows(found[run]), found[run]) if run in found else None for run in runs]
     except (KeyError, TypeError, ValueError):
         file = sweep.path / CIRCUIT
         raise InputError(f"{file} is none of this version's: make it again with grokjax circuit.") from None
 
 
-def _claims(circuit, found: Mapping[str, Any]) -> dict[str, Any]:
+def _claims(rows: Sequence[Any], found: Mapping[str, Any]) -> dict[str, Any]:
     null = json.loads(found["null"])
-    rows = [[row.claim, row.paper, row.here, row.source, null.get(row.figure, "")] for row in circuit.rows(found)]
-    return {"step": int(found["step"]), "rows": rows}
+    texts = [[row.claim, row.paper, row.here, row.source, null.get(row.figure, "")] for row in rows]
+    return {"step": int(found["step"]), "rows": texts}
