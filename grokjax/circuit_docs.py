@@ -18,7 +18,7 @@ from grokjax.core import cache
 from grokjax.errors import InputError
 from grokjax.interp.circuit import table
 from grokjax.interp.circuit.analysis import analyse
-from grokjax.interp.circuit.registry import FIGURES
+from grokjax.interp.circuit.registry import NUMBERS
 from grokjax.measures.paper import NANDA
 
 PAGE = docs.ROOT / "docs" / "circuit.md"
@@ -27,7 +27,7 @@ PAGE = docs.ROOT / "docs" / "circuit.md"
 def definitions() -> str:
     """What each figure is, in the order of the table."""
     lines = []
-    for name, f in FIGURES.items():
+    for name, f in NUMBERS.items():
         if f.claim:
             traits = [f"unit {f.unit}"] if f.unit != "1" else []
             traits += [f"list over {dim}" for dim in f.shape] if f.dtype != "bool" else []

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -18,14 +17,12 @@ from grokjax import phases
 from grokjax.cli import terminal
 from grokjax.errors import InputError, plain
 from grokjax.phases import text
-from grokjax.phases.rules import RULES
 from grokjax.store import files
 from grokjax.store import metrics as metrics_lib
 from grokjax.store.metrics import read_metrics, read_schema
 
 MAX_ROWS = 60  # runs printed; --csv has them all
 WIDTH = 150  # characters per line where the output is no terminal
-ENDS = tuple(f"{boundary.replace('_', ' ')} ends" for boundary in RULES)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -97,13 +94,13 @@ def runs_table(found: pd.DataFrame, by: Sequence[str]) -> Table:
     table = Table(title="Runs; a–b: after step a, by step b; > c: not seen by step c", title_justify="left")
     given = [str(name) for name in found if name not in phases.DESCRIPTIONS]
     labels = [name for name in given if name in ("run", *by) or found[name].nunique(dropna=False) > 1]
-    for name in [*labels, "class", "memorised", "grokked", "delay", *ENDS, "mind"]:
+    for name in [*labels, "class", "memorised", "grokked", "delay", *text.ENDS.values(), "mind"]:
         table.add_column(plain(name), justify="left" if name in ("class", "mind") else "right")
     for row in found.head(MAX_ROWS).to_dict("records"):
         cells = [text.shown(row[name]) for name in labels] + [row["run_class"]]
         cells += [text.shown_interval(row, name, f"{name}_by") for name in ("memorised", "grokked")]
-        cells.append("–" if np.isnan(row["delay"]) else text.shown_steps(row["delay"]))
-        cells += [text.shown_interval(row, f"{boundary}_end", f"{boundary}_end") for boundary in RULES]
+        cells.append(text.shown_steps(row["delay"]))
+        cells += [text.shown_interval(row, name, name) for name in text.ENDS]
         table.add_row(*cells, ", ".join(name for name in ("diverged", "ungrokked", "overlap") if row[name]))
     if len(found) > MAX_ROWS:
         table.caption = f"{len(found) - MAX_ROWS:,} more; --csv FILE writes them all"
@@ -138,7 +135,7 @@ def groups_table(summary: phases.Summary, by: Sequence[str]) -> Table:
         "∞: beyond the budget"
     )
     table = Table(title=title, title_justify="left")
-    for name in [*by, "runs", "share grokked", "memorised", "grokked", "delay", *ENDS]:
+    for name in [*by, "runs", "share grokked", "memorised", "grokked", "delay", *text.ENDS.values()]:
         table.add_column(plain(name), justify="right")
     for row in summary.groups.to_dict("records"):
         cells = [text.shown(row[name]) for name in by] + [str(row["runs"])]
@@ -156,6 +153,5 @@ def fits_table(summary: phases.Summary, by: Sequence[str]) -> Table:
         table.add_column(plain(name), justify="right" if name in ("estimate", "interval", "runs") else "left")
     for row in summary.fits.to_dict("records"):
         cells = [text.shown(row[name]) for name in names] + [text.shown(row["quantity"]), text.shown(row["estimate"])]
-        interval = "–" if np.isnan(row["estimate"]) else f"[{text.shown(row['low'])}, {text.shown(row['high'])}]"
-        table.add_row(*cells, interval, text.shown(row["unit"]), str(row["runs"]))
+        table.add_row(*cells, text.shown_bounds(row), text.shown(row["unit"]), str(row["runs"]))
     return table

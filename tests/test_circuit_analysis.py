@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from grokjax.interp.checkpoint import from_arrays
 from grokjax.interp.circuit.analysis import analyse
 from grokjax.interp.circuit.anatomy import Anatomy
-from grokjax.interp.circuit.registry import FIGURES, PAIRS
+from grokjax.interp.circuit.registry import NUMBERS, PAIRS
 
-KEYS = {name for name, f in FIGURES.items() if f.group == "keys"}
+KEYS = {name for name, f in NUMBERS.items() if f.group == "keys"}
 
 
 def figures(case: Case, keys):
@@ -25,7 +25,7 @@ def figures(case: Case, keys):
     arrays = case.params | {"train_indices": case.train_pairs}
     checkpoint = from_arrays(arrays, act=case.cfg.act, n_heads=case.cfg.n_heads)
     found = analyse(checkpoint, keys, task=case.task)
-    return {name: np.asarray(found[name]) for name in FIGURES if found[name] is not None}
+    return {name: np.asarray(found[name]) for name in NUMBERS if found[name] is not None}
 
 
 def check(found, exact, tolerance, freqs=None):
@@ -33,7 +33,7 @@ def check(found, exact, tolerance, freqs=None):
     assert exact
     for name, value in exact.items():
         got = found[name]
-        if FIGURES[name].shape == ("freq",) and freqs and len(value) == len(freqs):
+        if NUMBERS[name].shape == ("freq",) and freqs and len(value) == len(freqs):
             got = np.asarray(got)[np.array(freqs) - 1]
         np.testing.assert_allclose(got, value, rtol=tolerance, atol=tolerance * 1e-3, err_msg=name)
 
@@ -68,7 +68,7 @@ def grokked(training_run):
 def test_a_grokked_model_has_the_definitions_figures(grokked):
     case, keys, found = grokked
     exact = slow_circuit.figures(case.params, keys, case.train_pairs, case.answers)
-    assert set(exact) == set(FIGURES) - KEYS
+    assert set(exact) == set(NUMBERS) - KEYS
     check(found, exact, 1e-4)
 
 
@@ -109,7 +109,7 @@ def test_parts_add_up(case, keys):
     """Loss on all pairs is the weighted mean of the other two; shares are shares; no approximation beats the best."""
     found = figures(case, sorted(keys))
     n, n_train = case.cfg.p**2, len(case.train_pairs)
-    for name in (name for name, f in FIGURES.items() if f.group == "ablations" and f.claim):
+    for name in (name for name, f in NUMBERS.items() if f.group == "ablations" and f.claim):
         both = n_train * found[name + "_train"] + (n - n_train) * found[name + "_test"]
         np.testing.assert_allclose(found[name], both / n, rtol=1e-5, err_msg=name)
     assert found["W_L_residual_best"] <= found["W_L_residual"] * (1 + 1e-5)
@@ -129,7 +129,7 @@ def test_a_model_of_one_wave_is_explained_whole():
         s = Anatomy(case.cfg, 1, case.params, case.train_pairs, case.answers)
         s._forward = (s.with_acts(acts), acts)
         names = ("loss", "loss_without_freq", "loss_without_neurons", "neurons_per_freq")
-        found = {name: FIGURES[name].function(s) for name in names}
+        found = {name: NUMBERS[name].function(s) for name in names}
         return found | {"polynomials": s.polynomials_NxM, "constant": s.with_acts(0 * acts + jnp.mean(acts, 0))}
 
     found = jax.device_get(look(acts))
@@ -151,7 +151,7 @@ def test_reference_models_have_the_definitions_figures(name):
     keys = listed["key_freqs"]
     found = figures(case, keys)
     exact = slow_circuit.figures(case.params, keys, case.train_pairs, case.answers, freqs=keys)
-    assert set(exact) == set(FIGURES) - KEYS
+    assert set(exact) == set(NUMBERS) - KEYS
     check(found, exact, 2e-4, keys)
     for figure, of in {"loss": "loss", "loss_sum_directions": "restricted_loss"}.items():
         for suffix in list(PAIRS)[1:]:
