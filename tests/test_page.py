@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from test_report import HOSTILE, hostile, rewritten, with_circuit
+from pages import HOSTILE, hostile, rewritten, with_circuit
 
 from benchmarks import browser
 from benchmarks import page as made_up
