@@ -1,4 +1,4 @@
-"""`grokjax.circuit`: the table, the file, a whole sweep, what is left out and why; a mistake is one sentence."""
+"""`grokjax circuit`: the table, the file, a whole sweep, what is left out and why; a mistake is one sentence."""
 
 import functools
 import json
@@ -17,7 +17,7 @@ from grokjax import circuit_docs
 from grokjax.cli import circuit
 from grokjax.errors import InputError
 from grokjax.interp import files
-from grokjax.interp.circuit import registry, text
+from grokjax.interp.circuit import analysis, text
 from grokjax.interp.circuit.analysis import NO_KEY, NO_TEST, analyse
 from grokjax.interp.circuit.registry import NUMBERS
 from grokjax.interp.circuit.runs import circuits_of, schema
@@ -106,7 +106,7 @@ def test_one_step_of_a_run(run, folder):
     assert "sweep:2:200; a snapshot of grokjax" in run("sweep", "--run=2")[1]
 
 
-# The paper's figures of its final model, row by row.
+# The paper's numbers of its final model, row by row.
 PAPER = """14, 35, 41, 42, 52; 6; about 10; under 0.55 %; 93.2–98.2 %; 95 %; 4.7e-8; 433 of 512; 84.6 %;
 14: 44, 35: 93, 41: 145, 42: 87, 52: 64; yes; 20; 20, five blocks; 0.1–0.4 %; 35, 42, 52, 42;
 99.03 %, 98.49 %, 99.07 %, 97.91 %; 2.41e-7; 2.48e-7; 5.54e-8; 7.24e-8; 1.19e-7; 5.27;
@@ -114,7 +114,7 @@ PAPER = """14, 35, 41, 42, 52; 6; about 10; under 0.55 %; 93.2–98.2 %; 95 %; 4
 
 
 def test_everything_is_claimed_and_described():
-    """Every row of the paper's table of a final model has its figures, and every figure its description and source."""
+    """Every row of the paper's table of a final model has its numbers, and every number its description and source."""
     assert {f.paper for f in NUMBERS.values()} >= set(PAPER.replace("\n", " ").split("; "))
     for name, f in NUMBERS.items():
         assert f.description.endswith(".") or f.description.endswith(")."), name
@@ -141,7 +141,7 @@ def test_without_a_split_there_are_losses_on_all_pairs(folder, run):
 def test_without_keys_claims_about_them_are_null(folder, monkeypatch):
     names = ("key_freqs", "W_L_residual", "loss_key_directions", "localisation")
     few = {name: NUMBERS[name] for name in names}
-    monkeypatch.setattr(registry, "NUMBERS", few)
+    monkeypatch.setattr(analysis, "NUMBERS", few)
     found = analyse(folder / "model.npz", rule="neurons")
     assert found["key_freqs"] == []
     keyed = dict.fromkeys(("W_L_residual", "loss_key_directions"), NO_KEY)
@@ -152,7 +152,7 @@ def test_without_keys_claims_about_them_are_null(folder, monkeypatch):
 
 def test_without_a_sum_what_projects_on_it_is_null(folder, case, monkeypatch):
     few = {name: NUMBERS[name] for name in ("key_freqs", "loss_sum_directions", "loss")}
-    monkeypatch.setattr(registry, "NUMBERS", few)
+    monkeypatch.setattr(analysis, "NUMBERS", few)
     found = analyse(folder / "model.npz", task="multiply")
     assert found["null"] == {"loss_sum_directions": "task 'multiply' is no function of a ± b"}
     a, b = np.divmod(np.arange(P * P), P)

@@ -1,5 +1,6 @@
 """Phases of whole runs, whatever they do."""
 
+import doctest
 import itertools
 import time
 
@@ -8,7 +9,7 @@ import pandas as pd
 from planted import CHANCE, ENDS, planted
 
 from grokjax import phases
-from grokjax.phases import Settings, find_phases
+from grokjax.phases import Settings, find, find_phases
 
 
 def test_a_run_that_only_memorises_stays_in_memorization():
@@ -116,3 +117,9 @@ def test_a_thousand_runs_take_seconds():
     start = time.process_time()
     assert len(find_phases(metrics)) == 1_000
     assert time.process_time() - start < 15  # about 2 where nothing else runs
+
+
+def test_docstring_example():
+    found = doctest.testmod(find)
+    assert found.failed == 0
+    assert found.attempted > 0
