@@ -1,12 +1,11 @@
-"""Trains every run of a sweep in one compiled program, and writes what happened to Parquet.
+"""Trains every run of a sweep: the same as `grokjax train`, from a clone of the repository.
 
-    python launch.py --config=experiments/wd_sweep.py:small --workdir=results/small
-
-Any field of the config can be overridden (--config.steps=20000), and any sweep axis
-(--config.sweep.weight_decay="(0.3, 1.0)"). The same command again goes on where it was interrupted.
+python launch.py --config=experiments/wd_sweep.py:small --workdir=results/small
 """
 
-from grokjax.cli import train
+import sys
+
+from grokjax.cli import terminal, train
 
 if __name__ == "__main__":
-    train.main()
+    terminal.guarded(train.main, sys.argv[1:], "python launch.py")

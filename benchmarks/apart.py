@@ -1,7 +1,6 @@
 """What only a process of its own can tell: start-up, compilation, peak memory; and what must start differently."""
 
 import concurrent.futures
-import contextlib
 import itertools
 import multiprocessing
 import os
@@ -9,8 +8,9 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import jax
 
@@ -23,49 +23,40 @@ CACHED = {"JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_PERSISTENT_CACHE_MIN_COMP
 STEPS = 3  # that the peak of memory includes
 
 
-def call(function: Callable, *args, environment: Mapping[str, str] | None = None) -> Any:
+def call(function: Callable, *args, environment: Mapping[str, str]) -> Any:
     """Calls a function in a new process, which has these environment variables beside this one's."""
     context = multiprocessing.get_context("spawn")
-    with _environment(environment or {}), concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+    with (
+        mock.patch.dict(os.environ, environment),
+        concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool,
+    ):
         return pool.submit(function, *args).result()
 
 
-@contextlib.contextmanager
-def _environment(added: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def start_ups(widths: Sequence[int], say: Say, **fields) -> list[dict[str, Any]]:
+def start_ups(widths: Sequence[int], say: Say) -> list[dict[str, Any]]:
     """Start-up in seconds and peak memory in bytes of populations of the mainline that train and evaluate.
 
     Args:
       widths: runs of each, narrowest first; the last one is started twice, the second time with programs cached.
       say: shows what is going on.
-      fields: of the config that differ.
     """
     found = []
     with tempfile.TemporaryDirectory(prefix="grokjax_cache_") as folder:
         environment = CACHED | {"JAX_COMPILATION_CACHE_DIR": folder}
         for cached, width in [*((False, width) for width in widths), (True, widths[-1])]:
             say(f"start-up, compilation and memory of {width} runs")
-            figures = call(_probe, time.monotonic(), width, fields, environment=environment)
+            figures = call(_probe, time.monotonic(), width, environment=environment)
             found.append({"width": width, "cached": cached, **figures})
     return found
 
 
-def _probe(spawned: float, width: int, fields: Mapping[str, Any]) -> dict[str, Any]:
+def _probe(spawned: float, width: int) -> dict[str, Any]:
     """One of `start_ups`; `spawned` is when its process was asked for (one clock serves the whole system)."""
     marks = [spawned, time.monotonic()]
     devices.spread(width)
     device = jax.local_devices()[0]
     marks.append(time.monotonic())
-    problem, runs = mainline.mainline(width, **fields)
+    problem, runs = mainline.mainline(width)
     population = mainline.populated(problem, runs)
     jax.block_until_ready(population.state)
     marks.append(time.monotonic())

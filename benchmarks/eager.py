@@ -1,114 +1,48 @@
 """The same model and training step in plain PyTorch, as one writes it: what grokjax is compared with.
 
-Parameters have TransformerLens's names and axes, so that a grokjax parameter dict is a state dict of this module. The
-input is a, b, "=" and all three positions pass through the block; only the last is unembedded. The loss is PyTorch's
-own float32 cross-entropy. Size letters as in `grokjax.model`: B batch, T position (3), D d_model, H heads, E d_head, P
-residues.
+Parameters have TransformerLens's names and axes, as grokjax's have. The input is a, b, "=" and all three positions pass
+through the block; only the last is unembedded. The loss is PyTorch's own float32 cross-entropy. Size letters as in
+`grokjax.model`: B batch, T position (3), D d_model, H heads, E d_head, P residues.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.func import vmap
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from grokjax.core.model import N_CTX, ModelConfig
+from grokjax.core.model import ModelConfig
 from grokjax.core.problem import Inputs, Problem
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 
-
-def _empty(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(shape))
+Params = Mapping[str, Tensor]  # by TransformerLens key
 
 
-class Embed(nn.Module):
-    """Token embedding."""
-
-    def __init__(self, cfg: ModelConfig):
-        super().__init__()
-        self.W_E = _empty(cfg.d_vocab, cfg.d_model)
-
-    def forward(self, tokens_BxT: Tensor) -> Tensor:
-        return F.embedding(tokens_BxT, self.W_E)
+def logits(cfg: ModelConfig, params: Params, tokens_BxT: Tensor) -> Tensor:
+    """Logits above "=": int [B, 3] to [B, P]."""
+    x_BxTxD = F.embedding(tokens_BxT, params["embed.W_E"]) + params["pos_embed.W_pos"]
+    for layer in range(cfg.n_layers):
+        x_BxTxD = x_BxTxD + _attention(params, f"blocks.{layer}.attn.", x_BxTxD)
+        x_BxTxD = x_BxTxD + _mlp(params, f"blocks.{layer}.mlp.", ACTIVATIONS[cfg.act], x_BxTxD)
+    return x_BxTxD[:, -1] @ params["unembed.W_U"]
 
 
-class PosEmbed(nn.Module):
-    """Learned positions."""
-
-    def __init__(self, cfg: ModelConfig):
-        super().__init__()
-        self.W_pos = _empty(N_CTX, cfg.d_model)
-
-
-class Attention(nn.Module):
+def _attention(params: Params, at: str, x_BxTxD: Tensor) -> Tensor:
     """Causal attention without biases; scores are divided by √d_head."""
-
-    def __init__(self, cfg: ModelConfig):
-        super().__init__()
-        to_head = (cfg.n_heads, cfg.d_model, cfg.d_head)
-        self.W_Q, self.W_K, self.W_V = _empty(*to_head), _empty(*to_head), _empty(*to_head)
-        self.W_O = _empty(cfg.n_heads, cfg.d_head, cfg.d_model)
-
-    def forward(self, x_BxTxD: Tensor) -> Tensor:
-        q, k, v = (torch.einsum("btd,hde->bhte", x_BxTxD, W) for W in (self.W_Q, self.W_K, self.W_V))
-        z_BxHxTxE = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return torch.einsum("bhte,hed->btd", z_BxHxTxE, self.W_O)
+    q, k, v = (torch.einsum("btd,hde->bhte", x_BxTxD, params[at + name]) for name in ("W_Q", "W_K", "W_V"))
+    z_BxHxTxE = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return torch.einsum("bhte,hed->btd", z_BxHxTxE, params[at + "W_O"])
 
 
-class MLP(nn.Module):
+def _mlp(params: Params, at: str, act: Callable[[Tensor], Tensor], x_BxTxD: Tensor) -> Tensor:
     """One hidden layer with biases."""
-
-    def __init__(self, cfg: ModelConfig):
-        super().__init__()
-        self.act = ACTIVATIONS[cfg.act]
-        self.W_in, self.b_in = _empty(cfg.d_model, cfg.d_mlp), _empty(cfg.d_mlp)
-        self.W_out, self.b_out = _empty(cfg.d_mlp, cfg.d_model), _empty(cfg.d_model)
-
-    def forward(self, x_BxTxD: Tensor) -> Tensor:
-        return self.act(x_BxTxD @ self.W_in + self.b_in) @ self.W_out + self.b_out
-
-
-class Block(nn.Module):
-    """Attention, then the MLP, each added to the residual stream."""
-
-    def __init__(self, cfg: ModelConfig):
-        super().__init__()
-        self.attn, self.mlp = Attention(cfg), MLP(cfg)
-
-    def forward(self, x_BxTxD: Tensor) -> Tensor:
-        x_BxTxD = x_BxTxD + self.attn(x_BxTxD)
-        return x_BxTxD + self.mlp(x_BxTxD)
-
-
-class Unembed(nn.Module):
-    """Logits over the P residues."""
-
-    def __init__(self, cfg: ModelConfig):
-        super().__init__()
-        self.W_U = _empty(cfg.d_model, cfg.d_vocab_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.W_U
-
-
-class Transformer(nn.Module):
-    """The model, token by token; its parameters are to be loaded."""
-
-    def __init__(self, cfg: ModelConfig):
-        super().__init__()
-        self.embed, self.pos_embed = Embed(cfg), PosEmbed(cfg)
-        self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))
-        self.unembed = Unembed(cfg)
-
-    def forward(self, tokens_BxT: Tensor) -> Tensor:
-        """Logits above "=": int [B, 3] to [B, P]."""
-        x_BxTxD = self.embed(tokens_BxT) + self.pos_embed.W_pos
-        for block in self.blocks:
-            x_BxTxD = block(x_BxTxD)
-        return self.unembed(x_BxTxD[:, -1])
+    acts = act(x_BxTxD @ params[at + "W_in"] + params[at + "b_in"])
+    return acts @ params[at + "W_out"] + params[at + "b_out"]
 
 
 class Training:
@@ -132,32 +66,34 @@ class Training:
     ):
         if problem.optimizer != "adamw":
             raise ValueError(f"optimizer is '{problem.optimizer}', but only adamw is written here.")
-        self.device, p = torch.device(device), problem.model.p
-        self.model = Transformer(problem.model)
-        self.model.load_state_dict({key: torch.tensor(np.asarray(value)) for key, value in params.items()})
-        self.model.to(self.device)
+        self.cfg, self.device = problem.model, torch.device(device)
+        self.params = {
+            key: torch.tensor(np.asarray(value), device=device, requires_grad=True) for key, value in params.items()
+        }
+        self.optimizer, self.schedule = adamw(list(self.params.values()), inputs.hyperparameters)
+        self._mean_loss = torch.compile(self.cross_entropy) if compiled else self.cross_entropy
+        p = problem.model.p
         self.train_data = pairs_data(p, inputs.train_pairs, inputs.answers, device)
         self.test_data = pairs_data(p, np.setdiff1d(np.arange(p * p), inputs.train_pairs), inputs.answers, device)
-        self.optimizer, self.schedule = adamw(self.model.parameters(), inputs.hyperparameters)
-        self._loss = torch.compile(self._cross_entropy) if compiled else self._cross_entropy
 
-    def _cross_entropy(self, tokens_BxT: Tensor, labels_B: Tensor) -> Tensor:
-        return F.cross_entropy(self.model(tokens_BxT), labels_B)
+    def cross_entropy(self, params: Params, tokens_BxT: Tensor, labels_B: Tensor) -> Tensor:
+        """Mean over some pairs, in nats."""
+        return F.cross_entropy(logits(self.cfg, params, tokens_BxT), labels_B)
 
-    def loss(self, data: tuple[Tensor, Tensor]) -> Tensor:
-        """Mean cross-entropy over some pairs, in nats."""
-        return self._loss(*data)
+    def loss(self) -> Tensor:
+        """Training loss in nats."""
+        return self._mean_loss(self.params, *self.train_data)
 
     def evaluate(self, data: tuple[Tensor, Tensor]) -> float:
-        """`loss` without gradients."""
+        """The loss over some pairs, without gradients."""
         with torch.no_grad():
-            return self.loss(data).item()
+            return self._mean_loss(self.params, *data).item()
 
     def step(self) -> Tensor:
         """One full-batch training step; returns the loss before it."""
         self.optimizer.zero_grad()
-        loss = self.loss(self.train_data)
-        loss.backward()
+        loss = self.loss()
+        loss.sum().backward()  # of several runs, each one's parameters meet only their own loss
         self.optimizer.step()
         self.schedule.step()
         return loss
@@ -173,6 +109,31 @@ class Training:
         return [(self.step().item(), self.evaluate(self.test_data)) for _ in range(n_steps)]
 
 
+class Vmapped(Training):
+    """Several runs as one: torch.func.vmap over their stacked parameters, one AdamW over the stack.
+
+    They differ in seed alone, since one optimizer, and so one set of hyperparameters, serves them all.
+
+    Args:
+      problem: of the runs.
+      inputs: of each run, as NumPy arrays.
+      params: initial parameters by TransformerLens key, stacked over runs.
+      device: PyTorch's name of where to train.
+    """
+
+    def __init__(self, problem: Problem, inputs: Sequence[Inputs], params: Mapping[str, Any], device: str = "cpu"):
+        super().__init__(problem, inputs[0], params, device)
+        data = [pairs_data(problem.model.p, one.train_pairs, one.answers, device) for one in inputs]
+        tokens_RxBxT, labels_RxB = (torch.stack(parts) for parts in zip(*data, strict=True))
+        self.train_data = tokens_RxBxT, labels_RxB
+        self._mean_loss = vmap(self.cross_entropy)
+
+    def loss(self) -> Tensor:
+        """Each run's training loss in nats, [runs]."""
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attention has no rule for vmap
+            return super().loss()
+
+
 def pairs_data(p: int, pairs_B: np.ndarray, answers: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
     """Tokens [B, 3] and answers [B] of some pairs."""
     tokens_BxT = np.stack([pairs_B // p, pairs_B % p, np.full_like(pairs_B, p)], 1)
@@ -182,16 +143,11 @@ def pairs_data(p: int, pairs_B: np.ndarray, answers: np.ndarray, device: str) ->
     )
 
 
-def adamw(parameters: Iterable[Tensor], hyperparameters: Mapping[str, Any]):
+def adamw(parameters: Sequence[Tensor], hyperparameters: Mapping[str, Any]):
     """AdamW with grokjax's hyperparameters, and the schedule that warms it up."""
     h = {name: float(value) for name, value in hyperparameters.items()}
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=h["learning_rate"],
-        betas=(h["beta1"], h["beta2"]),
-        eps=h["eps"],
-        weight_decay=h["weight_decay"],
-    )
+    betas = (h["beta1"], h["beta2"])
+    optimizer = torch.optim.AdamW(parameters, h["learning_rate"], betas, h["eps"], h["weight_decay"])
     warmup_steps = h["warmup_steps"]
     return optimizer, torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(step / warmup_steps, 1.0) if warmup_steps else 1.0
@@ -214,17 +170,3 @@ def matmul(n: int, device: str = "cpu") -> Callable[[int], None]:
         wait(a.device)
 
     return multiply
-
-
-def in_tensorfloat32(function: Callable[[int], Any]) -> Callable[[int], Any]:
-    """The function with TF32 allowed in PyTorch's products, for as long as it runs."""
-
-    def advance(n_steps: int):
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high")
-        try:
-            return function(n_steps)
-        finally:
-            torch.set_float32_matmul_precision(before)
-
-    return advance

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from unittest import mock
 
 import jax
 
@@ -17,19 +18,18 @@ class Dispatch:
 
     Attributes:
       sent: when it was in flight, by time.perf_counter.
-      done: when its results were there.
       host_s: processor seconds of the host's main thread until it was sent.
-      n_active: slots with a run.
-      n_steps: training steps of each.
-      width: slots in all.
+      done: when its results were there.
     """
 
     sent: float
     host_s: float
-    n_active: int
-    n_steps: int
-    width: int
     done: float = 0.0
+
+    def watch(self, outputs) -> None:
+        """Waits for the results."""
+        jax.block_until_ready(outputs)
+        self.done = time.perf_counter()
 
 
 class Flight:
@@ -37,32 +37,21 @@ class Flight:
 
     def __init__(self):
         self.dispatches: list[Dispatch] = []
-        self._watcher = concurrent.futures.ThreadPoolExecutor(1)  # dispatches end in the order they were sent
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
         """Every population's dispatches are recorded until this is left; they are done by then."""
         advance = Population.advance
 
-        def recorded(population, active, n_segments, n_steps, *args, **options):
-            outputs = advance(population, active, n_segments, n_steps, *args, **options)
-            now, host_s = time.perf_counter(), time.thread_time()
-            sent = Dispatch(now, host_s, len(active), n_segments * n_steps, population.shape.width)
-            self.dispatches.append(sent)
-            self._watcher.submit(self._watch, sent, outputs)
+        def recorded(population, *args, **options):
+            outputs = advance(population, *args, **options)
+            self.dispatches.append(Dispatch(time.perf_counter(), time.thread_time()))
+            watcher.submit(self.dispatches[-1].watch, outputs)
             return outputs
 
-        Population.advance = recorded  # type: ignore[method-assign, assignment]
-        try:
+        # One thread is enough, since dispatches end in the order they were sent.
+        with concurrent.futures.ThreadPoolExecutor(1) as watcher, mock.patch.object(Population, "advance", recorded):
             yield
-        finally:
-            Population.advance = advance  # type: ignore[method-assign]
-            self._watcher.shutdown()
-
-    @staticmethod
-    def _watch(dispatch: Dispatch, outputs) -> None:
-        jax.block_until_ready(outputs)
-        dispatch.done = time.perf_counter()
 
     @property
     def wall_s(self) -> float:
@@ -79,11 +68,6 @@ class Flight:
         """Processor time of the host's main thread per wall time, between the second and the last dispatch."""
         first, last = self.dispatches[1], self.dispatches[-1]
         return (last.host_s - first.host_s) / max(last.sent - first.sent, 1e-9)
-
-    @property
-    def idle_slot_steps(self) -> int:
-        """Steps that slots without a run waited for the others."""
-        return sum((d.width - d.n_active) * d.n_steps for d in self.dispatches)
 
 
 def idle(intervals: Sequence[tuple[float, float]]) -> float:

@@ -11,6 +11,7 @@ perfetto_trace.json.gz) or XProf.
 
 import argparse
 import io
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,52 +21,54 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from benchmarks import command, mainline, timing
-from benchmarks.command import Record, percent
+from benchmarks import command, machine, mainline, timing
+from benchmarks.command import Record
 from benchmarks.flight import Flight
-from grokjax import config
+from benchmarks.markdown import percent, ranged, table
+from benchmarks.timing import Say
+from grokjax import api, config
+from grokjax.cli import terminal
 from grokjax.core import devices
-from grokjax.core.problem import Problem
 from grokjax.store import checkpoints
-from grokjax.sweeps import Run
-from grokjax.training import layouts, population, sweep
+from grokjax.training import layouts, population
 from grokjax.training.population import Population
+from grokjax.training.request import Request
 
 TARGET = 0.02  # of wall time, at most
 CPU_RUNS, ACCELERATOR_RUNS = 2, 25
 LEAST_SEGMENTS = 2
+SECONDS = 25.0  # that a sweep should train
 EVAL_EVERY = config.FIELDS["eval_every"].default
 CHECKPOINT_MINUTES = config.FIELDS["checkpoint_every_minutes"].default
 
 
-def train_sweep(n_runs: int, n_steps: int, fields: dict[str, Any]) -> Flight:
+def train_sweep(n_runs: int, n_segments: int) -> Flight:
     """Trains the mainline with so many seeds as launch.py does; returns its dispatches."""
-    c, flight = mainline.configured(n_runs, **fields, steps=n_steps), Flight()
+    c, flight = mainline.configured(n_runs, steps=n_segments * EVAL_EVERY), Flight()
     display = Console(file=io.StringIO(), force_terminal=True, width=120)
     with tempfile.TemporaryDirectory(prefix="grokjax_host_") as folder, flight.recording():
-        sweep.run(c, None, Path(folder) / "sweep", console=display)
+        api.train(Request(c, Path(folder) / "sweep", console=display))
     return flight
 
 
 class Bare:
     """The compiled segments of the same sweep with no host around them."""
 
-    def __init__(self, n_runs: int, fields: dict[str, Any]):
-        self.problem, runs = mainline.mainline(n_runs, **fields)
-        shape = layouts.choose(self.problem, n_runs)
-        self.runs: tuple[Run, ...] = runs[: shape.width]
-        self.population = Population(self.problem, shape)
-        self.population.start({i: run.inputs() for i, run in enumerate(self.runs)})
+    def __init__(self, n_runs: int):
+        problem, runs = mainline.mainline(n_runs)
+        layout = layouts.choose(problem, n_runs)
+        self.slots = range(min(layout.width, n_runs))
+        self.population = Population(problem, layout)
+        self.population.start({i: runs[i].inputs() for i in self.slots})
         self.seconds(1)
 
     def seconds(self, n_segments: int) -> float:
         """Wall time of segments that end in evaluations."""
-        slots = range(len(self.runs))
         jax.block_until_ready(self.population.state)
         start = time.perf_counter()
         while n_segments:
             n = min(n_segments, population.MAX_SEGMENTS)
-            row = self.population.advance(slots, n, self.problem.eval_every)
+            row = self.population.advance(self.slots, n, EVAL_EVERY)
             n_segments -= n
         jax.block_until_ready(row)
         return time.perf_counter() - start
@@ -74,48 +77,34 @@ class Bare:
         """Wall time of one checkpoint of every slot."""
         with tempfile.TemporaryDirectory(prefix="grokjax_host_") as folder:
             start = time.perf_counter()
-            state = self.population.take(range(len(self.runs)))
-            checkpoints.save(Path(folder) / "checkpoints", state, {})
+            checkpoints.save(Path(folder) / "checkpoints", self.population.take(self.slots), {})
             return time.perf_counter() - start
 
 
-def measure(n_runs: int, seconds: float, rounds: int, say: timing.Say, **fields) -> dict[str, Any]:
-    """A sweep and its bare segments in turn.
-
-    Args:
-      n_runs: side by side, as far as the device's slots go.
-      seconds: that the training of a sweep should take.
-      rounds: of both.
-      say: shows what is going on.
-      fields: of the config that differ from the mainline.
-    """
-    say("compiling")
-    bare = Bare(n_runs, fields)
-    n_runs = len(bare.runs)
-    problem: Problem = bare.problem
-    n_segments = max(LEAST_SEGMENTS, round(seconds / bare.seconds(1)))
-    say("a first sweep, which compiles the rest")
-    train_sweep(n_runs, LEAST_SEGMENTS * problem.eval_every, fields)
-    walls, idles, hosts, overheads, saves = [], [], [], [], []
-    for i in range(rounds):
-        say(f"round {i + 1} of {rounds}: {n_runs} runs of {n_segments * problem.eval_every} steps, twice")
-        flight = train_sweep(n_runs, n_segments * problem.eval_every, fields)
-        bare_s = bare.seconds(n_segments)
-        walls.append(flight.wall_s)
-        idles.append(flight.idle_s / flight.wall_s)
-        hosts.append(flight.host_share)
-        overheads.append(flight.wall_s / bare_s - 1)
-        saves.append(bare.checkpoint_s())
-    return {
-        "n_runs": n_runs,
-        "p": problem.model.p,
-        "n_steps": n_segments * problem.eval_every,
-        "wall_s": timing.spread(walls),
-        "idle_share": timing.spread(idles),
-        "main_thread_share": timing.spread(hosts),
-        "over_bare": timing.spread(overheads),
-        "checkpoint_s": timing.spread(saves),
-    }
+def measure(args: argparse.Namespace, say: Say) -> dict[str, Any]:
+    """A sweep and its bare segments in turn, after a first time that compiles; or a trace of a sweep."""
+    devices.spread(CPU_RUNS)
+    n_runs = CPU_RUNS if jax.default_backend() == "cpu" else ACCELERATOR_RUNS
+    say(f"about {(2 * args.rounds * SECONDS + 100) / 60:.0f} minutes, more where a segment takes over {SECONDS:g} s")
+    bare = Bare(n_runs)
+    n_runs = len(bare.slots)
+    if args.trace:
+        with jax.profiler.trace(str(args.trace), create_perfetto_trace=True):
+            train_sweep(n_runs, LEAST_SEGMENTS)
+        print(f"trace in {args.trace}: open its perfetto_trace.json.gz at https://ui.perfetto.dev")
+        sys.exit()
+    n_segments = max(LEAST_SEGMENTS, round(SECONDS / bare.seconds(1)))
+    train_sweep(n_runs, LEAST_SEGMENTS)
+    rows = []
+    for i in range(args.rounds):
+        say(f"round {i + 1} of {args.rounds}: {n_runs} runs of {n_segments * EVAL_EVERY} steps, twice")
+        flight, bare_s = train_sweep(n_runs, n_segments), bare.seconds(n_segments)
+        wall_s = flight.wall_s
+        rows.append((wall_s, flight.idle_s / wall_s, flight.host_share, wall_s / bare_s - 1, bare.checkpoint_s()))
+    names = ("wall_s", "idle_share", "main_thread_share", "over_bare", "checkpoint_s")
+    spreads = {name: timing.spread(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+    problem = bare.population.problem
+    return {"n_runs": n_runs, "p": problem.model.p, "n_steps": n_segments * EVAL_EVERY, **spreads}
 
 
 def cost(record: Record) -> float:
@@ -129,21 +118,19 @@ def cost(record: Record) -> float:
 
 def page(record: Record) -> str:
     """The figures as Markdown."""
-    environment = record["machine"]
     rows = [
-        ("wall time of training", f"{ranged_s(record['wall_s'])}"),
+        ("wall time of training", ranged(record["wall_s"], unit=" s")),
         ("of that, no dispatch in flight", shares(record["idle_share"])),
         ("processor time of the host's main thread, per wall time", shares(record["main_thread_share"])),
         ("wall time above that of the bare segments", shares(record["over_bare"])),
-        (f"one checkpoint (every {CHECKPOINT_MINUTES:g} minutes)", ranged_s(record["checkpoint_s"])),
+        (f"one checkpoint (every {CHECKPOINT_MINUTES:g} minutes)", ranged(record["checkpoint_s"], unit=" s")),
     ]
-    table = "\n".join(["| | median (min – max) |", "| --- | --: |", *(f"| {name} | {text} |" for name, text in rows)])
-    on_cpu = environment["platform"] == "cpu"
+    on_cpu = record["machine"]["platform"] == "cpu"
     counted = "waiting, checkpoints" + (", and the main thread's share of all processor time" if on_cpu else "")
-    verdict = command.verdict(cost(record) < TARGET, record)
+    verdict = machine.verdict(cost(record) < TARGET, record["others_share_of_processor"])
     return (
-        f"{record['n_runs']} runs of {record['n_steps']:,} steps at P = {record['p']}, evaluated every "
-        f"{EVAL_EVERY} steps, written and displayed as launch.py does:\n\n{table}\n\n"
+        f"{record['n_runs']} runs of {record['n_steps']:,} steps at P = {record['p']}, evaluated every {EVAL_EVERY} "
+        f"steps, written and displayed as launch.py does:\n\n{table(['', 'median (min – max)'], rows, numbers=1)}\n\n"
         f"Target, under {percent(TARGET)} of wall time ({counted}): {verdict} ({percent(cost(record))}).\n"
     )
 
@@ -153,52 +140,13 @@ def shares(figure: dict[str, Any]) -> str:
     return f"{percent(figure['median'])} ({percent(figure['min'])} – {percent(figure['max'])})"
 
 
-def ranged_s(figure: dict[str, Any]) -> str:
-    return timing.ranged(figure, unit=" s")
-
-
-def trace(folder: Path, n_runs: int, **fields) -> None:
-    """Writes a profiler trace of two segments of a sweep."""
-    bare = Bare(n_runs, fields)  # so that the trace shows no compilation of segments
-    with jax.profiler.trace(str(folder), create_perfetto_trace=True):
-        train_sweep(n_runs, LEAST_SEGMENTS * bare.problem.eval_every, fields)
-
-
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = command.parser("host", __doc__, rounds=3)
-    parser.add_argument(
-        "--runs",
-        type=command.positive(int),
-        help=f"runs side by side (default: {CPU_RUNS} on a CPU, else {ACCELERATOR_RUNS})",
-    )
-    parser.add_argument(
-        "--seconds", type=command.positive(float), default=25.0, help="that a sweep should train (default: 25)"
-    )
-    parser.add_argument("--trace", type=Path, metavar="DIR", help="write a jax.profiler trace there instead")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    command.enter(parse, _measure, argv)
-
-
-def _measure(args: argparse.Namespace, argv: Sequence[str]) -> None:
-    command.check(args)
-    devices.spread(args.runs or CPU_RUNS)
-    n_runs = args.runs or (CPU_RUNS if jax.default_backend() == "cpu" else ACCELERATOR_RUNS)
-    if args.trace:
-        with command.Progress() as progress:
-            progress.say("tracing")
-            trace(args.trace, n_runs)
-            progress.announce(f"trace in {args.trace}: open its perfetto_trace.json.gz at https://ui.perfetto.dev")
-        return
-    minutes = f"about {(2 * args.rounds * args.seconds + 100) / 60:.0f} minutes"
-    minutes += f", longer where a segment takes longer than {args.seconds:g} s"
-    record = command.measured("host", argv, minutes, lambda say: measure(n_runs, args.seconds, args.rounds, say))
-    command.conclude(record, page(record), args)
+    parser = command.parser("benchmarks.host", __doc__)
+    command.rounds(parser, 3)
+    parser.add_argument("--trace", type=Path, metavar="DIR", help="write a jax.profiler trace there instead")
+    command.run(parser, measure, page, argv)
 
 
 if __name__ == "__main__":
-    main()
+    terminal.guarded(main, sys.argv[1:])

@@ -23,9 +23,10 @@ def torch_device() -> str:
     return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
 
 
-def environment(torch_device: str | None) -> dict[str, Any]:
+def environment(torch_device: str | None = None) -> dict[str, Any]:
     """What the figures may depend on: processor, devices, threads, versions, commit."""
-    found = {"processor": _processor(), "memory_gib": round(_host_bytes() / 2**30), **environment_lib.environment()}
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    found = {"processor": _processor(), "memory_gib": round(memory / 2**30), **environment_lib.environment()}
     found["native"] = kernels.identity() if found["platform"] == "cpu" else None
     if torch_device:
         import torch
@@ -37,33 +38,17 @@ def environment(torch_device: str | None) -> dict[str, Any]:
 
 def _processor() -> str:
     """The processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _host_bytes() -> int:
-    """Memory of the machine, in bytes; 0 where the system does not tell."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return 0
-
-
-def memory_bytes() -> int:
-    """Memory that populations on the first device may fill, in bytes; 0 where nothing tells."""
-    device = jax.local_devices()[0]
-    return _host_bytes() if device.platform == "cpu" else (device.memory_stats() or {}).get("bytes_limit", 0)
-
-
 def line(found: Mapping[str, Any]) -> str:
     """The machine in one line."""
-    versions, kind = found["versions"], found["device_kind"]
-    parts = [f"{found['processor']}, {found['memory_gib']} GiB"]
-    parts.append(f"JAX on {found['n_devices']} × {kind} with {_threads(found['cpu_threads'])}")
+    versions = found["versions"]
+    parts = [f"{found['processor']}, {found['memory_gib']} GiB"] if "processor" in found else []
+    parts.append(f"JAX on {found['n_devices']} × {found['device_kind']} with {_threads(found['cpu_threads'])}")
     if "torch_device" in found:
         parts.append(f"PyTorch on {found['torch_device']} with {_threads(found['torch_threads'])}")
     named = [f"{name} {versions[name]}" for name in ("python", "jax", "jaxlib", "torch") if versions.get(name)]
@@ -75,14 +60,6 @@ def _threads(n: int) -> str:
     return f"{n} CPU thread{'s' * (n != 1)}"
 
 
-def pin_to_one_core() -> bool:
-    """Confines this process to one core, before JAX and PyTorch count cores; returns whether that can be done."""
-    if not hasattr(os, "sched_setaffinity"):
-        return False
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    return jax.default_backend() == "cpu"
-
-
 class Others:
     """What other programs take of the processor from now on, as far as the system tells (Linux)."""
 
@@ -92,12 +69,11 @@ class Others:
     @staticmethod
     def _read() -> np.ndarray | None:
         """Processor seconds of everybody but this process and its children, and those there were to be had."""
-        try:
-            fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
-        except OSError:
+        stat = Path("/proc/stat")
+        if not stat.exists():
             return None
-        user, nice, system, _, _, irq, softirq, steal = (int(text) / os.sysconf("SC_CLK_TCK") for text in fields)
-        busy = user + nice + system + irq + softirq + steal
+        user, nice, system, _, _, irq, softirq, steal = map(int, stat.read_text().split("\n", 1)[0].split()[1:9])
+        busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
         return np.array([busy - sum(os.times()[:4]), time.monotonic() * (os.cpu_count() or 1)])
 
     def share(self) -> float | None:
@@ -109,15 +85,21 @@ class Others:
         return float(np.clip(taken / available, 0, 1))
 
 
+def is_quiet(share: float | None) -> bool:
+    """Whether figures may be judged: nobody else took much of the processor, or it was not counted."""
+    return share is None or share <= QUIET
+
+
 def others_line(share: float | None) -> str:
     """Whether the machine was left alone."""
     if share is None:
         return "other programs: unknown how much of the processor they took meanwhile"
-    verdict = "" if share <= QUIET else ": not quiet enough to quote these figures"
+    verdict = "" if is_quiet(share) else ": not quiet enough to quote these figures"
     return f"other programs took {100 * share:.0f} % of the processor meanwhile{verdict}"
 
 
-def is_quiet(record: Mapping[str, Any]) -> bool:
-    """Whether a record's figures may be judged: nobody else took much of the processor, or it was not counted."""
-    share = record["others_share_of_processor"]
-    return bool(record.get("one_core")) or share is None or share <= QUIET
+def verdict(met: bool, share: float | None) -> str:
+    """Whether a target is met, if the machine was left alone."""
+    if not is_quiet(share):
+        return "not judged, since other programs were busy"
+    return "met" if met else "missed"

@@ -41,20 +41,20 @@ def populated(problem: Problem, runs: Sequence[Run], devices: Sequence[jax.Devic
     """
     on_cpu = jax.default_backend() == "cpu"
     devices = devices or jax.local_devices()[: len(runs) if on_cpu else 1]
-    shape = layouts.choose(problem, len(runs), slots=-(-len(runs) // len(devices)), devices=devices)
-    result = Population(problem, shape, devices)
+    layout = layouts.choose(problem, len(runs), slots=-(-len(runs) // len(devices)), devices=devices)
+    result = Population(problem, layout, devices)
     result.start({i: run.inputs() for i, run in enumerate(runs)})
     return result
 
 
 def train(runs: Population, n_steps: int) -> None:
     """Steps of a whole population, without evaluation."""
-    runs.advance(range(runs.shape.width), 1, n_steps, evaluate=False)
+    runs.advance(range(runs.layout.width), 1, n_steps, evaluate=False)
     jax.block_until_ready(runs.state)
 
 
 def evaluate(runs: Population, n_times: int) -> None:
     """Evaluations of a whole population, each a dispatch of no steps."""
     for _ in range(n_times):
-        row = runs.advance(range(runs.shape.width), 1, 0)
+        row = runs.advance(range(runs.layout.width), 1, 0)
     jax.block_until_ready(row)

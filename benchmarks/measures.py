@@ -1,7 +1,7 @@
 """What an evaluation of each group of measures costs, in training steps.
 
     python -m benchmarks.measures            # every group alone, then the paper's and all free ones together
-    python -m benchmarks.measures --write    # also docs/measure_costs.json, from which docs/measures.md is made
+    python -m benchmarks.measures --write    # files the costs, from which docs/measures.md is made
 
 One run of the mainline at P = 113 in float32. Training steps and evaluations are timed in turn, round by round, and the
 ratio is the median of the rounds' ratios.
@@ -10,91 +10,82 @@ ratio is the median of the rounds' ratios.
 import dataclasses
 import functools
 import json
-import statistics
-import time
+import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks import command
-from grokjax import config, sweeps
+from benchmarks import command, mainline, markdown, timing
+from benchmarks.command import ROOT
+from benchmarks.timing import Contestant
+from grokjax import config
 from grokjax.cli import terminal
 from grokjax.measures import registry
+from grokjax.store import files
 from grokjax.training import layouts, one_run
 
+RECORD = ROOT / "benchmarks" / "records" / "measures.json"
 STEPS = 10  # training steps per timing, so that both sides of the ratio take a comparable time
 EVALUATIONS = 3  # in one program, as in a sweep's dispatches, so that its memory is asked for once
 FREE = ("paper", "clock", "stability", "efficiency", "attention", "spectra", "gradients")
 EVAL_EVERY = config.FIELDS["eval_every"].default
 
 
-def seconds(function: Callable, *args) -> float:
-    """Wall time of one call, results included."""
-    start = time.perf_counter()
-    jax.block_until_ready(function(*args))
-    return time.perf_counter() - start
-
-
 def contenders(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """What to time: the losses alone, each group, the paper's and all free ones together."""
-    alone = {name: (name,) for name in names}
-    return {registry.ALWAYS: (), **alone, "all free groups": FREE}
+    return {registry.ALWAYS: (), **{name: (name,) for name in names}, "all free groups": FREE}
 
 
-def measure(rounds: int, p: int) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Costs in training steps: median, and (min, max), by what is evaluated."""
-    c = config.default()
-    c.p = p
-    run = sweeps.expand(c).runs[0]
-    problem = run.problem()
-    state = jax.jit(functools.partial(one_run.init, problem))(run.inputs())
-    shape = layouts.choose(problem, 1)
-    train = jax.jit(lambda state: one_run.train(problem, state, STEPS, shape.block, shape.n_parts))
-    evaluate = {}
+def measure(rounds: int, p: int) -> dict[str, dict[str, Any]]:
+    """Costs in training steps by what is evaluated, with their spread."""
+    problem, runs = mainline.mainline(1, p=p)
+    state = jax.jit(functools.partial(one_run.init, problem))(runs[0].inputs())
+    layout = layouts.choose(problem, 1)
+    train = jax.jit(lambda state: one_run.train(problem, state, STEPS, layout.backend))
+    state = jax.block_until_ready(train(state))
+    states = jax.tree.map(lambda x: jnp.stack([x] * EVALUATIONS), state)
+    step = Contestant("step", "step", _called(train, state))
+    ratios: dict[str, list[float]] = {}
+    evaluations = {}
     for name, groups in contenders([g for g in registry.groups() if g != registry.ALWAYS]).items():
         slow = any(m.slow for m in registry.of_groups(groups))
         chosen = dataclasses.replace(problem, measures=groups)
-        one = functools.partial(one_run.evaluate, chosen, slow=slow, in_native=bool(shape.n_parts))
-        evaluate[name] = jax.jit(functools.partial(jax.lax.map, one))
-    state = jax.block_until_ready(train(state))
-    states = jax.tree.map(lambda x: jnp.stack([x] * EVALUATIONS), state)
-    for function in evaluate.values():
-        jax.block_until_ready(function(states))
-    ratios: dict[str, list[float]] = {name: [] for name in evaluate}
+        one = functools.partial(one_run.evaluate, chosen, slow=slow, backend=layout.backend)
+        evaluate = jax.jit(functools.partial(jax.lax.map, one))
+        jax.block_until_ready(evaluate(states))
+        evaluations[name] = Contestant(name, name, _called(evaluate, states))
     for _ in range(rounds):
-        for name, function in evaluate.items():
-            step = seconds(train, state) / STEPS
-            ratios[name].append(seconds(function, states) / EVALUATIONS / step)
-    medians = {name: statistics.median(values) for name, values in ratios.items()}
-    return medians, {name: (min(values), max(values)) for name, values in ratios.items()}
+        for name, evaluation in evaluations.items():
+            step_s = timing.visit(step, 1) / STEPS
+            ratios.setdefault(name, []).append(timing.visit(evaluation, 1) / EVALUATIONS / step_s)
+    return {name: timing.spread(values) for name, values in ratios.items()}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def _called(function: Callable, *args) -> Callable[[int], Any]:
+    """One call, results included, whatever the number."""
+    return lambda n: jax.block_until_ready(function(*args))
+
+
+def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    parser = terminal.Parser(prog="python -m benchmarks.measures", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--rounds", type=command.positive(int), default=7, help="rounds to take the median of")
+    parser = command.parser("benchmarks.measures", __doc__)
+    command.rounds(parser, 7)
     parser.add_argument("--p", type=command.positive(int), default=113, help="the modulus")
-    parser.add_argument("--write", action="store_true", help="write docs/measure_costs.json")
     args = parser.parse_args(argv)
-    medians, spread = measure(args.rounds, args.p)
-    table = Table("group", "training steps", "min – max", f"of training, every {EVAL_EVERY} steps", box=None)
-    for name, cost in medians.items():
-        low, high = spread[name]
-        table.add_row(name, f"{cost:.2f}", f"{low:.2f} – {high:.2f}", f"{100 * cost / EVAL_EVERY:.1f} %")
-    Console(width=100).print(table)
+    costs = measure(args.rounds, args.p)
+    rows = [[name, markdown.ranged(cost), f"{100 * cost['median'] / EVAL_EVERY:.1f} %"] for name, cost in costs.items()]
+    print(markdown.table(["group", "training steps", f"of training, every {EVAL_EVERY} steps"], rows, numbers=2))
     device = jax.devices()[0]
     machine = f"{device.device_kind} ({device.platform}), JAX {jax.__version__}, float32"
-    print(f"{machine}; P = {args.p}, median of {args.rounds} rounds")
+    print(f"\n{machine}; P = {args.p}, median of {args.rounds} rounds")
     if args.write:
-        path = Path(__file__).parent.parent / "docs" / "measure_costs.json"
-        steps = {name: round(cost, 2) for name, cost in medians.items()}
+        steps = {name: round(cost["median"], 2) for name, cost in costs.items()}
         record = {"command": "python -m benchmarks.measures --write", "machine": machine, "steps": steps}
-        path.write_text(json.dumps(record, indent=1) + "\n")
+        files.put((json.dumps(record, indent=1) + "\n").encode(), RECORD)
+        print(f"{RECORD.relative_to(ROOT)} written; python -m tools.docs makes docs/measures.md anew.")
 
 
 if __name__ == "__main__":
-    main()
+    terminal.guarded(main, sys.argv[1:])

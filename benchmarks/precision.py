@@ -9,25 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
-from rich.markdown import Markdown
 
+from benchmarks import markdown
 from grokjax import config
 from grokjax.cli import terminal
 from grokjax.errors import InputError
 from grokjax.store.metrics import parts, read_metrics, read_runs
 
-HEADER = {
-    "precision": "---",
-    "runs": "--:",
-    "grokked": "--:",
-    "step to 99 % test accuracy": "--:",
-    "against float32, same seed": "--:",
-    "last train loss, nats": "--:",
-    "last test loss, nats": "--:",
-    "highest softmax_collapse": "--:",
-    "diverged": "--:",
-}
+HEADER = (
+    *("precision", "runs", "grokked", "step to 99 % test accuracy", "against float32, same seed"),
+    *("last train loss, nats", "last test loss, nats", "highest softmax_collapse", "diverged"),
+)
 
 
 def table(metrics: pd.DataFrame, runs: pd.DataFrame) -> str:
@@ -37,53 +29,36 @@ def table(metrics: pd.DataFrame, runs: pd.DataFrame) -> str:
       metrics: rows per (run, step), with the column softmax_collapse of the group stability.
       runs: rows per run, with the column precision.
     """
-    rows = [list(HEADER), list(HEADER.values())]
-    reference = runs[runs["precision"] == "float32"].set_index("seed")["grokked_step"]
-    for name in config.PRECISIONS:
+    grokked = {name: some.set_index("seed")["grokked_step"] for name, some in runs.groupby("precision")}
+    precision_of_run = runs.set_index("run")["precision"]
+    collapse = metrics.groupby(metrics["run"].map(precision_of_run))["softmax_collapse"].max()
+    rows = []
+    for name in (name for name in config.PRECISIONS if name in grokked):
         some = runs[runs["precision"] == name]
-        if some.empty:
-            continue
-        mine = metrics[metrics["run"].isin(some["run"])]
-        ratio = some.set_index("seed")["grokked_step"] / reference
-        collapse = mine["softmax_collapse"].max() if "softmax_collapse" in mine else float("nan")
-        rows.append(
-            [
-                name,
-                str(len(some)),
-                str(some["grokked_step"].notna().sum()),
-                _spread(some["grokked_step"], ",.0f"),
-                _spread(ratio, ".2f"),
-                _spread(some["train_loss"], ".2g"),
-                _spread(some["test_loss"], ".2g"),
-                f"{collapse:.2g}",
-                str((some["status"] == "diverged").sum()),
-            ]
-        )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        spreads = [_spread(grokked[name], ",.0f"), _spread(grokked[name] / grokked.get("float32", float("nan")), ".2f")]
+        spreads += [_spread(some[loss], ".2g") for loss in ("train_loss", "test_loss")]
+        diverged = (some["status"] == "diverged").sum()
+        rows.append([name, len(some), grokked[name].notna().sum(), *spreads, f"{collapse[name]:.2g}", diverged])
+    return markdown.table(HEADER, rows, numbers=8)
 
 
 def _spread(values: pd.Series, form: str) -> str:
     found = values.dropna().astype(float)
-    if found.empty:
-        return "–"
-    return f"{found.median():{form}} ({found.min():{form}} – {found.max():{form}})"
+    return f"{found.median():{form}} ({found.min():{form}} – {found.max():{form}})" if len(found) else "–"
 
 
-def _print(path: Path) -> None:
-    if not (path / "runs.parquet").is_file() or not parts(path / "metrics"):
-        raise InputError(f"{path} holds no metrics yet: name the --workdir of a sweep over precision.")
-    runs = read_runs(path)
-    console = Console()
-    console = Console(width=max(console.width, 140)) if not console.is_terminal else console
-    console.print(Markdown(table(read_metrics(path), runs)))
-
-
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Entry point."""
     parser = terminal.Parser(prog="python -m benchmarks.precision", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("workdir", type=Path, help="of the sweep")
-    terminal.guarded(_print, parser.parse_args(sys.argv[1:] if argv is None else argv).workdir)
+    path = parser.parse_args(argv).workdir
+    if not (path / "runs.parquet").is_file() or not parts(path / "metrics"):
+        raise InputError(f"{path} holds no metrics yet: name the --workdir of a sweep over precision.")
+    metrics = read_metrics(path)
+    if "softmax_collapse" not in metrics:
+        raise InputError(f"{path} has no softmax_collapse: the sweep must log the group stability.")
+    print(table(metrics, read_runs(path)))
 
 
 if __name__ == "__main__":
-    main()
+    terminal.guarded(main, sys.argv[1:])

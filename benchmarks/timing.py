@@ -6,15 +6,14 @@ round first.
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 LEAST_ROUNDS = 3  # even where the time is up
 
-Clock = Callable[[], float]
-Say = Callable[[str], None]
+Say = Callable[[str], object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +45,9 @@ def measure(
     contestants: Sequence[Contestant],
     n_rounds: int,
     seconds: float,
-    clock: Clock,
     say: Say = lambda text: None,
     deadline: float = float("inf"),
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, np.ndarray]:
     """Gives every contestant a trial visit, then times each once per round.
 
@@ -56,9 +55,9 @@ def measure(
       contestants: in the order of their visits, each warmed up.
       n_rounds: after the trial.
       seconds: that a visit should take.
-      clock: tells seconds.
       say: shows what is going on.
       deadline: by time.monotonic; once it has passed, rounds end, though not before LEAST_ROUNDS of them.
+      clock: tells seconds.
 
     Returns:
       Seconds per run and step, {key: [rounds]}.
@@ -77,8 +76,8 @@ def measure(
     return {key: np.array(values) for key, values in times.items()}
 
 
-def visit(contestant: Contestant, n_steps: int, clock: Clock) -> float:
-    """Seconds per step of all runs together."""
+def visit(contestant: Contestant, n_steps: int, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Times some steps; returns seconds per step of all runs together."""
     start = clock()
     contestant.advance(n_steps)
     return max((clock() - start) / n_steps, 1e-9)
@@ -93,16 +92,3 @@ def spread(values) -> dict[str, Any]:
         "max": float(np.max(values)),
         "rounds": values.tolist(),
     }
-
-
-def number(value: float) -> str:
-    """Three digits, as a plain decimal."""
-    if not value:
-        return "0"
-    return f"{value:,.{max(0, 2 - int(np.floor(np.log10(abs(value)))))}f}"
-
-
-def ranged(figure: Mapping[str, Any], factor: float = 1.0, unit: str = "") -> str:
-    """A spread as text: median (min – max)."""
-    middle, low, high = (number(factor * figure[name]) for name in ("median", "min", "max"))
-    return f"{middle}{unit} ({low} – {high})"

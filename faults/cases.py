@@ -6,19 +6,20 @@ import io
 import json
 import random
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from faults.damage import BYTES, CRAFTED, PLACES, nested, put_in_place, swapped
-from grokjax import config as config_lib
-from grokjax import phases
-from grokjax.interp import files as files_lib
+from grokjax import api, config
+from grokjax.interp import files
 from grokjax.interp.checkpoint import load_checkpoint
-from grokjax.store import files as files_lib_
+from grokjax.store import files as files_lib
 from grokjax.store.metrics import read_metrics
-from grokjax.training.sweep import run
+from grokjax.training.request import Request, StopRequest
 
 PAYLOAD = "sprung"  # what pickled code and experiment files would make
 KINDS = ("npz", "torch", "npy", "table", "parquet", "json", "checkpoint", "snapshot")
@@ -33,22 +34,31 @@ FILES = {
 }
 
 
+class StopAfter(StopRequest):
+    """A wish to stop that comes at the n-th question."""
+
+    def __init__(self, n: int):
+        super().__init__()
+        self.left = n
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        if self.left <= 0:
+            self.signal = signal.SIGTERM
+        return super().__call__()
+
+
 def make_whole(folder: Path) -> None:
     """Makes the whole files that cases damage: models/*, tables/*, sweeps/done and sweeps/stopped."""
-    from rich.console import Console
-
-    from faults.drive import StopAfter
-
-    quiet = Console(file=io.StringIO(), width=100)
-    run(config("done"), None, folder / "sweeps" / "done", console=quiet)
-    run(config("stopped"), None, folder / "sweeps" / "stopped", console=quiet, stop=StopAfter(7))
-    for sweep in ("done", "stopped"):
-        shutil.rmtree(folder / "sweeps" / sweep / "report", ignore_errors=True)
+    for state, stop in (("done", None), ("stopped", StopAfter(7))):
+        path = folder / "sweeps" / state
+        api.train(Request(config_of(state), path, console=Console(file=io.StringIO()), stop=stop))
+        shutil.rmtree(path / "report", ignore_errors=True)
     models, tables = folder / "models", folder / "tables"
     models.mkdir()
     tables.mkdir()
     model = load_checkpoint(f"{folder / 'sweeps' / 'done'}:0")
-    files_lib.save_npz(model.params, model.cfg, models / "packed.npz", model.train_pairs)
+    files.save_npz(model.params, model.cfg, models / "packed.npz", model.train_pairs)
     arrays: dict[str, Any] = {name: np.asarray(x) for name, x in model.params.items()}
     np.savez(models / "plain.npz", **arrays)
     np.save(models / "array.npy", model.params["embed.W_E"], allow_pickle=False)
@@ -60,14 +70,13 @@ def make_whole(folder: Path) -> None:
         torch.save(tensors, models / "old.pth", _use_new_zipfile_serialization=False)
     metrics = read_metrics(folder / "sweeps" / "done")
     metrics = metrics[[name for name in metrics if metrics[name].dtype.kind in "fib"]]
-    assert len(phases.find_phases(metrics)) == 4
     metrics.to_parquet(tables / "metrics.parquet")
     metrics.to_csv(tables / "metrics.csv", index=False)
 
 
-def config(state: str):
-    """Of the sweep that is done, and of the one that was stopped."""
-    c = config_lib.small()
+def config_of(state: str):
+    """The config of the sweep that is done, or of the one that was stopped."""
+    c = config.small()
     c.p, c.train_fraction = 7, 0.6
     c.model.d_model, c.model.n_heads, c.model.d_mlp = 8, 2, 16
     c.eval_every, c.snapshot_every, c.slots, c.measures = 20, 100, 3, ("spectra",)
@@ -147,8 +156,7 @@ def _files_of(kind: str, sweep: Path) -> list[Path]:
         return [*sorted((sweep / "metrics").iterdir()), sweep / "runs.parquet"]
     if kind == "json":
         return [sweep / "config.json"]
-    files = sorted(path for path in (sweep / f"{kind}s").rglob("*") if path.is_file() and path.stat().st_size)
-    return files
+    return sorted(path for path in (sweep / f"{kind}s").rglob("*") if path.is_file() and path.stat().st_size)
 
 
 def _damage(target: Path, kind: str, draw: random.Random, trap: Path) -> str:
@@ -174,6 +182,9 @@ def _damage(target: Path, kind: str, draw: random.Random, trap: Path) -> str:
     return function.__name__
 
 
+ODD: list[Any] = [None, -1, 0, 10**30, 1e300, "", "\x1b[2J\n../..", [], {}, True, "x" * 10_000, [[]], 2**31, "add"]
+
+
 def _changed_record(target: Path, draw: random.Random, trap: Path) -> str:
     """config.json with one value anywhere in it changed for an odd one, or an experiment that is a trap."""
     record = json.loads(target.read_text())
@@ -181,46 +192,32 @@ def _changed_record(target: Path, draw: random.Random, trap: Path) -> str:
     evil.write_text(f"import os\nos.mkdir({str(trap)!r})\nraise ValueError\n")
     record["experiment"] = str(evil)
     at: Any = record
-    while True:
-        keys = list(at) if isinstance(at, dict) else list(range(len(at)))
-        key = draw.choice(keys)
-        if isinstance(at[key], dict | list) and at[key] and draw.random() < 0.85:
-            at = at[key]
-            continue
-        odd: list[Any] = [
-            None,
-            -1,
-            0,
-            10**30,
-            1e300,
-            "",
-            "\x1b[2J\n../..",
-            [],
-            {},
-            True,
-            "x" * 10_000,
-            [[]],
-            2**31,
-            "add",
-        ]
-        if draw.random() < 0.2:
-            del at[key]
-        else:
-            at[key] = draw.choice(odd)
-        break
+    key = _drawn(at, draw)
+    while isinstance(at[key], dict | list) and at[key] and draw.random() < 0.85:
+        at = at[key]
+        key = _drawn(at, draw)
+    if draw.random() < 0.2:
+        del at[key]
+    else:
+        at[key] = draw.choice(ODD)
     target.write_text(json.dumps(record))
     return "a value changed"
 
 
+def _drawn(at: dict | list, draw: random.Random):
+    """A key or an index."""
+    return draw.choice(list(at) if isinstance(at, dict) else range(len(at)))
+
+
 def _seal(target: Path, sweep: Path) -> None:
     """Makes the checksums right, as if the damage was what had been written."""
-    if target.name.endswith(".sha256") or target.name == files_lib_.MANIFEST:
+    if target.name.endswith(".sha256") or target.name == files_lib.MANIFEST:
         return
     inside = target.relative_to(sweep).parts
     if inside[0] in ("snapshots", "checkpoints"):
         folder = sweep / inside[0] / inside[1]
-        (folder / files_lib_.MANIFEST).write_bytes(
-            files_lib_._manifest(files_lib_._digests(folder), files_lib_.note(folder))
+        (folder / files_lib.MANIFEST).write_bytes(
+            files_lib._manifest(files_lib._digests(folder), files_lib.note(folder))
         )
     else:
-        files_lib_.checksum_path(target).write_text(files_lib_._line(target.read_bytes(), target))
+        files_lib.checksum_path(target).write_text(files_lib._line(target.read_bytes(), target))

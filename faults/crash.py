@@ -20,23 +20,13 @@ from pathlib import Path
 
 from grokjax.cli import train
 from grokjax.report import write as write_lib
-from grokjax.store import checkpoints, files, recovery, saver, snapshots
-from grokjax.training import final_keys
+from grokjax.store import checkpoints, files, orbax, recovery, snapshots
+from grokjax.training import final_keys, scheduler
 from grokjax.training.population import Population
-from grokjax.training.scheduler import Scheduler
 
 STATE_BYTES = 128
-START, COMPILE, TRAIN, PARQUET, CHECKPOINT, SNAPSHOT, SETTLE, REPAIR, REPORT = (
-    "start-up",
-    "compiling",
-    "training",
-    "Parquet write",
-    "checkpoint",
-    "snapshot",
-    "settling",
-    "repair",
-    "report",
-)
+START, COMPILE, TRAIN, REPORT = "start-up", "compiling", "training", "report"
+PARQUET, CHECKPOINT, SNAPSHOT, SETTLE, REPAIR = "Parquet write", "checkpoint", "snapshot", "settling", "repair"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,13 +83,8 @@ class Crash:
         os.kill(os.getpid(), self.blow.number)
 
     def due(self, when: str, stage: str) -> bool:
-        blow = self.blow
-        return (
-            not self.state.struck
-            and (blow.at, blow.when) == (stage, when)
-            and self.state.stages[-1] == stage
-            and self.entered[stage] == blow.n
-        )
+        blow, now = self.blow, (stage, when, self.entered.get(stage))
+        return not self.state.struck and self.state.stages[-1] == stage and now == (blow.at, blow.when, blow.n)
 
     @contextlib.contextmanager
     def stage(self, name: str):
@@ -128,17 +113,17 @@ class Crash:
 
 def arm(crash: Crash) -> None:
     """Makes grokjax's functions stages, and its writes stop halfway."""
-    crash.wrap(Scheduler, "run", TRAIN)
+    crash.wrap(scheduler, "train_groups", TRAIN)
     crash.wrap(Population, "start", COMPILE)  # the first one of a group compiles
     crash.wrap(files, "write_parquet", PARQUET)
     crash.wrap(checkpoints, "save", CHECKPOINT)
     crash.wrap(snapshots, "save_snapshot", SNAPSHOT)
-    crash.wrap(final_keys, "settle", SETTLE)
+    crash.wrap(final_keys, "finalise", SETTLE)
     crash.wrap(recovery, "repair", REPAIR)
     crash.wrap(write_lib, "write", REPORT)
     files.open = functools.partial(_open, crash)  # type: ignore[attr-defined]
     os.replace = functools.partial(_replace, crash, os.replace)
-    saver.save = functools.partial(_save, crash, saver.save)
+    orbax.save = functools.partial(_save, crash, orbax.save)
 
 
 def _open(crash: Crash, file, mode="r", **kwargs):
@@ -187,12 +172,11 @@ def _save(crash: Crash, save: Callable, path: Path, *args):
 
 def main() -> None:
     blow, state, *rest = sys.argv[1:]
-    sys.argv = ["launch.py", *rest]
     crash = Crash(Blow(**json.loads(blow)), State(Path(state)))
     if crash.blow.at == START:
         threading.Timer(crash.blow.delay, crash.strike).start()
     arm(crash)
-    train.main()
+    train.main(rest)
 
 
 if __name__ == "__main__":

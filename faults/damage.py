@@ -6,12 +6,15 @@ import os
 import pickle
 import random
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
@@ -40,12 +43,8 @@ def noise(data: bytes, draw: random.Random, other: bytes) -> bytes:
 def extreme(data: bytes, draw: random.Random, other: bytes) -> bytes:
     """A number in it as large, or as negative, as it can be: lengths and offsets are such."""
     word = draw.choice([b"\xff" * 4, b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\xff" * 3 + b"\x7f", b"\0" * 8, b"\x80"])
-    ends = [
-        draw.randrange(len(data)),
-        draw.randrange(min(64, len(data))),
-        len(data) - 1 - draw.randrange(min(200, len(data))),
-    ]
-    at = draw.choice(ends)
+    anywhere, near = draw.randrange(len(data)), draw.randrange(min(64, len(data)))
+    at = draw.choice([anywhere, near, len(data) - 1 - draw.randrange(min(200, len(data)))])
     return data[:at] + word + data[at + len(word) :]
 
 
@@ -58,21 +57,14 @@ def repeated(data: bytes, draw: random.Random, other: bytes) -> bytes:
     return data[:at] + data[at : at + draw.randrange(1, 300)] * draw.choice([2, 50]) + data[at:]
 
 
+WORDS = (
+    *(b"null", b"-1", b"1e999", b"NaN", b"[]", b"{}", b'"x"', b"9" * 30, b"true"),
+    *(b'"\\u0000\\u001b[2J../.."', b"0"),
+)
+
+
 def swapped(data: bytes, draw: random.Random, other: bytes) -> bytes:
     """Digits and words in text for others; of binary files, some bytes anywhere."""
-    words = [
-        b"null",
-        b"-1",
-        b"1e999",
-        b"NaN",
-        b"[]",
-        b"{}",
-        b'"x"',
-        b"9" * 30,
-        b"true",
-        b'"\\u0000\\u001b[2J../.."',
-        b"0",
-    ]
     spans = [i for i in range(len(data)) if data[i : i + 1].isalnum()]
     if not spans:
         return noise(data, draw, other)
@@ -80,7 +72,7 @@ def swapped(data: bytes, draw: random.Random, other: bytes) -> bytes:
     end = at
     while end < len(data) and data[end : end + 1].isalnum():
         end += 1
-    return data[:at] + draw.choice(words) + data[end:]
+    return data[:at] + draw.choice(WORDS) + data[end:]
 
 
 def nested(data: bytes, draw: random.Random, other: bytes) -> bytes:
@@ -99,6 +91,7 @@ def replaced(data: bytes, draw: random.Random, other: bytes) -> bytes:
 BYTES = (turned, cut, emptied, noise, extreme, spliced, repeated, swapped, foreign, replaced)
 # What may lie where a file was.
 PLACES = ("folder", "link to itself", "link to nothing", "pipe", "endless device", "huge and hollow", "missing")
+LINKS = {"link to itself": "{}", "link to nothing": "nowhere", "endless device": "/dev/zero"}
 
 
 def put_in_place(path: Path, what: str) -> None:
@@ -107,14 +100,10 @@ def put_in_place(path: Path, what: str) -> None:
     if what == "folder":
         path.mkdir()
         (path / "file").write_bytes(b"x")
-    elif what == "link to itself":
-        path.symlink_to(path.name)
-    elif what == "link to nothing":
-        path.symlink_to("nowhere")
     elif what == "pipe":
         os.mkfifo(path)
-    elif what == "endless device":
-        path.symlink_to("/dev/zero")
+    elif what in LINKS:
+        path.symlink_to(LINKS[what].format(path.name))
     elif what == "huge and hollow":
         with open(path, "wb") as file:
             file.truncate(1 << 40)
@@ -136,11 +125,18 @@ def _npy(shape: Sequence[int], descr: str, body: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\0" + struct.pack("<H", len(head)) + head + body
 
 
-def _zipped(members: dict[str, bytes], compress: bool = True) -> bytes:
+def _zipped(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED) as archive:
-        for name, content in members.items():
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(out, "w", method) as archive:
+        for name, content in members:
             archive.writestr(name, content)
+    return out.getvalue()
+
+
+def _saved(save: Callable[[io.BytesIO], object]) -> bytes:
+    """What a function writes into a file."""
+    out = io.BytesIO()
+    save(out)
     return out.getvalue()
 
 
@@ -157,39 +153,31 @@ def bomb(draw: random.Random, trap: Path) -> bytes:
     return out.getvalue()
 
 
+SHAPES = ([1 << 40], [1 << 31, 1 << 31], [-1], [0, 1 << 62], [1 << 62, 8], [1] * 40, ["x"], [1 << 33])
+
+
 def announces(draw: random.Random, trap: Path) -> bytes:
     """An array that is said to be huge."""
-    shape: Any = draw.choice(
-        [[1 << 40], [1 << 31, 1 << 31], [-1], [0, 1 << 62], [1 << 62, 8], [1] * 40, ["x"], [1 << 33]]
-    )
-    return _zipped({"W_E.npy": _npy(shape, draw.choice(["<f4", "<f8", "|O", "<U1000000000", "|V8", "<M8"]), bytes(64))})
+    shape: Any = draw.choice(SHAPES)
+    descr = draw.choice(["<f4", "<f8", "|O", "<U1000000000", "|V8", "<M8"])
+    return _zipped(("W_E.npy", _npy(shape, descr, bytes(64))))
 
 
 def two_of_a_name(draw: random.Random, trap: Path) -> bytes:
-    import warnings
-
-    with warnings.catch_warnings(action="ignore"):
-        out = io.BytesIO()
-        with zipfile.ZipFile(out, "w") as archive:
-            for name in ["W_E.npy", "W_E.npy", "../../W_E.npy", "/W_pos.npy", "\x1b[2J\n.npy", "x" * 60_000 + ".npy"]:
-                archive.writestr(name, _npy([2, 2], "<f4", bytes(16)))
-    return out.getvalue()
+    names = ["W_E.npy", "W_E.npy", "../../W_E.npy", "/W_pos.npy", "\x1b[2J\n.npy", "x" * 60_000 + ".npy"]
+    return _zipped(*((name, _npy([2, 2], "<f4", bytes(16))) for name in names), method=zipfile.ZIP_STORED)
 
 
 def pickled_npz(draw: random.Random, trap: Path) -> bytes:
-    out = io.BytesIO()
-    np.savez(out, W_E=np.array([Trap(trap), 1], object))
-    return out.getvalue()
+    return _saved(lambda out: np.savez(out, W_E=np.array([Trap(trap), 1], object)))
 
 
 def pickled_member(draw: random.Random, trap: Path) -> bytes:
-    return _zipped({"W_E.npy": pickle.dumps(Trap(trap)), "W_pos": pickle.dumps(Trap(trap))})
+    return _zipped(("W_E.npy", pickle.dumps(Trap(trap))), ("W_pos", pickle.dumps(Trap(trap))))
 
 
 def pickled_array(draw: random.Random, trap: Path) -> bytes:
-    out = io.BytesIO()
-    np.save(out, np.array([Trap(trap)], object))
-    return out.getvalue()
+    return _saved(lambda out: np.save(out, np.array([Trap(trap)], object)))
 
 
 def pickled(draw: random.Random, trap: Path) -> bytes:
@@ -199,63 +187,42 @@ def pickled(draw: random.Random, trap: Path) -> bytes:
 def pickled_torch(draw: random.Random, trap: Path) -> bytes:
     import torch
 
-    out = io.BytesIO()
     content = draw.choice([{"model": {"W_E": Trap(trap)}}, Trap(trap), {"W_E": torch.zeros(2), "x": [Trap(trap)]}])
-    torch.save(content, out, _use_new_zipfile_serialization=draw.random() < 0.5)
-    return out.getvalue()
+    is_zip = draw.random() < 0.5
+    return _saved(lambda out: torch.save(content, out, _use_new_zipfile_serialization=is_zip))
 
 
 def pickled_zip(draw: random.Random, trap: Path) -> bytes:
-    data = {
-        "a/data.pkl": pickle.dumps(Trap(trap)),
-        "a/version": b"3\n",
-        "a/byteorder": b"little",
-        "a/constants.pkl": b"",
-    }
-    return _zipped(data, compress=False)
+    others = [("a/version", b"3\n"), ("a/byteorder", b"little"), ("a/constants.pkl", b"")]
+    return _zipped(("a/data.pkl", pickle.dumps(Trap(trap))), *others, method=zipfile.ZIP_STORED)
+
+
+LOSSES = ("run", "step", "train_loss", "test_loss")
 
 
 def pickled_parquet(draw: random.Random, trap: Path) -> bytes:
     """A table whose metadata asks for pickled code, which pyarrow ran before 14.0.1."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     code = pickle.dumps(Trap(trap))
     meta = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": code}
-    names = ("run", "step", "train_loss", "test_loss", "status", "last_step")
+    names = (*LOSSES, "status", "last_step")
     fields = [pa.field(name, pa.int64(), True, meta) for name in names]
     table = pa.table([[0, 1]] * len(names), schema=pa.schema(fields, {b"pandas": code, b"config": code}))
-    out = io.BytesIO()
-    pq.write_table(table, out)
-    return out.getvalue()
+    return _saved(lambda out: pq.write_table(table, out))
 
 
 def wide_parquet(draw: random.Random, trap: Path) -> bytes:
     """Few bytes that are many rows."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    out, n = io.BytesIO(), 10_000_000
-    names = draw.choice(
-        [("run", "step", "train_loss", "test_loss"), ("run", "status", "last_step"), ("\x1b[2J", "a\nb")]
-    )
-    pq.write_table(pa.table({name: np.zeros(n) for name in names}), out, compression="zstd")
-    return out.getvalue()
+    names = draw.choice([LOSSES, ("run", "status", "last_step"), ("\x1b[2J", "a\nb")])
+    table = pa.table({name: np.zeros(10_000_000) for name in names})
+    return _saved(lambda out: pq.write_table(table, out, compression="zstd"))
 
 
 def other_json(draw: random.Random, trap: Path) -> bytes:
     """Right as JSON, wrong as config.json; or it names code to run."""
     experiment = trap.parent / "evil.py"
     experiment.write_text(f"import os\nos.mkdir({str(trap)!r})\n")
-    values: list[Any] = [
-        [],
-        3,
-        None,
-        {},
-        {"runs": []},
-        {"runs": [{"run": 0}], "config": {}, "axes": {}, "groups": [{}]},
-    ]
-    return json.dumps(draw.choice(values)).encode()
+    almost = {"runs": [{"run": 0}], "config": {}, "axes": {}, "groups": [{}]}
+    return json.dumps(draw.choice([[], 3, None, {}, {"runs": []}, almost])).encode()
 
 
 CRAFTED: dict[str, tuple[Callable[[random.Random, Path], bytes], ...]] = {

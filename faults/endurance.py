@@ -1,12 +1,13 @@
 """A long sweep of small runs with refilled slots: does memory, the number of files or the time per step grow?
 
     python -m faults.endurance --minutes 30
-    python -m faults.endurance --minutes 30 --write     # and keep them, for docs/reliability.md
+    python -m faults.endurance --minutes 30 --write     # and files them, for docs/reliability.md
 
 The sweep is stopped when the time is over; what it did is read from samples taken every two seconds. Speed is counted
 per second of this process's own processor time, so that other programs disturb it little.
 """
 
+import argparse
 import os
 import resource
 import sys
@@ -19,12 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from faults import drive
-from grokjax import config
+from benchmarks import command
+from benchmarks.command import Record
+from benchmarks.timing import Say
+from faults.experiment import small
+from grokjax import api
 from grokjax.cli import terminal
 from grokjax.store import metrics
 from grokjax.store.metrics import read_part, read_runs
-from grokjax.training.sweep import StopRequest, run
+from grokjax.training.request import Request, StopRequest
 
 SAMPLE_SECONDS = 2.0
 WARM_UP = 0.2  # of the time, in which caches fill and which does not count for the slope
@@ -77,9 +81,8 @@ def _steps(path: Path) -> float:
 
 def small_runs() -> tuple[Any, Any]:
     """Many small runs of different lengths, with the paper's measures and final keys."""
-    c = config.default()
-    c.p, c.train_fraction, c.slots = 7, 0.6, 4
-    c.model.d_model, c.model.n_heads, c.model.d_mlp = 8, 2, 16
+    c = small()
+    c.slots = 4
     c.eval_every = c.slow_every = 100
     c.snapshot_every = 100_000
     c.checkpoint_every_minutes = 1.0
@@ -113,28 +116,28 @@ def figures(samples: Sequence[tuple[float, ...]]) -> dict[str, Any]:
     }
 
 
-def page(found: dict[str, Any]) -> str:
-    """The figures in words."""
+def page(found: Record) -> str:
+    """The figures as Markdown."""
     slope, error = found["slope_mib_per_hour"]
     ratio = found["rate_last_tenth"] / found["rate_first_tenth"]
     return (
-        f"{found['minutes']:.0f} minutes, {found['run_steps']:,.0f} run-steps in {found['runs']:,} runs that ended.\n"
-        f"memory    {found['memory_mib'][1]:.0f} MiB resident in the median; its slope after the first "
+        f"{found['minutes']:.0f} minutes, {found['run_steps']:,.0f} run-steps in {found['runs']:,} runs that ended.\n\n"
+        f"* memory: {found['memory_mib'][1]:.0f} MiB resident in the median; its slope after the first "
         f"{WARM_UP:.0%} of the time is {slope:+.1f} ± {error:.1f} MiB per hour, "
         f"{slope * found['minutes'] / 60 * 1024 / found['runs']:.0f} KiB per run that ended\n"
-        f"files     {found['open_files'][0]} to {found['open_files'][1]} open; {found['parts']} parts of metrics with "
+        f"* files: {found['open_files'][0]} to {found['open_files'][1]} open; {found['parts']} parts of metrics with "
         f"{found['part_mb']:.1f} MB\n"
-        f"speed     the last tenth did {ratio:.3f} times the run-steps per processor second of the first"
+        f"* speed: the last tenth did {ratio:.3f} times the run-steps per processor second of the first"
     )
 
 
-def measure(minutes: float) -> dict[str, Any]:
+def measure(args: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Runs the sweep for so long."""
     c, get_sweep = small_runs()
     with tempfile.TemporaryDirectory() as folder:
-        limit = Limit(minutes, Path(folder) / "sweep")
+        limit = Limit(args.minutes, Path(folder) / "sweep")
         try:
-            status = run(c, get_sweep, Path(folder) / "sweep", stop=limit)
+            status = api.train(Request(c, Path(folder) / "sweep", get_sweep, stop=limit))
         finally:
             limit.close()
         runs = read_runs(Path(folder) / "sweep")
@@ -143,17 +146,9 @@ def measure(minutes: float) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    parser = terminal.Parser(prog="python -m faults.endurance", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--minutes", type=float, default=30.0, help="how long (default: 30)")
-    parser.add_argument("--write", action="store_true", help="keep the figures and make docs/reliability.md anew")
-    args = parser.parse_args(argv)
-    found = measure(args.minutes)
-    print(page(found))
-    if args.write:
-        from faults import report
-
-        drive.keep(drive.record("endurance", list(argv), found), drive.RECORDS / "endurance.json")
-        report.write()
+    parser = command.parser("faults.endurance", __doc__)
+    parser.add_argument("--minutes", type=command.positive(float), default=30.0, help="how long (default: 30)")
+    command.run(parser, measure, page, argv)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Damaged files, by the thousand: each reader of grokjax must say what is wrong in a sentence, or read it rightly.
 
     python -m faults.fuzz --files 1000             # a table of what was tried and what happened
-    python -m faults.fuzz --files 1000 --write     # and keeps it, for docs/reliability.md
+    python -m faults.fuzz --files 1000 --write     # and files it, for docs/reliability.md
     python -m faults.fuzz --only 417               # one file again, with what its readers said
 
 Whole files are made first: models (npz, PyTorch's two formats), tables, a finished sweep and a stopped one. Each case
@@ -10,27 +10,30 @@ its place, pickled code, and more; half of the time checksums are made right aga
 run in processes whose memory is limited and which are killed when they take too long.
 """
 
+import argparse
 import collections
-import contextlib
+import concurrent.futures
 import json
-import queue
-import subprocess
+import multiprocessing
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from faults import drive
+from benchmarks import command, markdown
+from benchmarks.command import Record
+from benchmarks.timing import Say
 from faults.cases import KINDS, make_whole
-from faults.readers import GOOD
-from grokjax import docs
+from faults.readers import GOOD, work
 from grokjax.cli import terminal
+from grokjax.training.progress import duration
 
 BY = ("kind", "damage", "reader")
 SECONDS = 60.0  # for one reader of one file, before it counts as hanging
+START_SECONDS = 600.0  # for a worker
+SPAWN = multiprocessing.get_context("spawn")
 
 
 class Worker:
@@ -41,152 +44,129 @@ class Worker:
         self._start()
 
     def _start(self) -> None:
-        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "faults.readers", str(self.whole)],
-            cwd=drive.ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            bufsize=1,
-        )
-        self.lines: queue.Queue[str] = queue.Queue()
-        self.listener = threading.Thread(target=self._listen, args=(self.process.stdout, self.lines), daemon=True)
-        self.listener.start()
-        assert self._line(600) == "ready"
+        self.errors = tempfile.NamedTemporaryFile()  # noqa: SIM115 (closed with the process)
+        self.channel, theirs = SPAWN.Pipe()
+        self.process = SPAWN.Process(target=work, args=(self.whole, self.errors.name, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+        assert self._receive(START_SECONDS) == "ready"
 
-    def _line(self, seconds: float) -> str | None:
-        """The next line; None where none comes in time, "" where the process has ended."""
+    def _receive(self, seconds: float) -> Any:
+        """What comes next; raises TimeoutError where nothing comes in time, EOFError where the process has ended."""
+        if not self.channel.poll(seconds):
+            raise TimeoutError
         try:
-            return self.lines.get(timeout=seconds)
-        except queue.Empty:
-            return None
-
-    @staticmethod
-    def _listen(stream: Any, lines: "queue.Queue[str]") -> None:
-        for line in stream:
-            lines.put(line.strip())
-        lines.put("")
-        stream.close()
+            return self.channel.recv()
+        except ConnectionResetError:
+            raise EOFError from None
 
     def read(self, number: int) -> dict[str, Any]:
         """A case and its answers."""
-        assert self.process.stdin
-        print(number, file=self.process.stdin, flush=True)
-        case: dict[str, Any] = {"number": number, "kind": KINDS[number % len(KINDS)], "damage": "?", "readers": []}
+        case: dict[str, Any] = {"number": number, "kind": KINDS[number % len(KINDS)], "damage": "?", "readers": ["?"]}
         answers: list[dict[str, Any]] = []
-        while (line := self._line(SECONDS)) != "done":
-            if line:
-                found = json.loads(line)
-                if "reader" in found:
-                    answers.append(found)
-                else:
-                    case = found
-                continue
-            self.process.kill()
-            status = self.process.wait()
-            self.errors.seek(0)
-            said = self.errors.read()[-1500:].decode(errors="replace")
-            reader = case["readers"][len(answers)] if len(answers) < len(case["readers"]) else "?"
-            outcome = "hang" if line is None else f"crash ({status})"
-            answers.append({"reader": reader, "outcome": outcome, "said": said, "seconds": SECONDS})
-            self.close()
+        try:
+            self.channel.send(number)
+            case = self._receive(SECONDS)
+            for _ in case["readers"]:
+                answers.append(self._receive(SECONDS))
+        except (TimeoutError, EOFError, BrokenPipeError) as error:
+            answers.append({"reader": case["readers"][len(answers)], **self._post_mortem(error)})
             self._start()
-            break
         return {**case, "answers": answers}
+
+    def _post_mortem(self, error: Exception) -> dict[str, Any]:
+        """How the process failed, and what it said last; it is no more then."""
+        hangs = isinstance(error, TimeoutError)
+        if hangs:
+            self.process.kill()
+        self.process.join()
+        said = Path(self.errors.name).read_text(errors="replace")[-1500:]
+        outcome = "hang" if hangs else f"crash ({self.process.exitcode})"
+        self.close()
+        return {"outcome": outcome, "said": said, "seconds": SECONDS}
 
     def close(self) -> None:
         """Ends the process."""
-        assert self.process.stdin
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        self.process.wait(60)
-        self.listener.join(60)
+        self.channel.close()
+        self.process.join(60)
+        self.process.close()
         self.errors.close()
 
 
 def run(numbers: Sequence[int], workers: int = 2, say: Callable[[str], object] = print) -> list[dict[str, Any]]:
     """Makes the cases and lets them be read; tells of each answer that must not be."""
-    waiting: queue.Queue[int] = queue.Queue()
-    for number in numbers:
-        waiting.put(number)
-    found: list[dict[str, Any]] = []
+    left, found = iter(numbers), []
     with tempfile.TemporaryDirectory(prefix="fuzz_whole") as root:
         make_whole(Path(root))
 
-        def serve() -> None:
+        def serve(_: int) -> None:
             worker = Worker(Path(root))
-            while True:
-                try:
-                    number = waiting.get_nowait()
-                except queue.Empty:
-                    worker.close()
-                    return
+            for number in left:
                 case = worker.read(number)
                 found.append(case)
                 for one in case["answers"]:
                     if one["outcome"] not in GOOD:
-                        say(f"case {number}, {case['kind']}, {case['damage']}, {one['reader']}: {one['outcome']}")
-                        say("  " + one["said"].replace("\n", "\n  "))
+                        said = one["said"].replace("\n", "\n  ")
+                        what = f"case {number}, {case['kind']}, {case['damage']}, {one['reader']}: {one['outcome']}"
+                        say(f"{what}\n  {said}")
+            worker.close()
 
-        threads = [threading.Thread(target=serve) for _ in range(workers)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            list(pool.map(serve, range(workers)))
     return sorted(found, key=lambda case: case["number"])
 
 
 def counted(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The record: outcomes by kind, by damage and by reader, and how long the slowest reader took."""
-    record: dict[str, Any] = {"files": len(cases), "readings": sum(len(case["answers"]) for case in cases)}
+    told = [{**case, **one} for case in cases for one in case["answers"]]
+    record: dict[str, Any] = {"files": len(cases), "readings": len(told)}
     for by in BY:
-        table: dict[str, collections.Counter[str]] = {}
-        for case in cases:
-            for one in case["answers"]:
-                table.setdefault(one["reader"] if by == "reader" else case[by], collections.Counter())[
-                    one["outcome"]
-                ] += 1
-        record[by] = {name: dict(sorted(counts.items())) for name, counts in sorted(table.items())}
-    record["seconds_at_most"] = round(max((one["seconds"] for case in cases for one in case["answers"]), default=0), 1)
-    record["bad"] = [
-        {"number": case["number"], "reader": one["reader"], "outcome": one["outcome"]}
-        for case in cases
-        for one in case["answers"]
-        if one["outcome"] not in GOOD
-    ]
+        outcomes = collections.Counter((one[by], one["outcome"]) for one in told)
+        record[by] = {}
+        for (name, outcome), n in sorted(outcomes.items()):
+            record[by].setdefault(name, {})[outcome] = n
+    record["seconds_at_most"] = round(max((one["seconds"] for one in told), default=0), 1)
+    bad = [one for one in told if one["outcome"] not in GOOD]
+    record["bad"] = [{name: one[name] for name in ("number", "reader", "outcome")} for one in bad]
     return record
 
 
-def table(record: dict[str, Any], by: str) -> str:
+def table(record: Record, by: str) -> str:
     """How often files of each kind, with each damage or for each reader (one of `BY`) had each outcome."""
     outcomes = sorted({name for counts in record[by].values() for name in counts}, key=lambda n: (n not in GOOD, n))
     rows = [[name, *(f"{counts.get(one, 0):,}" for one in outcomes)] for name, counts in record[by].items()]
-    return docs.table([by, *outcomes], rows)
+    return markdown.table([by, *outcomes], rows)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Entry point."""
-    parser = terminal.Parser(prog="python -m faults.fuzz", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--files", type=int, default=100, help="how many to damage (default: 100)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first case (default: 0)")
-    parser.add_argument("--only", type=int, help="one case by its number, with what was said of it")
-    parser.add_argument("--workers", type=int, default=2, help="processes that read (default: 2)")
-    parser.add_argument("--write", action="store_true", help="keep the figures and make docs/reliability.md anew")
-    args = parser.parse_args(argv)
+def page(found: Record) -> str:
+    """The outcome as Markdown."""
+    return (
+        f"{found['files']:,} damaged files, read {found['readings']:,} times in {duration(found['seconds'])}. Answered "
+        "with anything but one sentence, or what the file holds (a traceback, a crash, more than "
+        f"{SECONDS:.0f} s, an escape sequence, a file written elsewhere, code that was run): "
+        f"{len(found['bad']) or 'none'}. The slowest reading took {found['seconds_at_most']} s.\n\n"
+        + "\n\n".join(table(found, by) for by in BY)
+    )
+
+
+def fuzz(args: argparse.Namespace, say: Say) -> dict[str, Any]:
+    """Damages so many files and lets them be read; returns figures for the record."""
     numbers = range(args.first, args.first + args.files) if args.only is None else [args.only]
     began = time.monotonic()
     cases = run(numbers, min(args.workers, len(numbers)))
     if args.only is not None:
         print(json.dumps(cases, indent=1, ensure_ascii=False))
-    found = {**counted(cases), "seconds": time.monotonic() - began}
-    print("\n\n".join(table(found, by) for by in BY))
-    if args.write:
-        from faults import report
+    return counted(cases) | {"seconds": time.monotonic() - began}
 
-        drive.keep(drive.record("fuzz", list(argv), found), drive.RECORDS / "fuzz.json")
-        report.write()
+
+def main(argv: Sequence[str]) -> None:
+    """Entry point."""
+    parser = command.parser("faults.fuzz", __doc__)
+    parser.add_argument("--files", type=command.positive(int), default=100, help="how many to damage (default: 100)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case (default: 0)")
+    parser.add_argument("--only", type=int, help="one case by its number, with what was said of it")
+    parser.add_argument("--workers", type=command.positive(int), default=2, help="processes that read (default: 2)")
+    found = command.run(parser, fuzz, page, argv)
     sys.exit(bool(found["bad"]))
 
 

@@ -7,16 +7,20 @@ or of a checkpoint is on disk, between its last byte and its rename, and between
 that finishes is compared, bit for bit, and the next one begins. Exits with 1 if anything differs.
 """
 
+import argparse
 import collections
+import itertools
 import random
 import shutil
-import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
+from benchmarks import command
+from benchmarks.command import Record
+from benchmarks.markdown import table
+from benchmarks.timing import Say
 from faults import crash, drive
 from faults.crash import Blow
 from grokjax.cli import terminal
@@ -24,6 +28,11 @@ from grokjax.store.metrics import read_metrics
 from grokjax.training.progress import duration
 
 PER_SWEEP = 8  # kills at most, after which a sweep is let finish
+WRITES = (crash.PARQUET, crash.CHECKPOINT, crash.SNAPSHOT)
+KINDS = (
+    *(None, crash.PARQUET, crash.CHECKPOINT, crash.SNAPSHOT, None),
+    *(crash.SETTLE, crash.CHECKPOINT, crash.PARQUET, crash.REPORT, crash.REPAIR),
+)
 
 
 def plan(rng: random.Random, seconds: float) -> Iterator[tuple[Blow, float | None]]:
@@ -33,65 +42,48 @@ def plan(rng: random.Random, seconds: float) -> Iterator[tuple[Blow, float | Non
       rng: decides.
       seconds: that an uninterrupted sweep takes.
     """
-    kinds = (None, crash.PARQUET, crash.CHECKPOINT, crash.SNAPSHOT, None, crash.SETTLE, crash.CHECKPOINT, crash.PARQUET)
-    for kind in _without_end([*kinds, crash.REPORT, crash.REPAIR]):
+    for kind in itertools.cycle(KINDS):
         if kind is None:
             yield Blow(), rng.uniform(0, seconds)
-        elif kind in (crash.PARQUET, crash.CHECKPOINT, crash.SNAPSHOT):
+        elif kind in WRITES:
             yield Blow(kind, rng.randint(1, 6), rng.choice(["half", "written", "renamed"])), None
         else:
             n = rng.randint(1, 2) if kind == crash.SETTLE else 1
             yield Blow(kind, n, delay=rng.uniform(0, 0.05 if kind == crash.REPAIR else 1.0)), None
 
 
-def _without_end(kinds: Sequence) -> Iterator:
-    while True:
-        yield from kinds
-
-
-def kill(place: drive.Place, times: int, seed: int) -> dict[str, Any]:
-    """Kills sweeps so many times.
-
-    Returns:
-      Figures for the record.
-    """
-    began = time.monotonic()
-    print(f"training the sweep twice without a fault, then killing it: about {duration(40 + 12 * times)}", flush=True)
-    whole, seconds = drive.whole(place)
-    rng = random.Random(seed)
-    blows = plan(rng, seconds)
+def kill(args: argparse.Namespace, say: Say) -> dict[str, Any]:
+    """Kills sweeps so many times; returns figures for the record."""
+    place, began = drive.Place(args.folder), time.monotonic()
+    say(f"training the sweep twice without a fault, then killing it: about {duration(40 + 12 * args.times)}")
+    seconds = place.whole()
+    rows = len(read_metrics(place.folder / "whole"))
+    blows = plan(random.Random(args.seed), seconds)
     kills: list[dict[str, Any]] = []
     wrong: list[str] = []
-    sweep, here, finished, taken = 0, 0, 0, []
-    while len(kills) < times or here:
-        resting = here >= PER_SWEEP or len(kills) >= times
-        blow, after = (Blow(), None) if resting else next(blows)
-        ended = place.start(f"sweep{sweep}", blow, after)
-        ended.refuse()
-        if ended.killed:
-            here += 1
-            taken.append(ended.seconds)
-            kills.append({"sweep": sweep, "where": ended.where, "moment": _moment(blow), "seconds": ended.seconds})
-            left = (times - len(kills)) * (time.monotonic() - began) / len(kills)
-            said = f"{len(kills):3}/{times}  after {ended.seconds:4.1f} s in {ended.where} ({_moment(blow)})"
-            print(f"{said}; sweep {sweep + 1}, about {duration(left)} left", flush=True)
-            continue
+    finished = 0
+    for sweep in itertools.count():
+        here = killed(place, sweep, blows, args.times - len(kills))
+        kills += here
         if here:  # a sweep that no blow struck tells nothing
             finished += 1
-            found = drive.differences(place.folder / f"sweep{sweep}", whole)
-            wrong += [f"sweep {sweep + 1}, killed {here} times: {text}" for text in found]
-            print(f"         sweep {sweep + 1}, killed {here} times, {found[0] if found else 'equals the whole one'}")
+            found = place.differences(f"sweep{sweep}")
+            wrong += [f"sweep {sweep + 1}, killed {len(here)} times: {text}" for text in found]
+            left = duration((args.times - len(kills)) * (time.monotonic() - began) / len(kills))
+            outcome = found[0] if found else "equals the whole one"
+            print(f"sweep {sweep + 1}: {outcome}; {len(kills)} of {args.times} kills, about {left} left", flush=True)
             if not found:
                 shutil.rmtree(place.folder / f"sweep{sweep}")
-        sweep, here = sweep + 1, 0
-    metrics = read_metrics(whole)
+        if len(kills) >= args.times:
+            break
+    place.leave(wrong)
     return {
-        "seed": seed,
+        "seed": args.seed,
         "times": len(kills),
         "sweeps": finished,
-        "rows": len(metrics),
+        "rows": rows,
         "by_place": dict(collections.Counter(one["where"] for one in kills).most_common()),
-        "inside_writes": sum(one["moment"] in ("half", "written", "renamed") for one in kills),
+        "inside_writes": sum(one["moment"] != "random moment" for one in kills),
         "differences": wrong,
         "seconds": time.monotonic() - began,
         "seconds_whole": seconds,
@@ -99,45 +91,37 @@ def kill(place: drive.Place, times: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _moment(blow: Blow) -> str:
-    return {"": "random moment", "entered": "random moment"}.get(blow.at and blow.when, blow.when)
+def killed(place: drive.Place, sweep: int, blows: Iterator, most: int) -> list[dict[str, Any]]:
+    """Trains a sweep to its end; returns the kills that it went through, `most` at most."""
+    kills: list[dict[str, Any]] = []
+    while True:
+        blow, after = next(blows) if len(kills) < min(PER_SWEEP, most) else (Blow(), None)
+        ended = place.start(f"sweep{sweep}", blow, after)
+        ended.refuse()
+        if not ended.killed:
+            return kills
+        moment = "random moment" if blow.when == "entered" else blow.when
+        kills.append({"sweep": sweep, "where": ended.where, "moment": moment, "seconds": ended.seconds})
+        print(f"after {ended.seconds:4.1f} s in {ended.where} ({moment})", flush=True)
 
 
-def said(found: dict[str, Any]) -> str:
-    """The outcome in lines."""
-    places = ", ".join(f"{n} in {name}" for name, n in found["by_place"].items())
-    typical = statistics.median(one["seconds"] for one in found["kills"])
+def page(found: Record) -> str:
+    """The outcome as Markdown."""
     outcome = "; ".join(found["differences"]) or (
-        f"all {found['sweeps']} sweeps have the {found['rows']:,} rows and all parameters of an uninterrupted one, "
-        "bit for bit, no row twice, none missing"
+        f"all {found['sweeps']} sweeps ended with the {found['rows']:,} rows and all parameters of an uninterrupted "
+        "one, bit for bit; no row twice, none missing"
     )
     return (
-        f"{found['times']} kills, {found['inside_writes']} of them inside writes: {places}.\n"
-        f"{outcome}.\nmedian start killed after {typical:.1f} s; {duration(found['seconds'])} in all"
+        f"{found['times']} times SIGKILL, in {duration(found['seconds'])}; {found['inside_writes']} of them inside a "
+        "write (half of its bytes on disk; all of them, not yet renamed; renamed, not yet said to be whole). Outcome: "
+        f"{outcome}.\n\n{table(['struck in', 'kills'], list(found['by_place'].items()))}"
     )
 
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    parser = terminal.Parser(prog="python -m faults.kills", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--times", type=int, default=50, help="kills (default: 50)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    parser.add_argument("--folder", type=Path, help="where the sweeps go and stay; by default a temporary one")
-    parser.add_argument("--write", action="store_true", help="keep the figures and make docs/reliability.md anew")
-    args = parser.parse_args(argv)
-    folder = drive.working_folder(args.folder)
-    found = kill(drive.Place(folder), args.times, args.seed)
-    print(said(found))
-    if args.write:
-        from faults import report
-
-        drive.keep(drive.record("kills", list(argv), found), drive.RECORDS / "kills.json")
-        report.write()
-    if found["differences"]:
-        print(f"what was compared lies in {folder}")
-        sys.exit(1)
-    if args.folder is None:
-        shutil.rmtree(folder)
+    found = command.run(drive.parser("faults.kills", __doc__, times=50), kill, page, argv)
+    sys.exit(bool(found["differences"]))
 
 
 if __name__ == "__main__":

@@ -3,90 +3,62 @@
 import contextlib
 import dataclasses
 import io
-import json
 import os
 import resource
 import signal
 import sys
 import tempfile
 import time
+import traceback
+import warnings
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import jax
+from rich.console import Console
+
 from faults import cases
 from faults.cases import PAYLOAD, Case
+from grokjax import api
 from grokjax.cli import check, circuit, export, measure, phases, replay, report, terminal
 from grokjax.store.snapshots import load_params
-from grokjax.training.sweep import run
+from grokjax.training.request import Request, StopRequest
 
 GOOD = ("sentence", "read")  # of the outcomes that `answer` tells
 MEMORY = 3 << 30  # bytes more than a worker has when it is ready
 
 
-def _model(case: Case, folder: Path) -> str:
-    return str(folder / case.file)
-
-
-def _export(case, folder):
-    export.main([_model(case, folder), str(folder / "out.npz")])
-
-
-def _measure(case, folder):
-    measure.main([_model(case, folder), "--measures=losses"])
-
-
-def _circuit(case, folder):
-    circuit.main([_model(case, folder), "--out", str(folder / "out.json")])
-
-
-def _phases(case, folder):
+def _phases(case: Case, folder: Path) -> None:
     source = folder / "sweep" if (folder / "sweep").exists() else folder / case.file
     phases.main([str(source), "--csv", str(folder / "out.csv")])
 
 
-def _check(case, folder):
-    check.main([str(folder / "sweep")])
-
-
-def _report(case, folder):
-    report.main([str(folder / "sweep")])
-
-
-def _replay(case, folder):
-    replay.main([str(folder / "sweep"), "--rule=W_E", "--measures=spectra"])
-
-
-def _circuits(case, folder):
-    circuit.main([str(folder / "sweep"), "--all"])
-
-
-def _export_snapshot(case, folder):
-    export.main([f"{folder / 'sweep'}:{case.number % 4}", str(folder / "out.npz")])
-
-
-def _resume(case, folder):
+def _resume(case: Case, folder: Path) -> None:
     """launch.py on what is there, up to the first steps of training."""
-    from rich.console import Console
-
-    from faults.drive import StopAfter
-
-    stop = StopAfter(1)
-    run(cases.config(case.state), None, folder / "sweep", console=Console(file=sys.stdout, width=100), stop=stop)
+    stop, console = StopRequest(), Console(file=sys.stdout, width=100)
+    stop.signal = signal.SIGTERM
+    api.train(Request(cases.config_of(case.state), folder / "sweep", console=console, stop=stop))
 
 
-READERS: dict[str, Callable[[Case, Path], None]] = {
-    "export": _export,
-    "measure": _measure,
-    "circuit": _circuit,
+READERS: dict[str, Callable[[Case, Path], object]] = {
+    "export": lambda case, folder: export.main([str(folder / case.file), str(folder / "out.npz")]),
+    "measure": lambda case, folder: measure.main([str(folder / case.file), "--measures=losses"]),
+    "circuit": lambda case, folder: circuit.main([str(folder / case.file), "--out", str(folder / "out.json")]),
     "phases": _phases,
-    "check": _check,
-    "report": _report,
-    "replay": _replay,
-    "circuits": _circuits,
-    "export a snapshot": _export_snapshot,
+    "check": lambda case, folder: check.main([str(folder / "sweep")]),
+    "report": lambda case, folder: report.main([str(folder / "sweep")]),
+    "replay": lambda case, folder: replay.main([str(folder / "sweep"), "--rule=W_E", "--measures=spectra"]),
+    "circuits": lambda case, folder: circuit.main([str(folder / "sweep"), "--all"]),
+    "export a snapshot": lambda case, folder: export.main(
+        [f"{folder / 'sweep'}:{case.number % 4}", str(folder / "out.npz")]
+    ),
     "resume": _resume,
 }
+OUTPUTS = ("out.npz", "out.json", "out.csv")
+# Damage that nothing hides, of a file that is no checksum itself.
+SURE = ("emptied", "cut", "missing", "foreign", "link to nothing", "link to itself", "folder")
 
 
 def answer(case: Case, reader: str, folder: Path) -> dict[str, Any]:
@@ -99,10 +71,8 @@ def answer(case: Case, reader: str, folder: Path) -> dict[str, Any]:
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 1
     except BaseException:
-        import traceback
-
-        said = traceback.format_exc()
-        return {"outcome": "traceback", "said": said[-1500:], "seconds": time.monotonic() - started}
+        said = traceback.format_exc()[-1500:]
+        return {"outcome": "traceback", "said": said, "seconds": time.monotonic() - started}
     said = err.getvalue().strip() if status == 2 or err.getvalue() else out.getvalue()
     outcome = "sentence" if status in (1, 2) else "read"
     if status == 2 and ("\n" in said or not said.startswith("error: ") or not said.isprintable()):
@@ -120,37 +90,30 @@ def answer(case: Case, reader: str, folder: Path) -> dict[str, Any]:
     return {"outcome": outcome, "said": said[:300], "seconds": time.monotonic() - started}
 
 
-OUTPUTS = ("out.npz", "out.json", "out.csv")
-# Damage that nothing hides, of a file that is no checksum itself.
-SURE = ("emptied", "cut", "missing", "foreign", "link to nothing", "link to itself", "folder")
+def work(whole: Path, errors: str, channel: Connection) -> None:
+    """A worker: takes numbers of cases until there are no more, and sends each case and then its readers' answers.
 
-
-def work(whole: Path) -> None:
-    """A worker: reads numbers of cases, one per line, and writes answers, one line of JSON per reader."""
-    channel = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    pass
-
+    Args:
+      whole: the folder of whole files.
+      errors: the file for what is printed.
+      channel: to who asks.
+    """
+    printed = os.open(errors, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(printed, stream)
     with contextlib.suppress(ImportError):
-        import torch  # noqa: F401
-    import warnings
-
-    import jax
-
+        import torch  # noqa: F401 (counted as had)
     warnings.simplefilter("ignore")
     jax.devices()
     load_params(whole / "sweeps" / "done", 0)  # starts Orbax's threads
     had = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (had + MEMORY, had + MEMORY))
-    print("ready", file=channel)
-    for line in sys.stdin:
-        with tempfile.TemporaryDirectory(prefix="fuzz") as root:
-            case = cases.make(int(line), whole, Path(root) / "case")
-            print(json.dumps(dataclasses.asdict(case)), file=channel)
-            for reader in case.readers:
-                print(json.dumps({"reader": reader, **answer(case, reader, Path(root) / "case")}), file=channel)
-            print("done", file=channel)
-
-
-if __name__ == "__main__":
-    work(Path(sys.argv[1]))
+    channel.send("ready")
+    with contextlib.suppress(EOFError):
+        while True:
+            number = channel.recv()
+            with tempfile.TemporaryDirectory(prefix="fuzz") as root:
+                case = cases.make(number, whole, Path(root) / "case")
+                channel.send(dataclasses.asdict(case))
+                for reader in case.readers:
+                    channel.send({"reader": reader, **answer(case, reader, Path(root) / "case")})

@@ -6,15 +6,20 @@ Each time one sweep is stopped in each of its stages and resumed, and in the end
 interrupted. Clouds give 25 to 30 s before they kill. Exits with 1 if anything differs or takes longer.
 """
 
+import argparse
 import random
 import shutil
 import signal
+import statistics
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from benchmarks import command
+from benchmarks.command import Record
+from benchmarks.markdown import table
+from benchmarks.timing import Say
 from faults import crash, drive
 from faults.crash import Blow
 from grokjax.cli import terminal
@@ -34,14 +39,14 @@ MOMENTS = (
 )
 
 
-def stop(place: drive.Place, times: int, seed: int) -> dict[str, Any]:
+def stop(args: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Stops sweeps in all of their stages; returns figures for the record."""
-    began = time.monotonic()
-    whole, _ = drive.whole(place)
-    rng = random.Random(seed)
+    place, began, rng = drive.Place(args.folder), time.monotonic(), random.Random(args.seed)
+    say("training the sweep twice without a fault, then stopping it")
+    place.whole()
     stops: list[dict[str, Any]] = []
     wrong: list[str] = []
-    for number in range(times):
+    for number in range(args.times):
         name = f"stopped{number}"
         for stage, n, most in MOMENTS:
             if stage == crash.REPORT:  # the sweep has ended by then, so that only a lost report is written
@@ -49,36 +54,33 @@ def stop(place: drive.Place, times: int, seed: int) -> dict[str, Any]:
             ended = place.start(name, Blow(stage, n, delay=rng.uniform(0, most), number=signal.SIGTERM))
             if ended.status not in (0, 128 + signal.SIGTERM, -signal.SIGTERM):
                 ended.refuse()
-            if ended.since_blow is None:
-                continue
-            stops.append({"where": stage, "seconds": ended.since_blow, "status": ended.status})
-            print(f"{stage:14} {ended.since_blow:5.1f} s to the end, exit status {ended.status}", flush=True)
+            if ended.since_blow is not None:
+                stops.append({"where": stage, "seconds": ended.since_blow, "status": ended.status})
+                print(f"{stage:14} {ended.since_blow:5.1f} s to the end, exit status {ended.status}", flush=True)
         place.start(name, Blow()).refuse()
-        found = drive.differences(place.folder / name, whole)
-        print(f"sweep {number + 1} of {times}: {found[0] if found else 'equals the whole one'}", flush=True)
-        wrong += found
-    return {"seed": seed, "sweeps": times, "stops": stops, "differences": wrong, "seconds": time.monotonic() - began}
+        wrong += place.differences(name)
+    place.leave(wrong)
+    seconds = time.monotonic() - began
+    return {"seed": args.seed, "sweeps": args.times, "stops": stops, "differences": wrong, "seconds": seconds}
+
+
+def page(found: Record) -> str:
+    """The outcome as Markdown."""
+    rows = []
+    for where in dict.fromkeys(one["where"] for one in found["stops"]):
+        some = [one for one in found["stops"] if one["where"] == where]
+        seconds = [one["seconds"] for one in some]
+        statuses = ", ".join(sorted({str(one["status"]) for one in some}))
+        rows.append([where, len(some), f"{statistics.median(seconds):.1f}", f"{max(seconds):.1f}", statuses])
+    outcome = "; ".join(found["differences"]) or "Each resumed sweep equals an uninterrupted one, bit for bit"
+    header = ["SIGTERM in", "times", "median seconds to the end", "longest", "exit status"]
+    return f"{outcome}.\n\n{table(header, rows)}"
 
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    parser = terminal.Parser(prog="python -m faults.stops", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--times", type=int, default=3, help="sweeps, each stopped in every stage (default: 3)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    parser.add_argument("--folder", type=Path, help="where the sweeps go and stay; by default a temporary one")
-    parser.add_argument("--write", action="store_true", help="keep the figures and make docs/reliability.md anew")
-    args = parser.parse_args(argv)
-    folder = drive.working_folder(args.folder)
-    found = stop(drive.Place(folder), args.times, args.seed)
-    if args.write:
-        from faults import report
-
-        drive.keep(drive.record("stops", list(argv), found), drive.RECORDS / "stops.json")
-        report.write()
-    if found["differences"] or max(one["seconds"] for one in found["stops"]) > LIMIT:
-        sys.exit(1)
-    if args.folder is None:
-        shutil.rmtree(folder)
+    found = command.run(drive.parser("faults.stops", __doc__, times=3), stop, page, argv)
+    sys.exit(bool(found["differences"]) or max(one["seconds"] for one in found["stops"]) > LIMIT)
 
 
 if __name__ == "__main__":

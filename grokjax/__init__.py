@@ -1,5 +1,7 @@
 """grokjax: sweeps of grokking transformers, trained side by side, with progress measures in the compiled step."""
 
+import re
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ if TYPE_CHECKING:
     from grokjax.store.metrics import read_table as read_table
     from grokjax.store.snapshots import load_params as load_params
 
-__version__ = "0.1.0"
+from grokjax.version import __version__ as __version__
 
 # Loaded on first use: what analyses a table should not wait for JAX.
 _LAZY = {
@@ -28,3 +30,10 @@ def __getattr__(name: str):
         module, attribute = _LAZY[name]
         return getattr(import_module(f"grokjax.{module}"), attribute)
     raise AttributeError(f"module 'grokjax' has no attribute '{name}'")
+
+
+# While Python looks for the module of `python -m MODULE`, which stands before the arguments.
+if sys.argv[:1] == ["-m"] and (module := re.fullmatch(r"(?:-\w*m)?grokjax\.(.+)", sys.orig_argv[-len(sys.argv)])):
+    from grokjax.cli.main import refuse_module
+
+    refuse_module(module[1])

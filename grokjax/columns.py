@@ -1,5 +1,10 @@
-"""The tables' schemas: each column's type, and the description, unit, range and source in its metadata."""
+"""The tables' columns: what each says of itself, and the schemas of metrics/*.parquet and runs.parquet. No JAX.
 
+What a measure's column says is given beside the function that fills it; what is here knows of no measure.
+"""
+
+import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,10 +12,126 @@ from typing import Any
 import pyarrow as pa
 
 from grokjax import config
-from grokjax.measures.registry import Measure
 
 ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 THRESHOLD = 0.99  # accuracy at which a run counts as having memorised (train) or grokked (test)
+FINAL = ("train_loss", "test_loss", "train_acc", "test_acc")  # of the metrics; runs.parquet has their last values
+# The columns of runs.parquet between the run's number and its config: type, description, unit.
+SUMMARY: dict[str, tuple[pa.DataType, str, str]] = {
+    "status": (
+        pa.string(),
+        "waiting, training, finished, stopped (early, by stop_loss), or diverged (loss not finite at last_step).",
+        "",
+    ),
+    "last_step": (pa.int64(), "Step of the last evaluation.", "steps"),
+    "memorised_step": (pa.int64(), f"First evaluated step with train_acc ≥ {THRESHOLD}; null if none yet.", "steps"),
+    "grokked_step": (pa.int64(), f"First evaluated step with test_acc ≥ {THRESHOLD}; null if none yet.", "steps"),
+    "train_loss": (pa.float64(), "Training loss at last_step.", "nats"),
+    "test_loss": (pa.float64(), "Test loss at last_step.", "nats"),
+    "train_acc": (pa.float64(), "Training accuracy at last_step.", "fraction"),
+    "test_acc": (pa.float64(), "Test accuracy at last_step.", "fraction"),
+    "key_freqs": (pa.list_(pa.int64()), "Key frequencies of the final model; null until they are settled.", "1"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """What a column says of itself.
+
+    Attributes:
+      name: its own; a keyed one is logged in the step as name + "_online".
+      unit: "nats", "1" for pure numbers, ….
+      description: one sentence; may hold a formula.
+      source: paper and section.
+      shape: names of lengths ("freq", "neuron", "head"), () for a number per row.
+      dtype: of the value in the compiled step, "float", "int32" or "bool".
+      range: of the value, as a mathematician writes it.
+      count_of: for an integer count, the name of what it is divided by on the host.
+      keyed: depends on the set of key frequencies.
+      needs_sum: defined only for tasks whose answer is a function of a + b or a - b; null otherwise.
+      needs_update: looks at the update that the next step will make, which takes the optimizer's state; null where
+        there are only saved parameters.
+      slow: too costly for every evaluation.
+      undefined: when else the value is undefined and comes out as NaN, in words; "" if never.
+    """
+
+    name: str
+    _: dataclasses.KW_ONLY
+    unit: str
+    description: str
+    source: str
+    shape: tuple[str, ...] = ()
+    dtype: str = "float"
+    range: str = "(-∞, ∞)"
+    count_of: str | None = None
+    keyed: bool = False
+    needs_sum: bool = False
+    needs_update: bool = False
+    slow: bool = False
+    undefined: str = ""
+
+    def defined(self, direction: int | None, has_update: bool = True) -> bool:
+        """Whether the value means anything for a task of that direction, with or without an optimizer's state."""
+        return (direction is not None or not self.needs_sum) and (has_update or not self.needs_update)
+
+    @property
+    def when_null(self) -> str:
+        """When a row holds null instead of a value."""
+        reasons = [
+            self.needs_sum and "the task is no function of a ± b",
+            self.needs_update and "the row was computed from saved parameters, without the optimizer's state",
+            self.undefined,
+            "the run diverged",
+        ]
+        return ", or ".join(reason for reason in reasons if reason)
+
+    @property
+    def type(self) -> pa.DataType:
+        """Of the values in the metrics."""
+        dtypes = {"float": pa.float32(), "int32": pa.int32(), "bool": pa.bool_()}
+        scalar = pa.float64() if self.count_of else dtypes[self.dtype]
+        return pa.list_(scalar) if self.shape else scalar
+
+
+def metrics_schema(columns: Mapping[str, Column], axes: Iterable[str], metadata: Mapping[str, Any]) -> pa.Schema:
+    """The schema that every part of a sweep's metrics has.
+
+    Args:
+      columns: by the name that they have there.
+      axes: the swept fields, by dotted path.
+      metadata: for the file: JSON-serializable values by key.
+    """
+    fields = [
+        run_field(),
+        pa.field("step", pa.int32(), False, field_metadata("Optimizer steps done before this evaluation.", "steps")),
+        *axis_fields(axes),
+        *(_metrics_field(name, column) for name, column in columns.items()),
+    ]
+    return pa.schema(fields, {key: json.dumps(value) for key, value in metadata.items()})
+
+
+@functools.cache
+def runs_schema() -> pa.Schema:
+    """The schema of runs.parquet: the run, what has become of it, and its config."""
+    fields = [run_field()]
+    fields += [pa.field(name, kind, True, field_metadata(text, unit)) for name, (kind, text, unit) in SUMMARY.items()]
+    for path, spec in config.FIELDS.items():
+        kind = pa.list_(pa.string()) if spec.type is tuple else ARROW[spec.type]
+        fields.append(pa.field(path, kind, True, field_metadata(f"Config: {spec.doc}.")))
+    return pa.schema(fields)
+
+
+def run_field() -> pa.Field:
+    """The column of runs' numbers, the first of every table."""
+    return pa.field("run", pa.int32(), False, field_metadata("Number of the run in the sweep."))
+
+
+def axis_fields(axes: Iterable[str]) -> list[pa.Field]:
+    """The columns of swept fields, given by dotted path."""
+    fields = {path: config.FIELDS[path] for path in axes}
+    return [
+        pa.field(path, ARROW[spec.type], True, field_metadata(f"Swept: {spec.doc}.")) for path, spec in fields.items()
+    ]
 
 
 def field_metadata(description: str, unit: str = "", **more: str) -> dict[str, str]:
@@ -18,54 +139,17 @@ def field_metadata(description: str, unit: str = "", **more: str) -> dict[str, s
     return {name: text for name, text in {"description": description, "unit": unit, **more}.items() if text}
 
 
-def metrics_schema(columns: Mapping[str, Measure], axes: Iterable[str], metadata: Mapping[str, Any]) -> pa.Schema:
-    """The schema that every part of a sweep's metrics has.
-
-    Args:
-      columns: measures by column name.
-      axes: the swept fields, by dotted path.
-      metadata: for the file: JSON-serializable values by key.
-    """
-    fields = [
-        pa.field("run", pa.int32(), False, field_metadata("Number of the run in the sweep.")),
-        pa.field("step", pa.int32(), False, field_metadata("Optimizer steps done before this evaluation.", "steps")),
-    ]
-    for path in axes:
-        spec = config.FIELDS[path]
-        fields.append(pa.field(path, ARROW[spec.type], True, field_metadata(f"Swept: {spec.doc}.")))
-    for name, m in columns.items():
-        fields.append(measure_field(name, m))
-    return pa.schema(fields, {key: json.dumps(value) for key, value in metadata.items()})
-
-
-def measure_field(name: str, m: Measure) -> pa.Field:
-    """A measure's column, described by its metadata."""
-    shape = f"[{', '.join(m.shape)}]" if m.shape else ""
-    return pa.field(
-        name,
-        _arrow_type(m),
-        True,
-        field_metadata(
-            described(name, m), m.unit, range=m.range, source=m.source, shape=shape, null=null_reasons(name, m)
-        ),
+def _metrics_field(name: str, column: Column) -> pa.Field:
+    online = name.endswith("_online")
+    description, null = column.description, column.when_null
+    if column.keyed:
+        description += " Keys: those of " + ("the model at this step." if online else "the run's final model.")
+    if column.keyed and not online:
+        null = f"there is no snapshot at this step, or the run has not ended, or {null}"
+    elif column.slow:
+        null = f"{null}, or this evaluation was not one of every slow_every steps"
+    shape = f"[{', '.join(column.shape)}]" if column.shape else ""
+    metadata = field_metadata(
+        description, column.unit, range=column.range, source=column.source, shape=shape, null=null
     )
-
-
-def described(name: str, m: Measure) -> str:
-    """A column's description; for keyed measures with whose keys."""
-    if not m.keyed:
-        return m.description
-    whose = "the model at this step" if name.endswith("_online") else "the run's final model"
-    return f"{m.description} Keys: those of {whose}."
-
-
-def null_reasons(name: str, m: Measure) -> str:
-    """When a column holds null."""
-    if m.keyed and not name.endswith("_online"):
-        return f"there is no snapshot at this step, or the run has not ended, or {m.when_null}"
-    return f"{m.when_null}, or this evaluation was not one of every slow_every steps" if m.slow else m.when_null
-
-
-def _arrow_type(m: Measure) -> pa.DataType:
-    scalar = pa.float64() if m.count_of else {"float": pa.float32(), "int32": pa.int32(), "bool": pa.bool_()}[m.dtype]
-    return pa.list_(scalar) if m.shape else scalar
+    return pa.field(name, column.type, True, metadata)

@@ -5,8 +5,6 @@ import os
 from pathlib import Path
 from types import ModuleType
 
-import ml_collections
-
 from grokjax.errors import InputError, shown
 
 
@@ -22,6 +20,8 @@ def load_experiment(given: str | None) -> tuple[ModuleType, object]:
     Raises:
       InputError: no such file, no get_config, or a config that fails to build.
     """
+    import ml_collections  # not at the top: commands that are given no experiment do without
+
     if not given:
         raise InputError("--config is missing: name an experiment, such as --config=experiments/wd_sweep.py:small.")
     file, _, variant = given.partition(":")
@@ -51,7 +51,7 @@ def load_experiment(given: str | None) -> tuple[ModuleType, object]:
 
 
 def _line_in(error: BaseException, file: str) -> str:
-    """Where in the experiment file an error came from, as ", line 12,"."""
+    """The line of the experiment file that an error came from, as ", line 12,"."""
     line, trace = None, error.__traceback__
     while trace:
         if trace.tb_frame.f_code.co_filename == file:

@@ -9,7 +9,7 @@ def call(capsys, main, *args) -> tuple[int, str, str]:
     try:
         terminal.guarded(main, args)
     except SystemExit as stop:
-        status = stop.code
+        status = int(stop.code or 0)
     out, err = capsys.readouterr()
     return status, out, err
 

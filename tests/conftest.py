@@ -1,4 +1,4 @@
-"""Models that several tests look at, and how hypothesis runs. Test modules import `slow` from this folder."""
+"""Models that several tests look at, and how hypothesis runs. Test modules import `oracle` from this folder."""
 
 import os
 from pathlib import Path

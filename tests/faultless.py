@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 import tiny
+from doubles import StopAfter
 
 from faults import drive
-from faults.drive import StopAfter
 from grokjax.report import write
 
 

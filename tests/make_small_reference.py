@@ -4,7 +4,7 @@
     python tests/make_small_reference.py --train    # new weights first; other machines train to other weights
 
 The model adds modulo 53 and has just grokked: its losses span 1e-7 (train) to 1e-3 (test) and the circuit is still
-forming. The values are computed in float64 by slow.py and slow_later.py, which share nothing with grokjax.
+forming. The values are computed in float64 by oracle.py and oracle_later.py, which share nothing with grokjax.
 """
 
 import json
@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import slow
-import slow_later
+import oracle
+import oracle_later
 
 from grokjax import tasks
 from grokjax.core.model import ModelConfig
@@ -32,9 +32,6 @@ def train() -> None:
     """Writes new weights, with the pairs they were trained on."""
     import jax
     from cases import hyperparameters
-
-    pass
-    pass
 
     problem = Problem(ModelConfig(P, **SHAPE), tasks.n_train(P, FRACTION))
     inputs = Inputs(
@@ -62,15 +59,15 @@ def values() -> dict[str, object]:
     params = {key: arrays[name].astype(np.float64) for name, key in NAMES.items()}
     train_pairs = np.flatnonzero(arrays["train_mask"])
     answers = np.array([(a + b) % P for a in range(P) for b in range(P)])
-    logits, acts = slow.forward(params, np.arange(P * P))
-    keys = slow.key_freqs(params)
-    found = slow.paper_measures(params, train_pairs, answers, keys=keys)
-    freq, fve = slow_later.neuron_fit(slow_later.neuron_shares(acts))
+    logits, acts = oracle.forward(params, np.arange(P * P))
+    keys = oracle.key_freqs(params)
+    found = oracle.paper_measures(params, train_pairs, answers, keys=keys)
+    freq, fve = oracle_later.neuron_fit(oracle_later.neuron_shares(acts))
     found |= {
         "key_freqs": keys,
-        "trig_coef_all": slow_later.trig_coef_all(logits),
-        "fve_logits_trig": slow_later.fve_logits_trig(logits, keys),
-        "products_loss": slow.mean_loss(slow_later.products_logits(logits, keys), answers),
+        "trig_coef_all": oracle_later.trig_coef_all(logits),
+        "fve_logits_trig": oracle_later.fve_logits_trig(logits, keys),
+        "products_loss": oracle.mean_loss(oracle_later.products_logits(logits, keys), answers),
         "neuron_freq": freq,
         "neuron_fve": fve,
         "neurons_over_85": int(np.sum(fve > 0.85)),

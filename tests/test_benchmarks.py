@@ -1,28 +1,38 @@
 """What benchmarks/ compares must be the same model, loss and optimizer; what it tells must follow from its figures."""
 
 import json
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import QUICK
+from commands import assert_refused, call
 
-from benchmarks import command, contestants, floor, host, layouts, mainline, refill, report, run, scaling, sweep, timing
+from benchmarks import (
+    command,
+    contestants,
+    floor,
+    host,
+    mainline,
+    markdown,
+    measures,
+    run,
+    scaling,
+    sweep,
+    timing,
+)
 from benchmarks.contestants import EAGER, EVALUATION, PAPER_LOOP, Field, Setting, population_key
 from benchmarks.flight import Flight, idle
 from benchmarks.timing import Contestant, spread
 from benchmarks.tokens import TokenByToken
 from grokjax import config, sweeps
-from grokjax.core import model, optimizers
+from grokjax.core import backends, model, optimizers
 from grokjax.core.model import ModelConfig
-from grokjax.core.native import kernels
-from grokjax.core.problem import Shape, State
-from grokjax.errors import InputError
+from grokjax.core.problem import State
 from grokjax.sweeps import Run
 from grokjax.training import one_run
-from grokjax.training.population import Population
+from tools import docs, figures, performance
 
 TRAIN = jax.jit(one_run.train, static_argnums=0, compiler_options=QUICK)
 
@@ -65,11 +75,9 @@ def test_logits_agree_with_pytorch(n_layers, act):
 
     cfg = ModelConfig(p=7, n_layers=n_layers, d_model=8, n_heads=2, d_mlp=16, act=act)
     params = random_params(cfg)
-    net = eager.Transformer(cfg)
-    net.load_state_dict({key: torch.tensor(np.asarray(value)) for key, value in params.items()})
+    tensors = {key: torch.tensor(np.asarray(value)) for key, value in params.items()}
     pairs_N = jnp.arange(49)
-    with torch.no_grad():
-        theirs = net(torch.tensor(np.asarray(model.tokens(pairs_N, 7)), dtype=torch.long)).numpy()
+    theirs = eager.logits(cfg, tensors, torch.tensor(np.asarray(model.tokens(pairs_N, 7)), dtype=torch.long)).numpy()
     ours, _ = jax.jit(model.forward, static_argnums=0, compiler_options=QUICK)(cfg, params, model.lookup(pairs_N, 7))
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
 
@@ -78,13 +86,13 @@ def test_gradients_agree_with_pytorch():
     run = tiny_runs()[0]
     state = started(run)
     theirs = in_pytorch(run, state.params)
-    loss = theirs.loss(theirs.train_data)
+    loss = theirs.loss()
     loss.backward()
-    batch = one_run.batch(run.problem(), run.inputs())
-    value_and_grad = jax.jit(jax.value_and_grad(one_run.loss, 1), static_argnums=0, compiler_options=QUICK)
+    batch = backends.batch(run.problem(), run.inputs())
+    value_and_grad = jax.jit(jax.value_and_grad(backends.loss, 1), static_argnums=0, compiler_options=QUICK)
     ours, grads = value_and_grad(run.problem(), state.params, *batch)
     assert float(ours) == pytest.approx(loss.item(), rel=1e-6)
-    for key, parameter in theirs.model.named_parameters():
+    for key, parameter in theirs.params.items():
         np.testing.assert_allclose(grads[key], parameter.grad, rtol=1e-4, atol=1e-6, err_msg=key)
 
 
@@ -94,7 +102,7 @@ def test_training_agrees_with_pytorch_beyond_the_warm_up():
     theirs = in_pytorch(run, state.params)
     theirs.train(15)
     ours = TRAIN(run.problem(), state, 15)
-    for key, parameter in theirs.model.named_parameters():
+    for key, parameter in theirs.params.items():
         np.testing.assert_allclose(ours.params[key], parameter.detach(), atol=2e-5, err_msg=key)
         assert np.abs(ours.params[key] - state.params[key]).max() > 2e-3
 
@@ -118,25 +126,25 @@ def test_token_by_token_trains_as_the_factored_model_does():
     factored = TRAIN(problem, states[1], 3)
     for key, value in tokens.state.params.items():
         np.testing.assert_allclose(value[1], factored.params[key], atol=2e-5, err_msg=key)
-    batch = one_run.batch(problem, states[1].inputs)
-    loss = jax.jit(one_run.loss, static_argnums=0, compiler_options=QUICK)(problem, factored.params, *batch)
+    batch = backends.batch(problem, states[1].inputs)
+    loss = jax.jit(backends.loss, static_argnums=0, compiler_options=QUICK)(problem, factored.params, *batch)
     assert tokens.losses()[1] == pytest.approx(float(loss), rel=1e-5)
 
 
 def test_vmapped_pytorch_trains_each_run_as_alone():
     pytest.importorskip("torch")
-    from benchmarks import vmapped
+    from benchmarks import eager
 
     runs = tiny_runs()
     params = [random_params(one.problem().model, one.run) for one in runs]
     stacked = {key: np.stack([one[key] for one in params]) for key in params[0]}
-    together = vmapped.Vmapped(runs[0].problem(), [one.inputs() for one in runs], stacked)
+    together = eager.Vmapped(runs[0].problem(), [one.inputs() for one in runs], stacked)
     alone = in_pytorch(runs[1], params[1])
     together.train(12)
     alone.train(12)
-    for key, parameter in alone.model.named_parameters():
+    for key, parameter in alone.params.items():
         np.testing.assert_allclose(together.params[key][1].detach(), parameter.detach(), atol=2e-5, err_msg=key)
-    assert together.losses()[1].item() == pytest.approx(alone.evaluate(alone.train_data), rel=1e-5)
+    assert together.loss()[1].item() == pytest.approx(alone.evaluate(alone.train_data), rel=1e-5)
 
 
 def test_the_mainline_is_the_papers():
@@ -148,10 +156,8 @@ def test_the_mainline_is_the_papers():
 def test_the_floor_is_the_larger_of_operations_and_bytes():
     problem, _ = mainline.mainline(1)
     flop, moved = floor.step_flop(problem), floor.step_bytes(problem)
-    found = floor.seconds(
-        problem, {"float32": np.array([flop / 2.0, flop / 0.5])}, np.array([moved / 1.0, moved / 1.0])
-    )
-    assert found["float32"].tolist() == pytest.approx([2, 1])
+    found = floor.seconds(problem, np.array([flop / 2.0, flop / 0.5]), np.array([moved / 1.0, moved / 1.0]))
+    assert found.tolist() == pytest.approx([2, 1])
     n_params = sum(int(np.prod(shape)) for shape in model.shapes(problem.model).values())
     assert moved == 24 * n_params
 
@@ -165,18 +171,18 @@ def test_visits_are_timed_per_run_and_step():
     def advance(n_steps):
         now[0] += 8 * n_steps
 
-    times = timing.measure([Contestant("a", "", advance, n_runs=4, least=3)], 2, 100, lambda: now[0])
+    times = timing.measure([Contestant("a", "", advance, n_runs=4, least=3)], 2, 100, clock=lambda: now[0])
     assert times["a"].tolist() == [2, 2]
     assert now[0] == 8 * (3 + 2 * 12)  # a trial visit, two visits of about 100 s
 
 
 def test_rounds_end_at_the_deadline_but_some_are_kept():
     one = Contestant("a", "", lambda n: None)
-    assert len(timing.measure([one], 9, 1e-6, time.perf_counter, deadline=0)["a"]) == timing.LEAST_ROUNDS
+    assert len(timing.measure([one], 9, 1e-6, deadline=0)["a"]) == timing.LEAST_ROUNDS
 
 
 def test_numbers_have_three_digits():
-    assert [timing.number(x) for x in (0, 0.01234, 1.5, 123.4, 12_345)] == ["0", "0.0123", "1.50", "123", "12,345"]
+    assert [markdown.number(x) for x in (0, 0.01234, 1.5, 123.4, 12_345)] == ["0", "0.0123", "1.50", "123", "12,345"]
 
 
 def made_up(names) -> tuple[list[Contestant], dict[str, np.ndarray]]:
@@ -220,69 +226,47 @@ TINY = {"p": 7, "d_model": 8, "n_heads": 2, "d_mlp": 16}
 
 @pytest.mark.long
 def test_contestants_are_built_alike_or_left_out_with_a_reason(monkeypatch):
-    monkeypatch.setattr(contestants.machine, "memory_bytes", lambda: 2**20)
+    populated = mainline.populated
+
+    def small(problem, runs):
+        if len(runs) == 64:
+            raise MemoryError("too little of it\nmore of this")
+        return populated(problem, runs)
+
+    monkeypatch.setattr(mainline, "populated", small)
     flight = Flight()
     with flight.recording():
         field = Field(Setting((1, 64), None, side_by_side=1, square=16, measures=(), fields=TINY))
     assert field.agree
     assert set(field.agreement) == {contestants.TOKENS, population_key(1)}
-    assert "GiB of memory" in field.left_out[population_key(64)]["reason"]
-    assert flight.dispatches[0].n_steps == contestants.AGREEMENT_STEPS
-    assert all(dispatch.done >= dispatch.sent or dispatch.done > 0 for dispatch in flight.dispatches)
-    times = timing.measure(field.contestants, 1, 1e-3, time.perf_counter)
+    assert field.left_out[population_key(64)]["reason"] == "MemoryError: too little of it"
+    assert flight.dispatches
+    assert all(dispatch.done > dispatch.sent for dispatch in flight.dispatches)
+    times = timing.measure(field.contestants, 1, 1e-3)
     found = contestants.figures(field.problem, field.contestants, times)
     assert set(found["lines"]) == {contestants.TOKENS, population_key(1), EVALUATION}
+
+
+@pytest.mark.long
+def test_contestants_that_would_take_too_long_are_left_out():
+    field = Field(Setting((1,), None, side_by_side=1, square=16, fields=TINY), deadline=0)
+    assert field.agreement == {}
+    assert {one["reason"] for one in field.left_out.values()} == {"the others took the time that --minutes allows"}
 
 
 @pytest.mark.parametrize(("losses", "agree"), [((4.0, 4.0003), True), ((4.0, 4.0005), False), ((4.0, np.nan), False)])
 def test_contestants_that_train_differently_are_told(losses, agree):
     field = Field.__new__(Field)
-    field.agreement = dict(enumerate(losses))
+    field.agreement, field.problem = dict(enumerate(losses)), mainline.mainline(1)[0]
     assert field.agree is agree
 
 
-# --- the host, refilling ------------------------------------------------------------------------------------------
+# --- the host -----------------------------------------------------------------------------------------------------
 
 
 def test_idle_time_is_what_no_dispatch_covers():
     assert idle([(0, 1), (0.5, 3), (3.5, 4), (3.6, 6)]) == pytest.approx(0.5)
     assert idle([(0, 1), (1, 2)]) == 0
-
-
-def test_fixed_batches_wait_for_their_longest_run():
-    workload = refill.Workload(lengths=(100, 300), seeds=2, slots=2)
-    runs = sweeps.expand(workload.config(), workload.overrides).runs
-    lengths = [one.steps for one in runs]
-    assert sorted(lengths) == [100, 100, 300, 300]
-    waits = sum(2 * max(pair) - sum(pair) for pair in (lengths[:2], lengths[2:]))
-    assert refill.batch_idle(runs, 2) == waits
-
-
-# --- layouts --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.long
-def test_plain_forms_are_compiled_apart_and_give_the_same():
-    problem, runs = mainline.mainline(1, p=7, d_model=8, n_heads=2, d_mlp=16, measures=())
-    params = {}
-    for piece in ("", "_copied", "relu", ""):
-        with layouts._plain(piece):
-            one = Population(problem, Shape(1, 1, 1, 1, 8))
-            one.start({0: runs[0].inputs()})
-            mainline.train(one, 3)
-            params.setdefault(piece, []).append(np.asarray(one.state.params["blocks.0.mlp.W_in"]))
-    np.testing.assert_array_equal(*params[""])
-    for piece in ("_copied", "relu"):
-        np.testing.assert_allclose(params[piece][0], params[""][0], rtol=1e-4, atol=1e-6)
-
-
-def test_layouts_hold_what_is_chosen():
-    found = layouts.layouts(2, 3830, 766)
-    assert layouts.Layout("a run per core in blocks of 766 pairs", 2, 766) in found
-    assert found[0] == layouts.Layout("one run at a time on all cores")
-    if not kernels.unavailable():
-        assert layouts.Layout("in C++: a run per core", 2, n_parts=1) in found
-    assert {one.plain for one in found} == {"", "_copied", "relu"}
 
 
 # --- what is told -------------------------------------------------------------------------------------------------
@@ -321,9 +305,7 @@ def canned_records():
     swept = {"config": "a.py", "wall_s": ONE, "n_runs": 9, "run_steps": 900, "rows": 99}
     ran = canned(
         "run",
-        one_core=False,
         agreement={EAGER: 4.7, "population_1": 4.7},
-        agree=True,
         left_out={"population_64": {"name": "wide", "n_runs": 64, "precision": "float32", "reason": "no time"}},
         **contestants.figures(mainline.mainline(1)[0], entered, times),
         square=2048,
@@ -338,37 +320,16 @@ def canned_records():
     hosted = canned("host", n_runs=2, p=113, n_steps=200, wall_s=ONE, checkpoint_s=ONE, **shares)
     points = [{"value": value, "run_step_s": ONE} for value in (1, 2)]
     scaled = canned("scaling", width=2, axes=dict.fromkeys(scaling.AXES, points))
-    refilled = canned(
-        "refill",
-        workload={"lengths": (1, 2), "slots": 2},
-        n_runs=4,
-        run_steps=6,
-        refilled_s=ONE,
-        batches_s=ONE,
-        saved=ONE,
-        refilled_idle=1,
-        batches_idle=3,
-    )
     full = canned("sweep", variant="_a_py", sweep=ran["sweep"])
-    laid = canned("layouts", n_train=9, layouts=[{"name": "some layout", "run_step_s": ONE, "ratio": ONE}])
-    sizes = dict.fromkeys(
-        ("bytes", "runs_table_bytes", "peak_above_start_bytes", "checkpoint_bytes", "config_bytes"), 9
-    )
-    times = ("expand_s", "ledger_s", "write_s", "read_losses_s", "check_s", "runs_table_s", "checkpoint_s")
-    made = {"n_runs": 2, "n_evaluations": 3, "measures": [], "n_rows": 6, "n_parts": 1}
-    large = canned("tables", **made, **sizes, **dict.fromkeys(times, 1.0))
-    return [ran, hosted, scaled, refilled, full, laid, large]
+    return [ran, hosted, scaled, full]
 
 
 def test_the_page_says_what_was_measured(tmp_path):
     for one in canned_records():
-        command.save(one, tmp_path / f"cpu_{one['benchmark']}.json")
-    found = report.records(tmp_path)
-    assert [one for kept in found["cpu"].values() for one in kept] == json.loads(
-        json.dumps(sorted(canned_records(), key=lambda one: one["benchmark"]))
-    )
-    page = report.page(found)
-    cpu, gpu = page.split("## GPU")
+        assert command.file_record(one, tmp_path / "benchmarks" / "records").name.startswith("cpu_")
+    found = performance.records(tmp_path / "benchmarks" / "records")
+    assert [one for kept in found["cpu"].values() for one in kept] == json.loads(json.dumps(canned_records()))
+    cpu, gpu = performance.measured(found).split("## GPU")
     assert "5.00 (5.00 – 5.00)" in cpu
     assert "not available: no time" in cpu
     assert "so 1.0 MiB per slot" in cpu
@@ -377,10 +338,22 @@ def test_the_page_says_what_was_measured(tmp_path):
     assert "adds 2.0 % to training. Target, at most 5.0 %: met." in cpu
     assert "under 2.0 % of wall time" in cpu
     assert cpu.count("Not yet measured") == 0
-    assert gpu.count("Not yet measured") == len(report.SECTIONS) - len(report.CPU_ONLY)
-    text = report.with_section(f"before {report.BEGIN} old {report.END} after", found)
-    assert "| population_4 | 5.00 (5.00 – 5.00) | 10.0 (10.0 – 10.0) | 25 % |" in text
-    assert "old" not in text
+    assert gpu.count("Not yet measured") == len(performance.SECTIONS)
+    assert "| population_4 | 5.00 (5.00 – 5.00) | 10.0 (10.0 – 10.0) | 25 % |" in performance.beside_pytorch(found)
+
+
+def test_a_command_prints_its_figures_and_files_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    wide = {"wall_s": ONE, "idle_share": ONE, "main_thread_share": ONE, "over_bare": ONE, "checkpoint_s": ONE}
+    monkeypatch.setattr(host, "measure", lambda args, say: {"n_runs": 2, "p": args.rounds, "n_steps": 9, **wide})
+    host.main(["--rounds=5"])
+    assert "at P = 5, evaluated" in " ".join(capsys.readouterr().out.split())
+    assert not (tmp_path / "benchmarks").exists()
+    host.main(["--rounds=7", "--write"])
+    assert "benchmarks/records/cpu_host.json written; python -m tools.docs makes" in capsys.readouterr().out
+    filed = json.loads((tmp_path / "benchmarks" / "records" / "cpu_host.json").read_text())
+    assert filed["command"] == "python -m benchmarks.host --rounds=7 --write"
+    assert (filed["p"], filed["machine"]["platform"], filed["wall_s"]) == (7, "cpu", ONE)
 
 
 def test_nothing_is_judged_on_a_busy_machine():
@@ -395,16 +368,15 @@ def test_a_gpu_is_judged_by_its_rates():
     record["machine"] = MACHINE | {"platform": "gpu"}
     record["lines"]["population_4"]["run_step_s"] = spread([1 / 30_000])
     assert run.target_line(record).endswith("20,000 in float32: met (30,000).")
+    for line in record["lines"].values():
+        line["precision"] = "tensorfloat32"
+    assert run.target_line(record).endswith("50,000 in tensorfloat32: missed (30,000).")
 
 
 def test_the_scaling_figure_is_drawn(tmp_path):
     record = canned_records()[2]
-    scaling.draw({"CPU": record, "GPU": record}, tmp_path / "scaling.png")
+    figures.draw_scaling({"CPU": record, "GPU": record}, tmp_path / "scaling.png")
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
-
-
-def test_the_page_is_up_to_date():
-    assert not report.stale()
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------
@@ -412,35 +384,27 @@ def test_the_page_is_up_to_date():
 
 def test_a_missing_pytorch_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit) as stop:
-        run.main([])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err == (
-        "error: PyTorch is not installed: pip install -e '.[bench]', or leave it out with --no-torch.\n"
-    )
+    assert_refused(call(capsys, run.main), "pip install -e '.[bench]', or leave it out with --no-torch.")
+
+
+def test_contestants_that_disagree_are_not_timed(monkeypatch, capsys):
+    monkeypatch.setattr(run, "Field", lambda *args: field)
+    field = Field.__new__(Field)
+    field.agreement, field.problem = {"a": 1.0, "b": 2.0}, mainline.mainline(1)[0]
+    status, out, err = call(capsys, run.main, "--quick", "--no-torch")
+    assert (status, out) == (1, "")
+    assert "DISAGREE: a 1.000000, b 2.000000" in err
 
 
 @pytest.mark.parametrize(
     ("main", "flag"),
     [
-        *((run.main, flag) for flag in ("--rounds=0", "--rounds=many", "--seconds=-1", "--json=nowhere/to/be.json")),
-        *((run.main, flag) for flag in ("--widths=0", "--widths=a", "--only=all", "--minutes=inf", "--what")),
-        *((main, "--rounds=0") for main in (host.main, scaling.main, refill.main, sweep.main)),
+        *((run.main, flag) for flag in ("--rounds=0", "--rounds=many", "--minutes=inf", "--minutes=-1", "--what")),
+        (run.main, "--precision=half"),
+        *((main, "--rounds=0") for main in (host.main, scaling.main, measures.main)),
         (sweep.main, "--what"),
-        (report.main, "--what"),
+        (docs.main, "--what"),
     ],
 )
 def test_bad_flags_are_refused(main, flag, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([flag])
-    assert stop.value.code == 2
-    said = capsys.readouterr().err
-    assert flag.split("=")[0] in said
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-
-
-def test_a_file_without_figures_is_refused(tmp_path):
-    (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(InputError, match="holds no figures"):
-        command.load(tmp_path / "x.json")
+    assert_refused(call(capsys, main, flag), flag.split("=")[0])

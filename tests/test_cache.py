@@ -34,7 +34,6 @@ def test_another_folder_can_be_named(tmp_path):
 
 @pytest.mark.parametrize("home", ["", None])
 def test_without_xdg_it_is_in_the_home(tmp_path, monkeypatch, home):
-    pass
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

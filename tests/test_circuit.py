@@ -5,15 +5,14 @@ import json
 import shutil
 
 import numpy as np
+import oracle
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import slow
 from cases import REFERENCE, needs_reference, random_case
 from commands import assert_refused, call
 
-from grokjax import circuit_docs
 from grokjax.cli import circuit
 from grokjax.errors import InputError
 from grokjax.interp import files
@@ -24,6 +23,8 @@ from grokjax.interp.circuit.runs import circuits_of, schema
 from grokjax.interp.circuit.table import rows
 from grokjax.interp.measure import NO_SPLIT
 from grokjax.store import files as files_lib
+from tools import blocks, docs
+from tools import circuit as circuit_page
 
 P = 7  # with the shape of the tiny sweep's models, so that one compilation serves them all
 
@@ -156,7 +157,7 @@ def test_without_a_sum_what_projects_on_it_is_null(folder, case, monkeypatch):
     found = analyse(folder / "model.npz", task="multiply")
     assert found["null"] == {"loss_sum_directions": "task 'multiply' is no function of a ± b"}
     a, b = np.divmod(np.arange(P * P), P)
-    assert found["loss"] == pytest.approx(slow.mean_loss(slow.all_logits(case.params), a * b % P), rel=1e-5)
+    assert found["loss"] == pytest.approx(oracle.mean_loss(oracle.all_logits(case.params), a * b % P), rel=1e-5)
 
 
 # --- a sweep --------------------------------------------------------------------------------------------------------
@@ -253,22 +254,13 @@ def test_mistakes_are_one_sentence(run, name):
 # --- the page -------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_says_what_the_figures_are():
-    assert circuit_docs.page([]) == circuit_docs.PAGE.read_text()
-
-
 @needs_reference
 def test_the_page_has_the_figures_of_the_reference_models():
     models = [str(REFERENCE / f"{name}.npz") for name in ("mod113_step10000", "released_wd0.1")]
-    assert circuit_docs.same(circuit_docs.page(models), circuit_docs.PAGE.read_text())
+    assert blocks.ROOT / "docs" / "circuit.md" not in docs.stale(models)
 
 
 def test_numbers_may_differ_in_their_last_digit():
-    assert circuit_docs.same("loss 5.13e-8 in 12", "loss 5.14e-8 in 12")
-    assert not circuit_docs.same("loss 5.13e-8 in 12", "loss 5.13e-8 in 13")
-    assert not circuit_docs.same("loss 5.13e-8 in 12", "loss 5.13e-8 of 12")
-
-
-def test_a_page_without_markers_is_a_mistake():
-    with pytest.raises(InputError, match="has no markers for figures"):
-        circuit_docs.with_part("text", "figures", "")
+    assert circuit_page.same("loss 5.13e-8 in 12", "loss 5.14e-8 in 12")
+    assert not circuit_page.same("loss 5.13e-8 in 12", "loss 5.13e-8 in 13")
+    assert not circuit_page.same("loss 5.13e-8 in 12", "loss 5.13e-8 of 12")

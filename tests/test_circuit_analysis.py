@@ -6,9 +6,9 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
+import oracle_circuit
 import pytest
-import slow
-import slow_circuit
 from cases import QUICK, Case, needs_reference, random_case, reference_case
 from hypothesis import strategies as st
 
@@ -51,7 +51,7 @@ def test_small_models_have_the_definitions_numbers(name):
     shape, keys = SMALL[name]
     case = random_case(**shape)
     args = (case.params, keys, case.train_pairs, case.answers, case.direction, case.cfg.act)
-    exact = slow_circuit.numbers(*args)
+    exact = oracle_circuit.numbers(*args)
     found = numbers(case, keys)
     check(found, exact, 1e-4)
     assert set(exact) == set(found) - KEYS
@@ -61,13 +61,13 @@ def test_small_models_have_the_definitions_numbers(name):
 def grokked(training_run):
     """A model that has learned addition modulo 23, its keys and its numbers."""
     case = training_run[2000]
-    keys = slow.key_freqs(case.params)
+    keys = oracle.key_freqs(case.params)
     return case, keys, numbers(case, keys)
 
 
 def test_a_grokked_model_has_the_definitions_numbers(grokked):
     case, keys, found = grokked
-    exact = slow_circuit.numbers(case.params, keys, case.train_pairs, case.answers)
+    exact = oracle_circuit.numbers(case.params, keys, case.train_pairs, case.answers)
     assert set(exact) == set(NUMBERS) - KEYS
     check(found, exact, 1e-4)
 
@@ -94,10 +94,10 @@ some_keys = st.sets(st.integers(1, 3), min_size=1)
 def test_keeping_every_frequency_of_the_sum_loses_what_is_no_function_of_it(case):
     """With all keys the restricted logits are the averages over a + b, and W_L is kept but for its constant."""
     found = numbers(case, [1, 2, 3])
-    by_sum = slow.restricted_logits(slow.all_logits(case.params), [1, 2, 3])
-    exact = slow_circuit.mean_losses(by_sum, case.answers, case.train_pairs)
+    by_sum = oracle.restricted_logits(oracle.all_logits(case.params), [1, 2, 3])
+    exact = oracle_circuit.mean_losses(by_sum, case.answers, case.train_pairs)
     np.testing.assert_allclose(found["loss_sum_directions"], exact[0], rtol=1e-4)
-    W_L = slow.neuron_to_logit(case.params)
+    W_L = oracle.neuron_to_logit(case.params)
     np.testing.assert_allclose(
         found["W_L_residual"], np.linalg.norm(np.mean(W_L, 0)) * np.sqrt(7) / np.linalg.norm(W_L), rtol=1e-4
     )
@@ -135,7 +135,7 @@ def test_a_model_of_one_wave_is_explained_whole():
     found = jax.device_get(look(acts))
     np.testing.assert_allclose(found["polynomials"], acts, atol=1e-5)
     assert found["neurons_per_freq"].tolist() == [0, 0, 2, 0, 0]
-    gone = slow_circuit.mean_losses(found["constant"], case.answers, case.train_pairs)[0]
+    gone = oracle_circuit.mean_losses(found["constant"], case.answers, case.train_pairs)[0]
     for name in ("loss_without_freq", "loss_without_neurons"):
         np.testing.assert_allclose(found[name][2], gone, rtol=1e-5)
         np.testing.assert_allclose(np.delete(found[name], 2), found["loss"], rtol=1e-5)
@@ -150,7 +150,7 @@ def test_reference_models_have_the_definitions_numbers(name):
     case, listed = reference_case(name)
     keys = listed["key_freqs"]
     found = numbers(case, keys)
-    exact = slow_circuit.numbers(case.params, keys, case.train_pairs, case.answers, freqs=keys)
+    exact = oracle_circuit.numbers(case.params, keys, case.train_pairs, case.answers, freqs=keys)
     assert set(exact) == set(NUMBERS) - KEYS
     check(found, exact, 2e-4, keys)
     for here, of in {"loss": "loss", "loss_sum_directions": "restricted_loss"}.items():

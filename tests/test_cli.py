@@ -1,14 +1,19 @@
 """The command line as a user meets it: every mistake is one sentence on stderr, exit status 2, nothing written."""
 
+import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-from absl.testing import flagsaver
+from commands import assert_refused, call
 
+import grokjax
 from grokjax import config
-from grokjax.cli.train import default_workdir, main
+from grokjax.cli import example, train
+from grokjax.cli.main import COMMANDS, main
+from grokjax.cli.train import default_workdir
 
 ROOT = Path(__file__).parent.parent
 TINY = "--config=tests/tiny.py"
@@ -25,8 +30,8 @@ def here(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
 
     def launch(*args):
-        with flagsaver.flagsaver(), pytest.raises(SystemExit) as stopped:
-            main(["launch.py", *args])
+        with pytest.raises(SystemExit) as stopped:
+            train.main(args)
         out, err = capsys.readouterr()
         return subprocess.CompletedProcess(args, stopped.value.code, out, err)
 
@@ -66,6 +71,7 @@ MISTAKES = {
     "not finite": ([TINY, "--config.learning_rate=nan"], "config.learning_rate is nan"),
     "bad run": ([TINY, "--only=9"], "run 9, but this sweep's runs are 0 to 3"),
     "bad run number": ([TINY, "--only=x"], "--only has 'x'"),
+    "a value for no": ([TINY, "--noplan=1"], "--noplan=1 does not take an argument"),
 }
 
 
@@ -103,6 +109,126 @@ def test_help_explains_every_flag_and_field():
     assert done.returncode == 0
     for name in ("--config ", "--workdir ", "--only ", "--overwrite ", "--plan ", *config.FIELDS):
         assert name in done.stdout
+
+
+def python(*args, **settings):
+    """Python in a process of its own, in the repository."""
+    return subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, **settings)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    """The help has the purpose, an example of the command and words on every flag."""
+    status, out, err = call(capsys, main, name, "--help")
+    assert (status, err) == (0, "")
+    assert import_module(f"grokjax.cli.{name}").__doc__.strip() in out
+    assert f"\n    grokjax {name} " in out
+    if name != "train":
+        flags = out.partition("options:")[2]
+        for line in [line for line in flags.splitlines() if line.startswith("  -")]:
+            after = flags.partition(line)[2].partition("\n")[2].partition("\n")[0]
+            assert "  " in line.strip() or after.startswith(" " * 10), line
+    for made in ("train", "phases"):
+        assert made in call(capsys, main, "--help")[1]
+
+
+def test_launch_is_train(capsys):
+    helped = call(capsys, main, "train", "--help")[1]
+    assert launch("--help").stdout == helped.replace("grokjax train", "python launch.py")
+
+
+HEAVY = """
+import json, sys
+from grokjax.cli.main import main
+found = {}
+for args in json.loads(sys.argv[1]):
+    try:
+        main(args)
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    found[" ".join(args)] = [status, sorted({"jax", "pandas", "pyarrow", "matplotlib", "rich"} & set(sys.modules))]
+print("found", json.dumps(found))
+"""
+LIGHT = {
+    0: [["--help"], ["--version"], ["example"], *([name, "--help"] for name in COMMANDS)],
+    2: [
+        *([name, "--wrkdir=x"] for name in COMMANDS),
+        ["train", "--config=experiments/wd_sweep.py:small", "--config.stps=3"],
+        ["train", "--config=experiments/wd_sweep.py:small", "--config.steps=many"],
+        ["trian"],
+    ],
+}
+
+
+@pytest.mark.parametrize("status", LIGHT)
+def test_help_and_mistakes_do_not_wait_for_heavy_imports(status):
+    done = python("-c", HEAVY, json.dumps(LIGHT[status]))
+    found = json.loads(done.stdout.rpartition("found ")[2])
+    assert found == {" ".join(args): [status, []] for args in LIGHT[status]}, done.stderr
+
+
+def test_the_command_itself(capsys):
+    assert call(capsys, main, "--version") == (0, f"{grokjax.__version__}\n", "")
+    status, out, err = call(capsys, main)
+    assert (status, out, err) == (2, "", call(capsys, main, "--help")[1])
+    assert_refused(call(capsys, main, "trian"), "command 'trian' is unknown: did you mean 'train'?")
+    assert_refused(call(capsys, main, "--workdir=x"), "flag '--workdir=x' is unknown: a command comes first")
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [("cli", "COMMAND"), ("cli.train", "train"), ("measure", "measure"), ("core.model", "COMMAND")],
+)
+def test_a_module_that_is_no_command_says_which_is(module, command):
+    for done in (python("-m", f"grokjax.{module}", "--config=x"), python("-Wignore", f"-mgrokjax.{module}")):
+        assert_refused(
+            (done.returncode, done.stdout, done.stderr), f"grokjax.{module} is no command: give grokjax {command},"
+        )
+
+
+def test_other_modules_run_as_they_do(tmp_path):
+    """Those whose packages import grokjax while Python looks for them, and processes that these start."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "__init__.py").write_text("import grokjax\n")
+    (tmp_path / "other" / "main.py").write_text(
+        "import multiprocessing as m\nfrom grokjax.errors import InputError\n"
+        "if __name__ == '__main__':\n"
+        "    with m.get_context('spawn').Pool(1) as pool:\n        print(pool.map(InputError, ['grokjax.cli']))\n"
+    )
+    done = python("-m", "other.main", "grokjax.cli", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    assert (done.stdout, done.stderr) == ("[InputError('grokjax.cli')]\n", "")
+    assert python("-m", "grokjax", "--version").stdout == f"{grokjax.__version__}\n"
+
+
+FLAGS = """
+import importlib, pkgutil
+from absl import flags
+flags.DEFINE_string("config", "mine", "")
+flags.DEFINE_bool("plan", False, "")
+import grokjax
+for module in pkgutil.walk_packages(grokjax.__path__, "grokjax."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+flags.DEFINE_string("workdir", None, "")
+flags.FLAGS(["script", "--workdir=x"])
+values = flags.FLAGS
+print(values.config, values.workdir, [name for name in values.flags_by_module_dict() if "grokjax" in name])
+"""
+
+
+def test_importing_defines_no_absl_flags():
+    done = python("-c", FLAGS)
+    assert (done.returncode, done.stdout) == (0, "mine x []\n"), done.stderr
+
+
+def test_examples_are_the_experiments(capsys):
+    files = {file.stem: file.read_text() for file in (ROOT / "experiments").glob("*.py")}
+    assert example.examples() == files
+    listed = call(capsys, main, "example")[1]
+    assert [line.split()[0] for line in listed.splitlines()] == sorted(files)
+    assert call(capsys, main, "example", "wd_sweep") == (0, files["wd_sweep"], "")
+    assert_refused(call(capsys, main, "example", "wd_swep"), "example 'wd_swep' is unknown: did you mean 'wd_sweep'?")
 
 
 def test_overrides_reach_the_plan(tmp_path):

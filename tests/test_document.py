@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import made_up
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -12,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 from pages import HOSTILE, data_of, decoded, hostile, page_of, rewritten, with_circuit
 
-from benchmarks import page as made_up
 from grokjax.errors import InputError
 from grokjax.report import document, page, write
 from grokjax.report.results import read, shade
@@ -94,6 +94,12 @@ def test_the_settings_table_is_that_of_summarize(small):
     row = next(r for r in re.findall(r"<tr>.*?</tr>", text) if r.startswith('<tr><td data-value="0.5"'))
     assert f"{100 * found.loc[0.5, 'fraction_low']:.0f}" in row
     assert f"{found.loc[0.5, 'grokked_median']:,.0f}" in row
+
+
+def test_a_page_without_circuits_loads_no_jax(small):
+    program = "import sys\nfrom grokjax.report import page, results, write\n"
+    program += f"page.html(results.read({str(small)!r}))\nsys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_the_circuit_table_is_there_once_it_was_made(small, tmp_path):

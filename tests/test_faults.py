@@ -25,7 +25,7 @@ from grokjax.store.metrics import parts
 from grokjax.store.snapshots import find_snapshots
 from grokjax.store.sweep import load_sweep
 from grokjax.training import final_keys
-from grokjax.training.sweep import StopRequest
+from grokjax.training.request import StopRequest
 
 __all__ = ["whole_and_halfway"]
 ROOT = Path(__file__).parent.parent
@@ -205,14 +205,14 @@ def test_a_dead_process_holds_nothing_and_a_living_one_is_named(whole_and_halfwa
 
 
 def test_a_stop_while_settling_is_heeded_between_batches(whole_and_halfway, tmp_path, monkeypatch):
-    settle, stop = final_keys.settle, StopRequest()
+    settle, stop = final_keys.finalise, StopRequest()
 
     def asked(*args):
         stop.signal = signal.SIGTERM
         settle(*args)
 
-    monkeypatch.setattr(final_keys, "settle", asked)
-    monkeypatch.setattr("grokjax.training.scheduler.SETTLE_MODELS", 1)
+    monkeypatch.setattr(final_keys, "finalise", asked)
+    monkeypatch.setattr("grokjax.training.scheduler.FINALISED_MODELS", 1)
     monkeypatch.setattr(write, "write", lambda path: None)
     assert tiny.train(config(), tmp_path / "a", stop=stop)[0] == 128 + signal.SIGTERM
     monkeypatch.undo()
@@ -262,9 +262,8 @@ def test_closed_streams_are_no_files_of_results(whole, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_anything_is_trained(number):
-    code = (
-        f"import os; from grokjax import cli; cli._on_signals(cli._stop_at_once); os.kill(os.getpid(), {int(number)})"
-    )
+    armed = "import os; from grokjax.cli import train; train._on_signals(train._stop_at_once)"
+    code = f"{armed}; os.kill(os.getpid(), {int(number)})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 128 + number
     assert done.stderr.strip() == "stopped while starting: nothing was trained."

@@ -119,6 +119,42 @@ def test_a_thousand_runs_take_seconds():
     assert time.process_time() - start < 15  # about 2 where nothing else runs
 
 
+def test_classes_at_their_thresholds():
+    metrics = pd.DataFrame({"step": [0, 1_000, 2_000], "train_loss": 1.0, "test_loss": 1.0})
+    metrics = metrics.assign(train_acc=[0.1, 0.9, 0.95], test_acc=[0.1, 0.2, 0.9])
+    for options, name in [
+        ({}, "grokking"),
+        ({"class_gap": 1_001}, "comprehension"),
+        ({"class_budget": 2_000}, "grokking"),
+        ({"class_budget": 1_999}, "memorization"),
+        ({"class_budget": 1_000}, "memorization"),
+        ({"class_budget": 999}, "confusion"),
+        ({"class_accuracy": 0.901}, "memorization"),
+        ({"class_accuracy": 0.951}, "confusion"),
+    ]:
+        assert find_phases(metrics, Settings(**options)).iloc[0]["run_class"] == name, options
+    row = find_phases(metrics, Settings(train_accuracy=0.9, test_accuracy=0.9, ungrok_accuracy=0.5)).iloc[0]
+    assert (row["delay"], row["delay_min"], row["delay_max"]) == (1_000, 0, 2_000)
+    assert (row["memorised_rule"], row["grokked_rule"], row["eval_every"]) == ("accuracy", "accuracy", 1_000)
+    row = find_phases(metrics.drop(columns="train_acc")).iloc[0]
+    assert (row["memorised_rule"], row["grokked_rule"]) == ("loss", "accuracy")
+
+
+def test_shading_cuts_what_overlaps():
+    def shaded(*ends, last_step=100, memorised=True):
+        names = ("memorization_end", "circuit_formation_end", "cleanup_end")
+        return phases.shade(dict(zip(names, ends, strict=True), last_step=last_step, memorised=memorised))
+
+    first, second, third = "memorization", "circuit formation", "cleanup"
+    assert shaded(10, 50, 80) == [(first, 0, 10), (second, 10, 50), (third, 50, 80)]
+    assert shaded(60, 50, 80) == [(first, 0, 50), (third, 50, 80)]
+    assert shaded(90, 50, 40) == [(first, 0, 40)]
+    assert shaded(10, 50, np.nan) == [(first, 0, 10), (second, 10, 50), (third, 50, 100)]
+    assert shaded(np.nan, 50, 80) == [(first, 0, 50), (third, 50, 80)]
+    assert shaded(10, 50, 80, last_step=50) == [(first, 0, 10), (second, 10, 50)]
+    assert shaded(10, 50, 80, memorised=False) == []
+
+
 def test_docstring_example():
     found = doctest.testmod(find)
     assert found.failed == 0

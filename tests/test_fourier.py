@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
-import slow
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +23,7 @@ def test_basis_is_orthonormal_and_is_the_definition(p):
     assert basis.dtype == np.float64
     assert basis.shape == (p, p)
     np.testing.assert_allclose(basis @ basis.T, np.eye(p), atol=2e-14)
-    np.testing.assert_allclose(basis, slow.basis(p), atol=1e-13)
+    np.testing.assert_allclose(basis, oracle.basis(p), atol=1e-13)
 
 
 def test_basis_is_shared_and_so_cannot_be_written_to():
@@ -34,7 +34,7 @@ def test_basis_is_shared_and_so_cannot_be_written_to():
 
 @pytest.mark.parametrize("p", SIZES)
 def test_n_freqs(p):
-    assert fourier.n_freqs(p) == len(slow.freqs(p))
+    assert fourier.n_freqs(p) == len(oracle.freqs(p))
     # With the constant, and the alternating function of even P, they make up the whole basis.
     assert 1 + 2 * fourier.n_freqs(p) + (p % 2 == 0) == p
 
@@ -44,7 +44,7 @@ def test_transform_keeps_squares_and_inverts(p, seed):
     x = random(p, 3, seed=seed)
     c = fourier.transform(x)
     assert c.dtype == np.float32
-    np.testing.assert_allclose(c, slow.basis(p) @ x.astype(np.float64), atol=1e-5)
+    np.testing.assert_allclose(c, oracle.basis(p) @ x.astype(np.float64), atol=1e-5)
     np.testing.assert_allclose(np.sum(c**2, 0), np.sum(x**2, 0), rtol=1e-5)
     np.testing.assert_allclose(fourier.inverse(c), x, atol=1e-5)
     np.testing.assert_allclose(fourier.transform(fourier.inverse(x)), x, atol=1e-5)
@@ -70,18 +70,18 @@ def test_a_shift_moves_phases_and_leaves_norms(p, shift):
 def test_norms(p):
     x = random(p, 5)
     components, per_freq = fourier.norms(x)
-    expected = slow.fourier_norms(x)
+    expected = oracle.fourier_norms(x)
     np.testing.assert_allclose(components, expected[0], rtol=1e-5)
     np.testing.assert_allclose(per_freq, expected[1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("p", SIZES)
 def test_per_freq_and_per_component(p):
-    names = ["1", *(f"{wave}{k}" for k in slow.freqs(p) for wave in ("cos", "sin")), *["half"] * (p % 2 == 0)]
+    names = ["1", *(f"{wave}{k}" for k in oracle.freqs(p) for wave in ("cos", "sin")), *["half"] * (p % 2 == 0)]
     numbers = {name: 10.0**i for i, name in enumerate(("1", "half"))}
     c = np.array([numbers.get(name, float(name[3:] if name[3:].isdigit() else 0)) for name in names])
-    assert np.asarray(fourier.per_freq(c)).tolist() == [2.0 * k for k in slow.freqs(p)]
-    f = jnp.array([float(k) for k in slow.freqs(p)])
+    assert np.asarray(fourier.per_freq(c)).tolist() == [2.0 * k for k in oracle.freqs(p)]
+    f = jnp.array([float(k) for k in oracle.freqs(p)])
     expected = [0.0 if name in numbers else float(name[3:]) for name in names]
     assert np.asarray(fourier.per_component(f, p)).tolist() == expected
 
@@ -107,14 +107,14 @@ def test_sum_index_and_sums(p, direction):
 @pytest.mark.parametrize("p", [3, 4, 5, 8, 11, 12, 23])
 def test_sum_mean_is_the_projection_on_constant_and_sum_directions(p, direction):
     grid = random(p * p, 3, seed=p)
-    directions = [slow.constant_direction(p), *(slow.sum_directions(p, k, direction) for k in slow.freqs(p))]
+    directions = [oracle.constant_direction(p), *(oracle.sum_directions(p, k, direction) for k in oracle.freqs(p))]
     if p % 2 == 0:  # the alternating function of the sum completes the functions of the sum
-        directions.append(slow.unit((-1.0) ** fourier.sums(p, direction))[None])
+        directions.append(oracle.unit((-1.0) ** fourier.sums(p, direction))[None])
     directions = np.concatenate(directions)
     np.testing.assert_allclose(directions @ directions.T, np.eye(p), atol=1e-12)
     mean = fourier.sum_mean(grid, p, direction)
     assert mean.shape == (p, 3)
-    np.testing.assert_allclose(mean[fourier.sums(p, direction)], slow.project(grid, directions), atol=1e-6)
+    np.testing.assert_allclose(mean[fourier.sums(p, direction)], oracle.project(grid, directions), atol=1e-6)
 
 
 @pytest.mark.parametrize("direction", [1, -1])
@@ -122,9 +122,9 @@ def test_transform_of_sum_mean_gives_each_coefficient(direction):
     p = 13
     grid = random(p * p, 4)
     spectrum = np.asarray(fourier.transform(fourier.sum_mean(grid, p, direction)))
-    for k in slow.freqs(p):
+    for k in oracle.freqs(p):
         # The unit vector of the grid is 1/√P times the one-dimensional one, repeated over P pairs of each sum.
-        coefficients = slow.sum_directions(p, k, direction) @ grid / np.sqrt(p)
+        coefficients = oracle.sum_directions(p, k, direction) @ grid / np.sqrt(p)
         np.testing.assert_allclose(spectrum[2 * k - 1 : 2 * k + 1], coefficients, atol=1e-6)
 
 

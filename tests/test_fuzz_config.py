@@ -10,17 +10,14 @@ from pathlib import Path
 
 import pytest
 import tiny
-from absl.testing import flagsaver
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from grokjax import config as config_lib
 from grokjax import errors, tasks
 from grokjax.cli.train import default_workdir, main
 from grokjax.config import FIELDS, SETTING
 from grokjax.errors import InputError
-from grokjax.training.sweep import run
 
 ROOT = Path(__file__).parent.parent
 SWEEPABLE = [path for path, field in FIELDS.items() if field.kind != SETTING]
@@ -122,16 +119,15 @@ def trees(draw):
 
 def planned(config, get_sweep=None, path="/nowhere/grokjax_fuzz"):
     """A plan, or the sentence that refuses; anything else fails."""
-    out = io.StringIO()
     try:
-        status = run(config, get_sweep, path, plan_only=True, console=Console(file=out, width=100))
+        status, text = tiny.train(config, path, plan_only=True, get_sweep=get_sweep)
     except InputError as error:
         assert_sentence(str(error))
         return ""
     assert status == 0
-    assert "run-steps in all" in out.getvalue()
+    assert "run-steps in all" in text
     assert not os.path.lexists(path)
-    return out.getvalue()
+    return text
 
 
 def assert_sentence(text):
@@ -266,8 +262,8 @@ def here():
         old = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = out, err
         try:
-            with flagsaver.flagsaver(), pytest.raises(SystemExit) as stopped:
-                main(["launch.py", "--plan", *args])
+            with pytest.raises(SystemExit) as stopped:
+                main(["--plan", *args])
         finally:
             sys.stdout, sys.stderr = old
         return stopped.value.code, out.getvalue(), err.getvalue()

@@ -7,11 +7,12 @@ import pickle
 import random
 import re
 import shutil
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import doubles
+import made_up
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -19,7 +20,6 @@ import tiny
 from commands import assert_refused, call
 from rich.console import Console
 
-from benchmarks import page as made_up
 from faults import damage, fuzz, readers
 from faults.cases import PAYLOAD, Case
 from grokjax import errors
@@ -86,14 +86,11 @@ def test_a_reader_that_fails_is_told(tmp_path, monkeypatch):
 
 def test_a_reader_that_crashes_or_hangs_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz, "SECONDS", 2)
-    worker = object.__new__(fuzz.Worker)
-    worker.whole = tmp_path
-    script = "import os, sys\nprint('ready', flush=True)\nos.abort() if input() == '1' else input()"
-    real = subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda command, **more: real([sys.executable, "-c", script], **more))
-    worker._start()
+    monkeypatch.setattr(fuzz, "work", doubles.failing_worker)
+    worker = fuzz.Worker(tmp_path)
     for number, outcome in ((1, "crash (-6)"), (2, "hang")):
         assert [one["outcome"] for one in worker.read(number)["answers"]] == [outcome]
+    worker.process.kill()
     worker.close()
 
 

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = [
     *("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "launch.py"),
-    *("grokjax", "benchmarks", "constraints", "docs", "experiments", "faults", "scripts", "tests"),
+    *("grokjax", "benchmarks", "constraints", "docs", "experiments", "faults", "scripts", "tests", "tools"),
 ]
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
@@ -100,7 +100,7 @@ IMPORT = """
 import importlib, importlib.util, pathlib, pkgutil, sys
 import grokjax
 assert pathlib.Path(grokjax.__file__).is_relative_to(sys.prefix), grokjax.__file__
-for name in ("benchmarks", "experiments", "tests", "launch"):
+for name in ("benchmarks", "experiments", "tests", "tools", "launch"):
     assert importlib.util.find_spec(name) is None, name
 for module in pkgutil.walk_packages(grokjax.__path__, "grokjax."):
     importlib.import_module(module.name)
@@ -123,6 +123,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(source, wheel):
     assert packed == {name for name in names_in(source) if name.startswith("grokjax/")}
     assert {
         *("grokjax/__init__.py", "grokjax/__main__.py", "grokjax/py.typed", "grokjax/core/native/kernels.cc"),
+        *(f"grokjax/experiments/{file.name}" for file in (source / "experiments").glob("*.py")),
         *(f"grokjax/report/{name}" for name in ("page.py", "template.html", "page.css", "page.js")),
     } <= packed
 
@@ -134,6 +135,37 @@ def test_it_works_without_the_repository(elsewhere):
     for command in ("phases", "report"):
         said = python(elsewhere, "-m", "grokjax", command, "--help", interpreter=interpreter)
         assert said.startswith(f"usage: grokjax {command}")
+
+
+SMALL = [
+    *(
+        "--config=mine.py:small",
+        "--workdir=mine",
+        "--config.p=7",
+        "--config.model.d_model=8",
+        "--config.model.n_heads=2",
+    ),
+    *("--config.model.d_mlp=8", "--config.steps=40", "--config.eval_every=20", "--config.snapshot_every=20"),
+    *("--config.sweep.weight_decay=(1.0,)", "--config.sweep.seed=(0,)", "--config.measures=()"),
+]
+
+
+@needs_tools
+@pytest.mark.long
+def test_the_command_from_a_wheel(elsewhere):
+    """An example becomes an experiment that is trained, measured, analysed and reported."""
+    interpreter = elsewhere / ".venv" / "bin" / "python"
+
+    def grokjax(*args):
+        return python(elsewhere, "-m", "grokjax", *args, interpreter=interpreter)
+
+    (elsewhere / "mine.py").write_text(grokjax("example", "wd_sweep"))
+    grokjax("train", *SMALL)
+    assert "test_loss" in grokjax("measure", "mine:0", "--measures=losses")
+    assert "memorised" in grokjax("phases", "mine")
+    assert "written" in grokjax("report", "mine")
+    assert (elsewhere / "mine" / "report" / "index.html").is_file()
+    grokjax("check", "mine")
 
 
 def lower_bounds() -> list[str]:

@@ -7,8 +7,8 @@ import sys
 import types
 
 import numpy as np
+import oracle
 import pytest
-import slow
 from cases import random_case
 from foreign import ATTN, SHAPE, D, E, H, P, bridged, equal, released, tensors
 
@@ -163,7 +163,7 @@ def through_lens(recipes):
     code = [recipe + AFTER.format(p=case.cfg.p, path=str(path)) for (case, path), recipe in recipes]
     subprocess.run([sys.executable, "-W", "ignore", "-c", "\n".join(code)], check=True, capture_output=True)
     for (case, path), _ in recipes:
-        exact = slow.all_logits(case.params, case.cfg.act)
+        exact = oracle.all_logits(case.params, case.cfg.act)
         np.testing.assert_allclose(np.load(f"{path}.npy"), exact, rtol=1e-5, atol=1e-5 * np.max(np.abs(exact)))
         equal(load_checkpoint(f"{path}.again", n_heads=case.cfg.n_heads).params, case.params)
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import oracle
 import pytest
-import slow
 import tiny
 from cases import REFERENCE, REFERENCE_MODELS, needs_reference, random_case
 from commands import assert_refused, call
@@ -60,7 +60,7 @@ def paper(case):
     """The measures of the paper with given keys, and the definitions' values."""
     checkpoint = from_arrays(case.params | {"train_indices": case.train_pairs})
     found = measure_lib.measure(checkpoint, keys=(1, 3), groups=("losses", "paper"))
-    return found, slow.paper_measures(case.params, case.train_pairs, case.answers, keys=[1, 3])
+    return found, oracle.paper_measures(case.params, case.train_pairs, case.answers, keys=[1, 3])
 
 
 def test_values_are_the_definitions(paper):
@@ -79,7 +79,7 @@ def test_accuracies_are_exact_shares(paper, case):
 
 def test_sets_of_frequencies_are_lists_of_k(paper):
     found, _ = paper
-    assert found["key_freqs_W_L"] == slow.key_freqs(random_case(P).params)
+    assert found["key_freqs_W_L"] == oracle.key_freqs(random_case(P).params)
     assert found["n_key_freqs_W_L"] == len(found["key_freqs_W_L"])
 
 
@@ -159,12 +159,14 @@ def test_whose_split(folder, case):
     other = train_acc("jax:3:0.5")
     pairs = tasks.train_pairs(P, 0.5, 3)
     assert other[:2] == ("jax:3:0.5", len(pairs))
-    assert other[2] == pytest.approx(slow.accuracy(slow.all_logits(case.params), case.answers, pairs))
+    assert other[2] == pytest.approx(oracle.accuracy(oracle.all_logits(case.params), case.answers, pairs))
 
 
 def test_all_pairs_as_training_pairs(folder, case):
     found = measure_lib.measure(folder / "bare.npz", groups=("losses",), split="all")
-    assert found["train_loss"] == pytest.approx(slow.mean_loss(slow.all_logits(case.params), case.answers), rel=1e-5)
+    assert found["train_loss"] == pytest.approx(
+        oracle.mean_loss(oracle.all_logits(case.params), case.answers), rel=1e-5
+    )
     assert found["null"] == dict.fromkeys(["test_loss", "test_acc"], "there are no test pairs")
 
 
@@ -174,7 +176,7 @@ def test_all_pairs_as_training_pairs(folder, case):
 def test_tasks(folder, case):
     for task in ("subtract", "multiply"):
         found = measure_lib.measure(folder / "model.npz", task=task, groups=("losses",))
-        exact = slow.mean_loss(slow.all_logits(case.params), tasks.answers(task, P), case.train_pairs)
+        exact = oracle.mean_loss(oracle.all_logits(case.params), tasks.answers(task, P), case.train_pairs)
         assert found["train_loss"] == pytest.approx(exact, rel=1e-5)
     with pytest.raises(InputError, match="task 'random' draws its answers by the split's seed: give --split=jax"):
         measure_lib.measure(folder / "model.npz", task="random")
@@ -192,7 +194,7 @@ def test_any_modulus(only, shape):
     only("train_loss", "restricted_loss", "excluded_loss_max", "key_freqs")
     case = random_case(**shape)
     checkpoint = from_arrays(case.params | {"train_indices": case.train_pairs}, act=case.cfg.act)
-    exact = slow.paper_measures(case.params, case.train_pairs, case.answers, act=case.cfg.act)
+    exact = oracle.paper_measures(case.params, case.train_pairs, case.answers, act=case.cfg.act)
     found = measure_lib.measure(checkpoint)
     assert found["key_freqs"] == [int(k) + 1 for k in np.flatnonzero(exact["key_freqs"])]
     for name in ("train_loss", "restricted_loss", "excluded_loss_max"):
@@ -201,7 +203,7 @@ def test_any_modulus(only, shape):
 
 def test_own_keys_by_rule(folder, case, only):
     only("key_freqs")
-    norms = slow.fourier_norms(case.params["embed.W_E"][:P])[1]
+    norms = oracle.fourier_norms(case.params["embed.W_E"][:P])[1]
     checkpoint = load_checkpoint(folder / "model.npz")
     found = measure_lib.measure(checkpoint, rule="W_E", threshold=0.8)
     assert found["key_freqs"] == [int(k) + 1 for k in np.flatnonzero(norms > 0.8 * max(norms))]

@@ -82,7 +82,7 @@ def test_declared_shape_and_dtype(m, values):
 @every_measure
 def test_finite_and_in_the_declared_range(m, values):
     for model in ("random", "another"):
-        value = registry.finish(MEASURES, {m.name: values[model][m.name]}, CFG, N_TRAIN)[m.name]
+        value = registry.counts_to_shares(MEASURES, {m.name: values[model][m.name]}, CFG, N_TRAIN)[m.name]
         assert np.all(np.isfinite(value))
         if m.dtype != "bool":
             low, high = bounds(m)

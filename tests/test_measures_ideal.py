@@ -5,9 +5,9 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+import oracle
+import oracle_later
 import pytest
-import slow
-import slow_later
 from cases import random_case, value
 
 from grokjax.errors import InputError
@@ -31,7 +31,7 @@ class Ideal(Shared):
 
 def cosines(coefficients, direction=1, p=P):
     """Σ α_k cos(w_k(a ± b - c)), [P², P]."""
-    return sum(alpha * slow_later.cosine_of(p, k, direction) for k, alpha in coefficients.items()).reshape(p * p, p)
+    return sum(alpha * oracle_later.cosine_of(p, k, direction) for k, alpha in coefficients.items()).reshape(p * p, p)
 
 
 def mask(*keys, p=P):
@@ -75,11 +75,11 @@ def test_products_keep_more_than_sum_directions():
 def test_products_are_the_four_averages():
     grid = np.random.default_rng(0).normal(size=(49, 7))
     spectra = marginals.spectra(jnp.asarray(grid, jnp.float32), 7)
-    for k in slow.freqs(7):
-        energy = np.sum((slow_later.products(7, k) @ grid) ** 2, 0)
+    for k in oracle.freqs(7):
+        energy = np.sum((oracle_later.products(7, k) @ grid) ** 2, 0)
         np.testing.assert_allclose(marginals.energy(spectra)[k - 1], energy, rtol=1e-5)
         kept = marginals.keep(spectra, mask(k, p=7))
-        np.testing.assert_allclose(kept, slow_later.products_logits(grid, [k]), atol=1e-5)
+        np.testing.assert_allclose(kept, oracle_later.products_logits(grid, [k]), atol=1e-5)
 
 
 def test_ideal_neurons():
@@ -135,7 +135,7 @@ def test_agreement_of_sets():
     sets = [set(), {2}, {2, 5}, {5, 7, 11}]
     for x in sets:
         for y in sets:
-            assert float(keys_lib.jaccard(mask(*x), mask(*y))) == pytest.approx(slow_later.jaccard(x, y))
+            assert float(keys_lib.jaccard(mask(*x), mask(*y))) == pytest.approx(oracle_later.jaccard(x, y))
 
 
 def test_share_of_the_logits_that_makes_a_key():
@@ -213,7 +213,7 @@ def test_spectra():
     assert of(circles({2: 1.0}) + 1e-9) == pytest.approx([2, 2, 1], rel=1e-4)
     flat = np.linalg.qr(np.random.default_rng(0).normal(size=(P, P)))[0]
     assert of(np.pad(flat, ((0, 1), (0, 0))))[0] == pytest.approx(P, rel=1e-5)
-    assert of(np.pad(slow.basis(P).T, ((0, 1), (0, 0))))[2] == pytest.approx(2 / (P - 1), rel=1e-5)
+    assert of(np.pad(oracle.basis(P).T, ((0, 1), (0, 0))))[2] == pytest.approx(2 / (P - 1), rel=1e-5)
 
 
 def test_tiny_numbers_have_norms_and_cosines():

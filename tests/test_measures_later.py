@@ -6,9 +6,9 @@ import math
 
 import jax
 import numpy as np
+import oracle
+import oracle_later
 import pytest
-import slow
-import slow_later
 from cases import QUICK, REFERENCE_MODELS, needs_reference, random_case, reference_case
 
 from grokjax import config
@@ -34,49 +34,51 @@ def compute(cfg, direction, params, train_pairs, answers):
 def measured(case):
     """All later measures of a case by plain name, counts made shares as on disk; and the gradient."""
     values, grads = compute(case.cfg, case.direction, case.params, case.train_pairs, case.answers)
-    return registry.finish(COLUMNS, values, case.cfg, len(case.train_pairs)), grads
+    return registry.counts_to_shares(COLUMNS, values, case.cfg, len(case.train_pairs)), grads
 
 
 def expected(case, grads):
-    """The same by slow.py and slow_later.py but for neuron_freq; and every frequency's share of every neuron."""
+    """The same by oracle.py and oracle_later.py but for neuron_freq; and every frequency's share of every neuron."""
     p, direction, act = case.cfg.p, case.direction, case.cfg.act
     every_pair = np.arange(p * p)
-    logits, acts = slow.forward(case.params, every_pair, act)
-    own_keys = slow.key_freqs(case.params)
-    shares = slow_later.neuron_shares(acts)
-    sets = slow_later.key_sets(case.params, logits, shares, direction)
-    freq, fve = slow_later.neuron_fit(shares)
-    over = np.array([np.sum((freq == k) & (fve > 0.85)) for k in slow.freqs(p)])
+    logits, acts = oracle.forward(case.params, every_pair, act)
+    own_keys = oracle.key_freqs(case.params)
+    shares = oracle_later.neuron_shares(acts)
+    sets = oracle_later.key_sets(case.params, logits, shares, direction)
+    freq, fve = oracle_later.neuron_fit(shares)
+    over = np.array([np.sum((freq == k) & (fve > 0.85)) for k in oracle.freqs(p)])
     result = {
-        "logit_block_norm": slow_later.logit_block_norm(logits),
-        "products_loss": slow.mean_loss(slow_later.products_logits(logits, own_keys), case.answers),
+        "logit_block_norm": oracle_later.logit_block_norm(logits),
+        "products_loss": oracle.mean_loss(oracle_later.products_logits(logits, own_keys), case.answers),
         "neuron_fve": fve,
         "neurons_over_85": np.sum(over),
         "neurons_per_freq": over,
-        "key_rule_agreement": min(slow_later.jaccard(x, y) for x in sets.values() for y in sets.values()),
-        "gradient_symmetricity": slow_later.gradient_symmetricity(case.params, clock.triples(p), act),
-        "circularity": slow_later.circularity(case.params["embed.W_E"][:p]),
+        "key_rule_agreement": min(oracle_later.jaccard(x, y) for x in sets.values() for y in sets.values()),
+        "gradient_symmetricity": oracle_later.gradient_symmetricity(case.params, clock.triples(p), act),
+        "circularity": oracle_later.circularity(case.params["embed.W_E"][:p]),
         "class_mean_norm_W_U": np.linalg.norm(np.mean(case.params["unembed.W_U"], 1)),
-        "grad_norm": math.sqrt(slow.sum_sq(grads)),
+        "grad_norm": math.sqrt(oracle.sum_sq(grads)),
     }
     for rule, chosen in sets.items():
-        result[f"key_freqs_{rule}"] = np.array([k in chosen for k in slow.freqs(p)])
+        result[f"key_freqs_{rule}"] = np.array([k in chosen for k in oracle.freqs(p)])
         result[f"n_key_freqs_{rule}"] = len(chosen)
     for name in stability.MATRICES:
         descent = [-grads[key] for key in grads if key.endswith(name)]
         weights = [case.params[key] for key in grads if key.endswith(name)]
-        result[f"gradient_weight_cosine_{name}"] = slow_later.cosine(descent, weights)
+        result[f"gradient_weight_cosine_{name}"] = oracle_later.cosine(descent, weights)
     if direction is not None:
         result |= {
-            "trig_coef_all": slow_later.trig_coef_all(logits, direction),
-            "fve_logits_trig": slow_later.fve_logits_trig(logits, own_keys, direction),
-            "distance_irrelevance": slow_later.distance_irrelevance(logits, case.answers, direction),
+            "trig_coef_all": oracle_later.trig_coef_all(logits, direction),
+            "fve_logits_trig": oracle_later.fve_logits_trig(logits, own_keys, direction),
+            "distance_irrelevance": oracle_later.distance_irrelevance(logits, case.answers, direction),
         }
         if p < 50:  # a regression on P³ × (P-1)/2 numbers
-            result["trig_share"] = slow_later.trig_share(logits, direction)
-    result |= slow_later.efficiency(case.params, logits, case.answers, case.train_pairs)
-    result |= slow_later.attention(slow_later.run(case.params, slow_later.embedded(case.params, every_pair), act)[1])
-    return result | slow_later.spectra(case.params), shares
+            result["trig_share"] = oracle_later.trig_share(logits, direction)
+    result |= oracle_later.efficiency(case.params, logits, case.answers, case.train_pairs)
+    result |= oracle_later.attention(
+        oracle_later.run(case.params, oracle_later.embedded(case.params, every_pair), act)[1]
+    )
+    return result | oracle_later.spectra(case.params), shares
 
 
 # Checked apart.
@@ -104,10 +106,10 @@ def check(case, rtol=1e-4):
 
 def check_what_float32_loses(case, got):
     """Sums round differently in different orders: softmax_collapse and zero_terms lie between two bounds."""
-    logits = slow.forward(case.params, case.train_pairs, case.cfg.act)[0]
-    least, most = slow_later.collapsed(logits)
+    logits = oracle.forward(case.params, case.train_pairs, case.cfg.act)[0]
+    least, most = oracle_later.collapsed(logits)
     assert np.mean(least) <= got["softmax_collapse"] <= np.mean(most)
-    least, most = slow_later.lost(logits, case.answers[case.train_pairs])
+    least, most = oracle_later.lost(logits, case.answers[case.train_pairs])
     assert np.mean(least) <= got["zero_terms"] <= np.mean(most)
 
 
@@ -158,7 +160,7 @@ def test_all_of_them_are_checked():
 def test_gradient_by_differences():
     case = random_case(5)
     _, grads = measured(case)
-    by_differences = slow_later.gradient(case.params, case.train_pairs, case.answers)
+    by_differences = oracle_later.gradient(case.params, case.train_pairs, case.answers)
     for key, value in grads.items():
         np.testing.assert_allclose(value, by_differences[key], atol=1e-6, err_msg=key)
 

@@ -5,8 +5,8 @@ import math
 
 import jax
 import numpy as np
+import oracle
 import pytest
-import slow
 from cases import QUICK, random_case
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,10 +26,10 @@ SUM_MEASURES = {
 }
 ON_LOGITS = {"train_loss", "test_loss", "train_acc", "test_acc"}
 _ANY = random_case(5)
-# What slow.py defines, by column name.
+# What oracle.py defines, by column name.
 COLUMNS = {
     name + "_online" * registry.MEASURES[name].keyed: registry.MEASURES[name]
-    for name in slow.paper_measures(_ANY.params, _ANY.train_pairs, _ANY.answers)
+    for name in oracle.paper_measures(_ANY.params, _ANY.train_pairs, _ANY.answers)
 }
 
 
@@ -41,7 +41,7 @@ def compute(cfg, direction, params, train_pairs, answers, key_freqs=None):
 def measured(case, key_freqs=None):
     """All measures of a case by plain name, counts made shares as on disk."""
     values = compute(case.cfg, case.direction, case.params, case.train_pairs, case.answers, key_freqs)
-    finished = registry.finish(COLUMNS, values, case.cfg, len(case.train_pairs))
+    finished = registry.counts_to_shares(COLUMNS, values, case.cfg, len(case.train_pairs))
     return {COLUMNS[column].name: value for column, value in finished.items()}
 
 
@@ -51,10 +51,12 @@ def value(name, shared) -> float:
 
 
 def check(case, key_freqs=None):
-    """Every measure that the task has, against slow.py."""
+    """Every measure that the task has, against oracle.py."""
     got = measured(case, key_freqs)
-    keys = None if key_freqs is None else [k for k in slow.freqs(case.cfg.p) if key_freqs[k - 1]]
-    expected = slow.paper_measures(case.params, case.train_pairs, case.answers, case.direction, case.cfg.act, keys=keys)
+    keys = None if key_freqs is None else [k for k in oracle.freqs(case.cfg.p) if key_freqs[k - 1]]
+    expected = oracle.paper_measures(
+        case.params, case.train_pairs, case.answers, case.direction, case.cfg.act, keys=keys
+    )
     assert got.keys() == expected.keys()
     for name, value in got.items():
         exact = COLUMNS.get(name, COLUMNS.get(f"{name}_online")).dtype != "float"
@@ -108,7 +110,7 @@ def test_final_keys_on_an_earlier_checkpoint(training_run):
 
 def test_key_threshold_is_a_fraction_of_the_largest_norm():
     case = random_case(23)
-    norms = slow.fourier_norms(slow.neuron_to_logit(case.params))[1]
+    norms = oracle.fourier_norms(oracle.neuron_to_logit(case.params))[1]
     for i, share in enumerate(norms / max(norms)):
         below, above = (case.shared(key_threshold=share * (1 + side)).key_freqs_K for side in (-1e-4, 1e-4))
         assert below[i]
@@ -120,9 +122,9 @@ def test_key_threshold_is_a_fraction_of_the_largest_norm():
 def test_counts_become_exact_shares():
     case = random_case(7)
     counts = {"train_acc": np.int32(len(case.train_pairs)), "restricted_acc_online": np.int32(3)}
-    shares = registry.finish(COLUMNS, counts, case.cfg, len(case.train_pairs))
+    shares = registry.counts_to_shares(COLUMNS, counts, case.cfg, len(case.train_pairs))
     assert shares == {"train_acc": 1.0, "restricted_acc_online": 3 / 7}
-    assert registry.finish(COLUMNS, {"test_acc": np.int32(1)}, case.cfg, 19) == {"test_acc": 1 / 30}
+    assert registry.counts_to_shares(COLUMNS, {"test_acc": np.int32(1)}, case.cfg, 19) == {"test_acc": 1 / 30}
 
 
 # --- identities -----------------------------------------------------------------------------------------------------
@@ -144,8 +146,8 @@ def test_restricted_and_excluded_parts_add_up_to_the_logits(random_sum_case):
     case, keys = random_sum_case, np.array([True, False, True, False, False])
     shared = case.shared(key_freqs_K=keys)
     logits = np.asarray(shared.logits_NxP, np.float64)
-    constant = slow.project(logits, slow.constant_direction(11))
-    excluded = slow.excluded_logits(logits, [1, 3], case.direction)
+    constant = oracle.project(logits, oracle.constant_direction(11))
+    excluded = oracle.excluded_logits(logits, [1, 3], case.direction)
     a, b = np.divmod(np.arange(121), 11)
     restricted = np.asarray(shared.restricted_logits_PxP)[(a + case.direction * b) % 11]
     np.testing.assert_allclose(restricted + excluded - constant, logits, atol=1e-5)
@@ -164,7 +166,7 @@ def test_without_keys_nothing_is_excluded_and_only_the_constant_remains(random_s
     shared = case.shared(key_freqs_K=np.zeros(5, bool))
     assert value("excluded_loss", shared) == pytest.approx(value("train_loss", shared), rel=1e-6)
     mean = np.mean(np.asarray(shared.logits_NxP, np.float64), 0)
-    exact = slow.mean_loss(np.tile(mean, (121, 1)), case.answers)
+    exact = oracle.mean_loss(np.tile(mean, (121, 1)), case.answers)
     assert value("restricted_loss", shared) == pytest.approx(exact, rel=1e-5)
 
 
@@ -240,7 +242,7 @@ def test_ideal_logits(task):
     assert got["train_acc"] == len(case.train_pairs)
     assert got["test_acc"] == P * P - len(case.train_pairs)
     assert got["excluded_loss"] == pytest.approx(math.log(P), rel=1e-6)
-    expected = [cosine_loss({j: x for j, x in ALPHA.items() if j != k}) for k in slow.freqs(P)]
+    expected = [cosine_loss({j: x for j, x in ALPHA.items() if j != k}) for k in oracle.freqs(P)]
     np.testing.assert_allclose(got["excluded_loss_per_freq"], expected, rtol=1e-5)
     assert got["excluded_loss_max"] == pytest.approx(cosine_loss({5: 2.0}), rel=1e-5)
     one_key = on_logits(case, logits, 2)
@@ -265,24 +267,24 @@ def test_restricted_loss_is_blind_to_what_is_no_function_of_the_sum(task):
     of_a = np.cos(2 * np.pi * 2 * a / P)[:, None] * np.linspace(-1, 1, P)
     got = on_logits(case, cosines(ALPHA, case.direction) + across + of_a, *ALPHA)
     assert got["restricted_loss"] == pytest.approx(cosine_loss(ALPHA), rel=1e-5)
-    exact = slow.mean_loss(across + of_a, case.answers, case.train_pairs)
+    exact = oracle.mean_loss(across + of_a, case.answers, case.train_pairs)
     assert got["excluded_loss"] == pytest.approx(exact, rel=1e-5)
 
 
 def test_both_keep_the_constant():
     case, constant = random_case(P), np.linspace(-2, 3, P)
     got = on_logits(case, cosines(ALPHA) + constant, *ALPHA)
-    exact = slow.mean_loss(cosines(ALPHA) + constant, case.answers)
+    exact = oracle.mean_loss(cosines(ALPHA) + constant, case.answers)
     assert got["restricted_loss"] == pytest.approx(exact, rel=1e-5)
-    exact = slow.mean_loss(np.tile(constant, (P * P, 1)), case.answers, case.train_pairs)
+    exact = oracle.mean_loss(np.tile(constant, (P * P, 1)), case.answers, case.train_pairs)
     assert got["excluded_loss"] == pytest.approx(exact, rel=1e-5)
 
 
 def test_the_projection_uses_the_whole_grid_and_the_loss_only_train():
     case = random_case(P)
     logits = cosines(ALPHA)
-    logits[slow.others(P * P, case.train_pairs)] = 0  # a model that knows the training pairs alone
-    exact = slow.excluded_loss(logits, case.answers, [2, 5], case.train_pairs)
+    logits[oracle.others(P * P, case.train_pairs)] = 0  # a model that knows the training pairs alone
+    exact = oracle.excluded_loss(logits, case.answers, [2, 5], case.train_pairs)
     # A projection on the training pairs would have removed all that there is, one on the grid removes a part.
     assert 2 * cosine_loss(ALPHA) < exact < 0.9 * math.log(P)
     assert on_logits(case, logits, 2, 5)["excluded_loss"] == pytest.approx(exact, rel=1e-5)
@@ -314,7 +316,7 @@ def test_ideal_weights():
     assert int(registry.MEASURES["n_key_freqs"].function(shared)) == 2
     ginis = {name: float(registry.MEASURES[f"gini_{name}"].function(shared)) for name in ("W_E", "freq_W_E")}
     assert ginis["freq_W_E"] == pytest.approx(1 - 1 / 11, abs=1e-4)
-    assert ginis["W_E"] == pytest.approx(slow.gini([3, 4, *[0] * (P - 2)]), abs=1e-4)
+    assert ginis["W_E"] == pytest.approx(oracle.gini([3, 4, *[0] * (P - 2)]), abs=1e-4)
 
 
 # --- single formulas ------------------------------------------------------------------------------------------------
@@ -322,7 +324,7 @@ def test_ideal_weights():
 
 @given(st.lists(st.floats(0, 100, width=32), min_size=9, max_size=9).filter(lambda v: sum(v) > 1e-3))
 def test_gini_is_the_mean_absolute_difference(v):
-    assert float(paper.gini(np.array(v, np.float32))) == pytest.approx(slow.gini(v), abs=1e-6)
+    assert float(paper.gini(np.array(v, np.float32))) == pytest.approx(oracle.gini(v), abs=1e-6)
 
 
 def test_gini_at_its_ends():

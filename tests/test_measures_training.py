@@ -7,9 +7,9 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
+import oracle_later
 import pytest
-import slow
-import slow_later
 from cases import QUICK, hyperparameters, random_case, value
 
 from grokjax import config, sweeps, tasks
@@ -56,10 +56,12 @@ def test_next_update():
     assert np.isnan(at_start["update_weight_cosine_W_E"])
     before, after, got = look(20)
     moved = {key: np.float64(after[key]) - before[key] for key in before}
-    assert float(got["update_norm"]) == pytest.approx(math.sqrt(slow.sum_sq(moved)), rel=1e-4)
+    assert float(got["update_norm"]) == pytest.approx(math.sqrt(oracle.sum_sq(moved)), rel=1e-4)
     for name in stability.MATRICES:
         update, weights = ([tree[key] for key in tree if key.endswith(name)] for tree in (moved, before))
-        assert float(got[f"update_weight_cosine_{name}"]) == pytest.approx(slow_later.cosine(update, weights), abs=1e-4)
+        assert float(got[f"update_weight_cosine_{name}"]) == pytest.approx(
+            oracle_later.cosine(update, weights), abs=1e-4
+        )
 
 
 def test_without_an_optimizer_there_is_no_update():
@@ -122,7 +124,7 @@ def test_local_complexity(shape):
     np.testing.assert_allclose(directions @ directions.T, np.eye(len(directions)), atol=1e-12)
     assert len(directions) == min(25, 24)
     points = curvature.points(case.cfg.p)
-    exact = slow_later.local_complexity(case.params, points, directions, curvature.RADIUS, case.cfg.act)
+    exact = oracle_later.local_complexity(case.params, points, directions, curvature.RADIUS, case.cfg.act)
     assert exact > 0.3
     got = jax.jit(lambda: curvature.local_complexity(case.shared()), compiler_options=QUICK)()
     assert float(got) == pytest.approx(exact, rel=1e-6)
@@ -161,7 +163,7 @@ def test_the_documented_example_works():
         exec("\n".join(line[4:] for line in example.splitlines()), names)
         assert names["get_config"]().measures == ("paper", "mine")
         shared = CASE.shared()
-        largest = max(slow.cross_entropy(slow.all_logits(CASE.params), CASE.answers)[CASE.train_pairs])
+        largest = max(oracle.cross_entropy(oracle.all_logits(CASE.params), CASE.answers)[CASE.train_pairs])
         assert float(names["train_loss_max"](shared)) == pytest.approx(float(largest), rel=1e-5)
         assert registry.of_groups(["mine"])[-1] == MEASURES["train_loss_max"]
     finally:

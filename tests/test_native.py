@@ -1,6 +1,5 @@
 """The C++ against the same model in XLA, in float64 where that is what is right; and where there is no compiler."""
 
-import dataclasses
 import functools
 import json
 import os
@@ -13,16 +12,17 @@ import numpy as np
 import pytest
 import tiny
 from cases import QUICK, random_case
+from doubles import StopAfter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faults.drive import StopAfter
 from grokjax import config, sweeps
-from grokjax.core import model
+from grokjax.core import backends, model
+from grokjax.core.backends import Native
 from grokjax.core.native import build, kernels
-from grokjax.core.problem import Problem, Shape
+from grokjax.core.problem import Problem
 from grokjax.store.records import _wrong_in
-from grokjax.training import one_run
+from grokjax.training.layouts import Layout
 
 needs_compiler = pytest.mark.skipif(
     bool(kernels.unavailable()) and not os.environ.get("CI"), reason=kernels.unavailable()
@@ -35,7 +35,7 @@ def of_xla(case, pairs_B, x64=True):
         problem = Problem(case.cfg, len(pairs_B))
         params = {key: jnp.asarray(value, float) for key, value in case.params.items()}
         pairs = model.lookup(jnp.asarray(pairs_B), case.cfg.p), jnp.asarray(case.answers)[pairs_B]
-        of = jax.jit(jax.value_and_grad(one_run.loss, 1), static_argnums=0, compiler_options=QUICK)
+        of = jax.jit(jax.value_and_grad(backends.loss, 1), static_argnums=0, compiler_options=QUICK)
         loss, grads = of(problem, params, *pairs)
         return float(loss), {key: np.asarray(x, np.float64) for key, x in grads.items()}
 
@@ -181,7 +181,7 @@ def test_which_models_it_is_for():
 
 def without_compiler(**environment):
     """What a new process says of the library."""
-    code = "from grokjax.native import kernels; print(kernels.unavailable())"
+    code = "from grokjax.core.native import kernels; print(kernels.unavailable())"
     return subprocess.run(
         [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -218,11 +218,11 @@ def test_a_sweep_records_it_and_goes_on_without_it(tmp_path, monkeypatch):
     said = " ".join(said.split())
     assert status == 0
     assert "note: native was" in said
-    assert "by XLA, which is slower than the C++ of grokjax.native: the compiler went away" in said
+    assert "by XLA, which is slower than the C++ of grokjax.core.native: the compiler went away" in said
 
 
 def test_a_record_with_impossible_parts_is_not_believed():
-    group = dataclasses.asdict(Shape(1, 1, 1, 1, n_parts=kernels.MOST_PARTS))
+    group = Layout(1, 1, 1, 1, Native(kernels.MOST_PARTS)).record()
     record = {"config": {}, "axes": {}, "runs": [], "groups": [group]}
     assert _wrong_in(record) == ""
     group["n_parts"] += 1

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import oracle
 import pytest
-import slow
 from cases import QUICK, hyperparameters, random_case
 
-from grokjax.core import optimizers
+from grokjax.core import backends, optimizers
 from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem, State
 from grokjax.errors import InputError
 from grokjax.training import one_run
@@ -42,7 +42,7 @@ def run(build, h, weights, gradients):
 
 
 BUILD = {name: functools.partial(optimizers.build, name) for name in optimizers.OPTIMIZERS}
-DEFINITION = {"adamw": slow.adamw, "sgd": slow.sgd}
+DEFINITION = {"adamw": oracle.adamw, "sgd": oracle.sgd}
 
 
 def definition(name, h, weights, gradients):
@@ -187,11 +187,11 @@ def test_train_step_is_the_definition_s_step(training_run):
     h = hyperparameters(learning_rate=5e-3)
     inputs = Inputs(np.uint32(0), h, case.train_pairs, case.answers)
     state = State(case.params, optimizers.build("adamw", h).init(case.params), inputs)
-    pairs = one_run.batch(problem, inputs)
+    pairs = backends.batch(problem, inputs)
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def step(state):
-        gradient = jax.grad(one_run.loss, 1)(problem, state.params, *pairs)
+        gradient = jax.grad(backends.loss, 1)(problem, state.params, *pairs)
         return one_run.train_step(problem, state, lambda params: gradient), gradient
 
     gradients = []

@@ -4,12 +4,12 @@ import json
 import os
 import time
 
+import browser
+import made_up
 import numpy as np
 import pytest
 from pages import HOSTILE, hostile, rewritten, with_circuit
 
-from benchmarks import browser
-from benchmarks import page as made_up
 from grokjax.report.page import html
 from grokjax.report.results import read
 from grokjax.report.write import page_path
@@ -52,7 +52,7 @@ def write(path):
 def opened(driver, path):
     for kind in ("browser", "performance"):
         driver.get_log(kind)  # what earlier pages left there
-    made_up.open_page(driver, page_path(path))
+    browser.open_page(driver, page_path(path))
     return driver
 
 

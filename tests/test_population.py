@@ -11,9 +11,13 @@ import tiny
 from cases import QUICK
 
 from grokjax import config, sweeps
+from grokjax.core import backends
+from grokjax.core import devices as devices_lib
+from grokjax.core.backends import Native, Xla
 from grokjax.core.native import kernels
-from grokjax.core.problem import HYPERPARAMETERS, Shape
-from grokjax.training import layouts, one_run
+from grokjax.core.problem import HYPERPARAMETERS
+from grokjax.training import layouts, one_run, tune
+from grokjax.training.layouts import Layout
 from grokjax.training.population import Population
 
 RUNS = sweeps.expand(tiny.get_config()).runs
@@ -24,29 +28,32 @@ needs_native = pytest.mark.skipif(
     bool(kernels.unavailable()) and not os.environ.get("CI"), reason=kernels.unavailable()
 )
 LAYOUTS = {
-    "one lane": Shape(3, 1, 1, 1),
-    "in blocks": Shape(3, 1, 1, 1, block=8),
-    "three lanes": Shape(3, 3, 3, 1),
-    "in C++": Shape(3, 1, 1, 1, n_parts=1),
-    "in C++ in parts": Shape(3, 1, 1, 1, n_parts=3),
+    "one lane": Layout(3, 1, 1, 1),
+    "in blocks": Layout(3, 1, 1, 1, backend=Xla(8)),
+    "three lanes": Layout(3, 3, 3, 1),
+    "in C++": Layout(3, 1, 1, 1, backend=Native(1)),
+    "in C++ in parts": Layout(3, 1, 1, 1, backend=Native(3)),
 }
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(one, id=name, marks=[needs_native] * bool(one.n_parts)) for name, one in LAYOUTS.items()],
+    params=[
+        pytest.param(one, id=name, marks=[needs_native] * isinstance(one.backend, Native))
+        for name, one in LAYOUTS.items()
+    ],
 )
-def shape(request):
+def layout(request):
     return request.param
 
 
-def trained(shape, runs, n_segments=2, n_steps=20, rounds=2):
+def trained(layout, runs, n_segments=2, n_steps=20, rounds=2):
     """Parameters and last results of each slot after a few dispatches."""
-    pop = Population(PROBLEM, shape)
+    pop = Population(PROBLEM, layout)
     pop.start({slot: run.inputs() for slot, run in runs.items()})
     for _ in range(rounds):
         results = pop.advance(list(runs), n_segments, n_steps)
-    params = jax.tree.map(np.asarray, pop.take(range(shape.width)).params)
+    params = jax.tree.map(np.asarray, pop.take(range(layout.width)).params)
     last = {name: np.asarray(x)[n_segments - 1] for name, x in results.items()}
     return {slot: ({k: x[slot] for k, x in params.items()}, {k: x[slot] for k, x in last.items()}) for slot in runs}
 
@@ -55,19 +62,19 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_bits_do_not_depend_on_slot_or_neighbours(shape):
-    one = trained(shape, {0: RUNS[0], 1: RUNS[1], 2: RUNS[2]})
-    other = trained(shape, {0: RUNS[3], 1: RUNS[2], 2: RUNS[0]})
-    alone = trained(shape, {1: RUNS[0]})
+def test_bits_do_not_depend_on_slot_or_neighbours(layout):
+    one = trained(layout, {0: RUNS[0], 1: RUNS[1], 2: RUNS[2]})
+    other = trained(layout, {0: RUNS[3], 1: RUNS[2], 2: RUNS[0]})
+    alone = trained(layout, {1: RUNS[0]})
     assert_same(one[0], other[2])
     assert_same(one[2], other[1])
     assert_same(one[0], alone[1])
     assert not np.array_equal(one[0][0]["embed.W_E"], one[1][0]["embed.W_E"])
 
 
-def test_bits_do_not_depend_on_how_steps_are_dispatched(shape):
-    whole = trained(shape, {0: RUNS[0], 1: RUNS[1]}, n_segments=4, rounds=1)
-    pop = Population(PROBLEM, shape)
+def test_bits_do_not_depend_on_how_steps_are_dispatched(layout):
+    whole = trained(layout, {0: RUNS[0], 1: RUNS[1]}, n_segments=4, rounds=1)
+    pop = Population(PROBLEM, layout)
     pop.start({0: RUNS[0].inputs(), 1: RUNS[1].inputs()})
     for n_steps, evaluate in [(13, False), (7, True), (20, True), (20, True), (1, False), (19, True)]:
         results = pop.advance([0, 1], 1, n_steps, evaluate)
@@ -75,15 +82,15 @@ def test_bits_do_not_depend_on_how_steps_are_dispatched(shape):
     assert_same(whole[1][1], {k: np.asarray(x)[0, 1] for k, x in results.items()})
 
 
-def test_bits_do_not_depend_on_when_a_run_starts_or_whether_it_is_restored(shape):
-    together = trained(shape, {0: RUNS[0], 1: RUNS[1]}, rounds=2)
-    pop = Population(PROBLEM, shape)
+def test_bits_do_not_depend_on_when_a_run_starts_or_whether_it_is_restored(layout):
+    together = trained(layout, {0: RUNS[0], 1: RUNS[1]}, rounds=2)
+    pop = Population(PROBLEM, layout)
     pop.start({0: RUNS[0].inputs()})
     pop.advance([0], 2, 20)
     pop.start({2: RUNS[1].inputs()})
     pop.advance([0, 2], 2, 20)
     saved = jax.tree.map(np.asarray, pop.take([2]))
-    again = Population(PROBLEM, shape)
+    again = Population(PROBLEM, layout)
     again.restore(saved, [1])
     again.advance([1], 2, 20)
     assert_same(together[0][0], {k: np.asarray(x)[0] for k, x in pop.take(range(3)).params.items()})
@@ -99,47 +106,47 @@ def test_the_gradient_in_blocks_is_the_gradient(size):
         drawn = jax.jit(functools.partial(one_run.init, PROBLEM), compiler_options=QUICK)(inputs).params
         params = jax.tree.map(lambda x: np.asarray(x, np.float64), drawn)
         quick = functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
-        whole = quick(jax.grad(one_run.loss, 1))(PROBLEM, params, *one_run.batch(PROBLEM, inputs))
-        pieces = quick(one_run.gradient)(PROBLEM, params, one_run.blocks(PROBLEM, inputs, size))
+        whole = quick(jax.grad(backends.loss, 1))(PROBLEM, params, *backends.batch(PROBLEM, inputs))
+        pieces = quick(backends.gradient)(PROBLEM, params, backends.blocks(PROBLEM, inputs, size))
     for key in params:
         np.testing.assert_allclose(pieces[key], whole[key], rtol=1e-12, atol=1e-14, err_msg=key)
 
 
 def test_blocks_on_a_cpu_fit_its_cache():
     mainline = sweeps.expand(config.default()).runs[0].problem()
-    block = layouts.block_of(mainline)
+    block = backends.block_of(mainline)
     assert 3000 < -(-3830 // block) * block <= 3900
     assert block * 512 * 4 < 2 << 20
-    assert layouts.block_of(PROBLEM) == 0
-    assert layouts.block_of(dataclasses.replace(mainline, model=dataclasses.replace(mainline.model, n_layers=2))) == 0
+    assert backends.block_of(PROBLEM) == 0
+    assert backends.block_of(dataclasses.replace(mainline, model=dataclasses.replace(mainline.model, n_layers=2))) == 0
 
 
 def test_one_lane_gives_the_same_bits_in_any_number_of_slots():
-    few = trained(Shape(1, 1, 1, 1), {0: RUNS[1]})
-    many = trained(Shape(5, 1, 1, 1), {3: RUNS[1], 0: RUNS[0]})
+    few = trained(Layout(1, 1, 1, 1), {0: RUNS[1]})
+    many = trained(Layout(5, 1, 1, 1), {3: RUNS[1], 0: RUNS[0]})
     assert_same(few[0], many[3])
 
 
-def test_a_run_in_a_population_is_the_run_alone(shape):
+def test_a_run_in_a_population_is_the_run_alone(layout):
     def alone(inputs):
         return one_run.train(PROBLEM, one_run.init(PROBLEM, inputs), 20)
 
     state = jax.jit(alone)(RUNS[0].inputs())
-    params, results = trained(shape, {0: RUNS[0]}, n_segments=1, rounds=1)[0]
+    params, results = trained(layout, {0: RUNS[0]}, n_segments=1, rounds=1)[0]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), params, state.params)
     np.testing.assert_allclose(results["train_loss"], one_run.evaluate(PROBLEM, state)["train_loss"], rtol=1e-4)
 
 
 def test_an_idle_slot_is_left_alone_with_one_lane():
-    pop = Population(PROBLEM, Shape(2, 1, 1, 1))
+    pop = Population(PROBLEM, Layout(2, 1, 1, 1))
     pop.start({0: RUNS[0].inputs(), 1: RUNS[1].inputs()})
     before = jax.tree.map(np.asarray, pop.take([1]))
     pop.advance([0], 1, 20)
     assert_same(before, jax.tree.map(np.asarray, pop.take([1])))
 
 
-def test_traced_hyperparameters_never_recompile(shape):
-    pop = Population(PROBLEM, shape)
+def test_traced_hyperparameters_never_recompile(layout):
+    pop = Population(PROBLEM, layout)
     pop.start({0: RUNS[0].inputs()})
     pop.advance([0], 1, 0)
     with count_compilations() as compiled:
@@ -149,7 +156,7 @@ def test_traced_hyperparameters_never_recompile(shape):
         pop.start({0: inputs, 1: RUNS[3].inputs()})
         for n_segments, n_steps, evaluate in [(1, 20, True), (3, 7, True), (1, 5, False)]:
             pop.advance([0, 1], n_segments, n_steps, evaluate)
-        Population(PROBLEM, shape).start({2: RUNS[2].inputs()})
+        Population(PROBLEM, layout).start({2: RUNS[2].inputs()})
     assert compiled == []
 
 
@@ -171,9 +178,48 @@ class count_compilations(list):
 
 def test_layouts():
     chosen = layouts.choose(PROBLEM, 25)
-    n_parts = 0 if kernels.unavailable() else chosen.n_parts or 1
-    assert chosen == Shape(slots=4, lanes=1, eval_lanes=1, n_devices=jax.local_device_count(), n_parts=n_parts)
+    backend = Xla() if kernels.unavailable() else Native(max(chosen.backend.n_parts, 1))
+    assert chosen == Layout(4, 1, 1, jax.local_device_count(), backend)
     assert layouts.choose(PROBLEM, 2).slots == 2
     assert layouts.choose(PROBLEM, 25, slots=7).slots == 7
-    assert layouts.relaid(Shape(4, 2, 1, 4), PROBLEM, 2) == Shape(8, 2, 1, 2)
-    assert layouts.relaid(Shape(3, 3, 1, 1), PROBLEM, 2) == Shape(3, 3, 1, 2)
+    assert layouts.relaid(Layout(4, 2, 1, 4), PROBLEM, 2) == Layout(8, 2, 1, 2)
+    assert layouts.relaid(Layout(3, 3, 1, 1), PROBLEM, 2) == Layout(3, 3, 1, 2)
+
+
+def of_two_layers(c):
+    c.model.n_layers = 2
+    return sweeps.expand(c).runs
+
+
+def test_sizes_by_hand():
+    """P = 7, d_model 8, d_mlp 16: 680 parameters, and 536 more in a second layer; 29 pairs of 64 + 48 + 56 numbers."""
+    deep = of_two_layers(tiny.get_config())
+    assert layouts.run_bytes(PROBLEM) == 4 * (6 * 680 + 29 * 168)
+    assert layouts.run_bytes(deep[0].problem()) == 4 * (6 * 1216 + 29 * 168 * 6)
+    assert tune.operations(RUNS) == 6 * 680 * 29 * 800
+    assert tune.operations(deep[:3]) == 6 * 1216 * 3 * 29 * 600
+
+
+def test_what_fits_is_60_percent_of_the_memory(monkeypatch):
+    one = layouts.run_bytes(PROBLEM)
+    for lanes, expected in ((100, 60), (5, 3), (1, 1), (0.5, 1)):
+        monkeypatch.setattr(devices_lib, "memory", lambda device, lanes=lanes: int(lanes * one) + 1)
+        assert layouts.fitting(PROBLEM, None) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_runs", "slots", "n_devices", "expected"),
+    [(25, 0, 1, 4), (9, 0, 1, 3), (5, 0, 1, 3), (4, 0, 1, 4), (25, 0, 2, 4), (3, 0, 2, 2), (25, 7, 1, 7), (5, 7, 2, 3)],
+)
+def test_slots_are_filled_in_equal_waves(n_runs, slots, n_devices, expected):
+    devices = jax.local_devices()[:1] * n_devices
+    shape = layouts.choose(PROBLEM, n_runs, slots, devices)
+    assert (shape.slots, layout.vmap_width, shape.n_devices) == (expected, 1, n_devices)
+
+
+def test_an_accelerator_trains_all_slots_together(monkeypatch):
+    monkeypatch.setattr(layouts, "on_cpu", lambda device: False)
+    monkeypatch.setattr(layouts, "fitting", lambda problem, device: 40)
+    devices = jax.local_devices()[:1]
+    assert layouts.choose(PROBLEM, 100, 0, devices) == Layout(34, 34, 8, 1)
+    assert layouts.choose(PROBLEM, 5, 0, devices) == Layout(5, 5, 5, 1)

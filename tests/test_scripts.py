@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from absl import flags
 
 from grokjax import config
 from grokjax.cli import train
@@ -360,7 +359,7 @@ def launches():
 
 
 def test_flags_of_launch_exist():
-    known = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(train)}
+    known = set(train.defined())
     known |= {f"config.{path}" for path in config.FIELDS}
     used = {word.removeprefix("--").partition("=")[0] for line in launches() for text in line for word in text.split()}
     assert used >= {"config", "workdir", "distributed", "coordinator_address", "num_processes", "process_id", "plan"}

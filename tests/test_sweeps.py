@@ -187,3 +187,95 @@ def test_any_value_gives_a_field_or_a_sentence(path, value):
 def test_resolved_values_are_json():
     for run in sweeps.expand(tiny.get_config()).runs:
         json.dumps(dict(run.values), allow_nan=False)
+
+
+def refusal(c, get_sweep=None):
+    with pytest.raises(InputError) as refused:
+        sweeps.expand(c, get_sweep)
+    return str(refused.value)
+
+
+def test_axes_that_are_none():
+    tree = tiny.get_config().to_dict()
+    for given_, sentence in [
+        (3, "config.sweep is 3, but it must hold axes, such as config.sweep.seed = (0, 1)."),
+        ({"seed": 3}, "config.sweep.seed is 3, but it must be a tuple of values, such as (3,)."),
+        ({"seed": []}, "config.sweep.seed is empty, but an axis needs at least one value."),
+        ({"seed": [-1]}, "a value of config.sweep.seed is -1, but it must be in [0, 2³²)."),
+    ]:
+        assert refusal(with_sweep(tree, given_)) == sentence
+    settings = [path for path, field in config.FIELDS.items() if field.kind == config.SETTING]
+    known = ", ".join(sorted(set(config.FIELDS) - set(settings)))
+    for path in settings:
+        said = refusal(with_sweep(tree, {path: (1, 2)}))
+        assert said.startswith(f"sweep axis '{path}' is unknown: ")
+        assert said.endswith(f"known are {known}.")
+        assert refusal(tiny.get_config(), lambda c, path=path: [{path: 1}]).startswith(
+            f"get_sweep(config), run 0: field '{path}' is unknown: "
+        )
+    assert refusal(tiny.get_config(), lambda c: [{"seed": 1}, 3]) == (
+        "get_sweep(config) returned 3 for run 1, but it must be a dict of overrides."
+    )
+    assert refusal(tiny.get_config(), lambda c: [{"seed": 1}, {"seed": -1}]) == (
+        "seed of run 1 is -1, but it must be in [0, 2³²)."
+    )
+    assert refusal(tiny.get_config(), lambda c: 3) == (
+        "get_sweep(config) failed with TypeError: 'int' object is not iterable. It must return a list of dicts."
+    )
+
+
+def with_sweep(tree, axes):
+    """A config as plain dicts, with another sweep."""
+    return {name: value for name, value in tree.items() if name != "sweep"} | {"sweep": axes}
+
+
+def test_the_most_runs_and_groups(monkeypatch):
+    assert (sweeps.MOST_RUNS, sweeps.MOST_GROUPS) == (100_000, 10_000)
+    monkeypatch.setattr(sweeps, "MOST_RUNS", 4)
+    c = tiny.get_config()
+    assert len(sweeps.expand(c).runs) == 4
+    assert len(sweeps.expand(c, lambda c: [{"seed": i} for i in range(4)]).runs) == 4
+    assert refusal(c, lambda c: [{"seed": i} for i in range(5)]) == (
+        "get_sweep(config) returned more than 4 runs: make several sweeps of it."
+    )
+    c.sweep.seed = (0, 1, 2)
+    assert refusal(c) == (
+        "config.sweep has 3 seed × 2 weight_decay runs, but 4 are the most: make several sweeps of it."
+    )
+    monkeypatch.setattr(sweeps, "MOST_GROUPS", 2)
+    c.sweep.seed = (0,)
+    c.sweep.weight_decay = (0.0,)
+    c.sweep.p = (5, 7)
+    assert len(sweeps.expand(c).groups()) == 2
+    c.sweep.p = (5, 7, 11)
+    assert refusal(c) == ("the sweep has 3 groups, each to be compiled, but 2 are the most: make several sweeps of it.")
+
+
+def test_axes_vary_in_the_order_of_the_fields_and_seeds_fastest():
+    c = tiny.get_config()
+    c.sweep = config.default().sweep
+    c.sweep.split_seed, c.sweep.seed, c.sweep.weight_decay, c.sweep.p = (8, 9), (1, 0), (1.0, 0.0), (7, 5)
+    sweep = sweeps.expand(c)
+    assert list(sweep.axes.items()) == [
+        ("p", (7, 5)),
+        ("weight_decay", (1.0, 0.0)),
+        ("seed", (1, 0)),
+        ("split_seed", (8, 9)),
+    ]
+    found = [tuple(run.values[path] for path in sweep.axes) for run in sweep.runs]
+    assert found == [(p, wd, s, t) for p in (7, 5) for wd in (1.0, 0.0) for s in (1, 0) for t in (8, 9)]
+    assert [run.run for run in sweep.runs] == list(range(16))
+    assert [[run.run for run in group] for group in sweep.groups()] == [list(range(8)), list(range(8, 16))]
+
+
+def test_only_takes_the_first_and_the_last():
+    sweep = sweeps.expand(tiny.get_config())
+    assert [run.run for run in sweeps.only(sweep, [0, 3]).runs] == [0, 3]
+    for numbers, sentence in [
+        ([], "--only names no run: give run numbers separated by commas, such as 3,17."),
+        ([-1], "--only names run -1, but this sweep's runs are 0 to 3."),
+        ([4], "--only names run 4, but this sweep's runs are 0 to 3."),
+    ]:
+        with pytest.raises(InputError) as refused:
+            sweeps.only(sweep, numbers)
+        assert str(refused.value) == sentence

@@ -192,3 +192,20 @@ def test_a_task_that_gives_no_integer_per_pair_is_refused(scratch, function, wha
     tasks.register(function, name="bad")
     with pytest.raises(InputError, match=rf"task 'bad' returned {what}, but it must return one integer per pair"):
         tasks.answers("bad", 5)
+
+
+def test_a_large_modulus_is_checked_without_calling_the_task(scratch):
+    """Below 1 025 the function is called, above it only its need of a prime is looked at."""
+    called = []
+    tasks.register(lambda a, b, p: called.append(p) or a, name="seen", needs_prime=True)
+    tasks.check("seen", 1_021)
+    tasks.check("seen", 1_031)
+    assert called == [1_021]
+    with pytest.raises(InputError) as refused:
+        tasks.check("seen", 1_027)  # 13 · 79
+    assert str(refused.value) == "config.p is 1027, but task 'seen' needs a prime."
+    tasks.register(lambda a, b, p: 1 / 0, name="failing")
+    with pytest.raises(InputError) as refused:
+        tasks.check("failing", 1_024)
+    assert str(refused.value) == "task 'failing' failed with ZeroDivisionError: division by zero"
+    tasks.check("failing", 1_025)

@@ -4,8 +4,9 @@ import io
 
 from rich.console import Console
 
-from grokjax import config
-from grokjax.training.sweep import run
+from grokjax import api, config
+from grokjax.training import plan
+from grokjax.training.request import Request
 
 
 def get_config(arg: str = ""):
@@ -42,10 +43,11 @@ def get_config(arg: str = ""):
     return c
 
 
-def train(c, path, **kwargs):
-    """Runs a study and returns its exit status and what it printed."""
-    pass
-
+def train(c, path, plan_only=False, **kwargs):
+    """Trains a sweep, or plans it, and returns its exit status and what it printed."""
     out = io.StringIO()
-    status = run(c, kwargs.pop("get_sweep", None), path, console=Console(file=out, width=100), **kwargs)
-    return status, out.getvalue()
+    request = Request(c, path, console=Console(file=out, width=100), **kwargs)
+    if plan_only:
+        request.tell(plan.text(api.plan(request)))
+        return 0, out.getvalue()
+    return api.train(request), out.getvalue()

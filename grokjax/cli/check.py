@@ -11,15 +11,17 @@ from collections.abc import Sequence
 
 from grokjax.cli import terminal
 from grokjax.experiment import import_experiment
-from grokjax.store import check
 
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    parser = terminal.Parser(prog="grokjax check", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("workdir", help="of a sweep, finished or not")
-    parser.add_argument("--experiment", help="experiment file whose measures and tasks to use")
+    parser = terminal.command("check", __doc__)
+    terminal.add_workdir(parser)
+    terminal.add_experiment(parser)
     args = parser.parse_args(argv)
+
+    from grokjax.store import check
+
     import_experiment(args.experiment)
     lines, whole = check.check(args.workdir)
     terminal.say("\n".join(lines))

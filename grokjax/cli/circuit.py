@@ -12,63 +12,65 @@ JAX_ENABLE_X64=1 everything is computed in float64. docs/circuit.md says how eac
 import argparse
 from collections.abc import Sequence
 
-from grokjax.cli import measure, terminal
-from grokjax.core import cache
+from grokjax.cli import model, terminal
 from grokjax.errors import InputError
 from grokjax.experiment import import_experiment
-from grokjax.interp.circuit import table
-from grokjax.interp.circuit.analysis import analyse
-from grokjax.interp.circuit.runs import FILE, circuits_of, listed
-from grokjax.store import files
-from grokjax.store.metrics import how_to_read
 
-# --- the command line -----------------------------------------------------------------------------------------------
+ONE_MODEL = ("run", "step", "split", "task", "act", "heads", "out")  # flags that --all leaves no room for
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = measure.command("circuit", __doc__)
-    parser.add_argument("--run", type=int, help="the run, where the model is a sweep's directory")
-    parser.add_argument("--step", type=int, help="the snapshot's step; by default the run's last")
-    parser.add_argument("--all", action="store_true", help=f"every finished run of a sweep, into its {FILE}")
-    measure.add_subject(parser)
-    parser.add_argument("--experiment", help="experiment file whose tasks to use")
-    parser.add_argument("--out", help="JSON file to write, with every value whole")
+    """The command line.
+
+    Raises:
+      InputError: flags that do not go together.
+    """
+    parser = terminal.command("circuit", __doc__)
+    model.add_model(parser)
+    parser.add_argument("--run", type=int, metavar="N", help="the run, where the model is a sweep's directory")
+    parser.add_argument("--step", type=int, metavar="N", help="the snapshot's step; by default the run's last")
+    parser.add_argument("--all", action="store_true", help="every finished run of a sweep, into its circuit.parquet")
+    model.add_subject(parser)
+    terminal.add_experiment(parser)
     args = parser.parse_args(argv)
-    given = [
-        f"--{name}"
-        for name in ("run", "step", "split", "task", "act", "heads", "out")
-        if getattr(args, name) is not None
-    ]
+    given = [f"--{name}" for name in ONE_MODEL if getattr(args, name) is not None]
     if args.all and given:
         raise InputError(f"--all takes every run as it is: leave out {given[0]}.")
     if args.step is not None and args.run is None:
         raise InputError("--step needs --run, which says whose step it is.")
+    if (args.run or 0) < 0 or (args.step or 0) < 0:
+        raise InputError("--run and --step are numbers from 0.")
     return args
 
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
     args = parse(argv)
+
+    from grokjax.core import cache
+    from grokjax.interp.circuit.analysis import analyse
+    from grokjax.interp.circuit.table import table
+    from grokjax.store import files
+
     cache.enable()
     if args.all:
         return _all(args)
     if args.run is not None:
-        if args.run < 0 or (args.step or 0) < 0:
-            raise InputError("--run and --step are numbers from 0.")
         args.model += f":{args.run}" + (f":{args.step}" if args.step is not None else "")
     elif files.path(args.model).is_dir():
         raise InputError(f"{args.model} is a directory: name a run of the sweep with --run, or all of them with --all.")
-    checkpoint = measure.load_model(args)
+    checkpoint = model.load(args)
     import_experiment(args.experiment)
     found = analyse(checkpoint, args.keys, args.rule, args.threshold, args.split, args.task)
-    if args.out:
-        measure.write(found, args.out)
-    terminal.say(table.table(found))
+    model.write(found, args.out)
+    terminal.say(table(found))
 
 
 def _all(args: argparse.Namespace) -> None:
     from rich.progress import track
+
+    from grokjax.interp.circuit.runs import circuits_of, listed
+    from grokjax.store.metrics import how_to_read
 
     import_experiment(args.experiment)
     path, missed = circuits_of(args.model, args.keys, args.rule, args.threshold, lambda runs, text: track(runs, text))

@@ -10,12 +10,8 @@ What it prints is the Python that loads the file.
 from collections.abc import Sequence
 from pathlib import Path
 
-from grokjax.cli import terminal
-from grokjax.cli.measure import command, load_model
-from grokjax.core.model import N_CTX, ModelConfig
+from grokjax.cli import model, terminal
 from grokjax.errors import InputError
-from grokjax.interp import files
-from grokjax.interp.formats import BRIDGE, LENS
 
 HOOKED = """\
 import torch
@@ -38,8 +34,10 @@ import numpy as np
 arrays = dict(np.load({path!r}))"""
 
 
-def lens_config(cfg: ModelConfig) -> dict[str, object]:
-    """What TransformerLens must be told to build the model; the arguments of both of its configs."""
+def lens_config(cfg) -> dict[str, object]:
+    """Arguments of both of TransformerLens's configs that describe a model of this `ModelConfig`."""
+    from grokjax.core.model import N_CTX
+
     return {
         "n_layers": cfg.n_layers,
         "d_model": cfg.d_model,
@@ -54,28 +52,33 @@ def lens_config(cfg: ModelConfig) -> dict[str, object]:
     }
 
 
-def recipe(template: str, cfg: ModelConfig, path: str | Path) -> str:
-    """The Python that loads an exported file."""
+def recipe(template: str, cfg, path: str | Path) -> str:
+    """Python that loads the file at `path`, which holds a model of `cfg`, from one of the templates above."""
     config = ", ".join(f"{name}={value!r}" for name, value in lens_config(cfg).items())
     return template.format(config=config, path=str(path), p=cfg.p)
 
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    parser = command("export", __doc__)
+    parser = terminal.command("export", __doc__)
+    model.add_model(parser)
     parser.add_argument("out", help="file to write; a name that ends in .npz asks for plain arrays")
     parser.add_argument("--npz", action="store_true", help="write plain arrays, whatever the name")
     parser.add_argument("--bridge", action="store_true", help="write for TransformerBridge, not for HookedTransformer")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     args = parser.parse_args(argv)
+
+    from grokjax.interp import files
+    from grokjax.interp.formats import BRIDGE, LENS
+
     path, plain = Path(args.out), args.npz or args.out.endswith(".npz")
     if plain and args.bridge:
         raise InputError("--bridge is for PyTorch files, but plain arrays are asked for: leave out one of the two.")
     if path.is_dir() or (path.exists() and not args.overwrite):
         raise InputError(f"{path} exists: choose another name{'' if path.is_dir() else ', or --overwrite'}.")
-    model = load_model(args)
+    checkpoint = model.load(args)
     if plain:
-        files.save_npz(model.params, model.cfg, path, model.train_pairs)
+        files.save_npz(checkpoint.params, checkpoint.cfg, path, checkpoint.train_pairs)
     else:
-        files.save_torch(model.params, model.cfg, path, BRIDGE if args.bridge else LENS)
-    terminal.say(recipe(PLAIN if plain else BRIDGED if args.bridge else HOOKED, model.cfg, path))
+        files.save_torch(checkpoint.params, checkpoint.cfg, path, BRIDGE if args.bridge else LENS)
+    terminal.say(recipe(PLAIN if plain else BRIDGED if args.bridge else HOOKED, checkpoint.cfg, path))

@@ -7,41 +7,35 @@
 Nothing is trained again.
 """
 
-import argparse
 from collections.abc import Sequence
 
 from grokjax.cli import terminal
-from grokjax.core import cache
 from grokjax.experiment import import_experiment
-from grokjax.interp import replay
-from grokjax.store import files
-from grokjax.store.metrics import how_to_read
-
-
-def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, replay.Request]:
-    """The command line."""
-    parser = terminal.Parser(prog="grokjax replay", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("workdir", help="of a sweep")
-    parser.add_argument("--rule", help="another key_rule: W_L, W_E, neurons or logits")
-    parser.add_argument("--threshold", type=float, help="another key_threshold, in (0, 1)")
-    parser.add_argument("--keys", type=terminal.integers, default=(), help="frequencies for every run, such as 6,23,37")
-    parser.add_argument("--measures", type=terminal.names, default=(), help="groups of measures, such as clock,spectra")
-    parser.add_argument(
-        "--runs", type=terminal.integers, help="run numbers, such as 3,17; by default all finished ones"
-    )
-    parser.add_argument("--experiment", help="experiment file whose measures and tasks to use")
-    parser.add_argument("--overwrite", action="store_true", help="compute again what has been replayed before")
-    args = parser.parse_args(argv)
-    return args, replay.Request(args.rule, args.threshold, args.keys, args.measures, args.runs)
 
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
+    parser = terminal.command("replay", __doc__)
+    terminal.add_workdir(parser)
+    terminal.add_keys(parser, "frequencies for every run, such as 6,23,37", "another key_rule")
+    terminal.add_measures(parser, "beside the sweep's own that use keys")
+    parser.add_argument(
+        "--runs", type=terminal.integers, metavar="N,N", help="run numbers, such as 3,17; by default all finished ones"
+    )
+    terminal.add_experiment(parser)
+    parser.add_argument("--overwrite", action="store_true", help="compute again what has been replayed before")
+    args = parser.parse_args(argv)
+
     from rich.progress import track
 
-    args, request = parse(argv)
+    from grokjax.core import cache
+    from grokjax.interp.replay import Request, replay
+    from grokjax.store import files
+    from grokjax.store.metrics import how_to_read
+
     cache.enable()
     path = files.path(args.workdir)
     import_experiment(args.experiment)
-    folder = replay.replay(path, request, lambda items, text: track(items, f"replaying {text}"), args.overwrite)
+    request = Request(args.rule, args.threshold, args.keys, args.measures, args.runs)
+    folder = replay(path, request, lambda items, text: track(items, f"replaying {text}"), args.overwrite)
     terminal.say(f"replayed into {folder}: {how_to_read(folder)}")

@@ -1,9 +1,10 @@
-"""What commands share: sentences for what is wrong, exit status, output that may end before they do."""
+"""Parts that commands share: flags, sentences for what is wrong, exit status, output that may end before they do."""
 
 import argparse
 import contextlib
 import os
 import sys
+from typing import NoReturn
 
 from grokjax.errors import HostLost, InputError, StorageError, one_line, plain
 
@@ -19,7 +20,8 @@ def told(function, *args):
         sys.exit(1)
 
 
-def fail(sentence: str):
+def fail(sentence: str) -> NoReturn:
+    """Prints what is wrong and exits with status 2."""
     print(f"error: {one_line(sentence)}", file=sys.stderr)
     sys.exit(2)
 
@@ -36,7 +38,8 @@ def reader_may_leave():
         try:
             yield
         finally:
-            sys.stdout.flush()
+            if sys.stdout:  # none where it was closed (`>&-`)
+                sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes once more at exit, which must not fail either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -92,10 +95,46 @@ def open_standard_streams() -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one sentence on stderr."""
+    """An argument parser that prints its description as it is, and whose errors are one sentence on stderr."""
+
+    def __init__(self, **settings):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
     def error(self, message):
         fail(f"{message}. See --help.")
+
+
+def command(name: str, doc: str | None) -> Parser:
+    """The parser of a subcommand, which its module's docstring describes."""
+    return Parser(prog=f"grokjax {name}", description=doc)
+
+
+def add_workdir(parser: argparse.ArgumentParser) -> None:
+    """Adds the working directory that a command is about."""
+    parser.add_argument("workdir", help="of a sweep, finished or not; gs:// and s3:// too")
+
+
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """Adds the file whose own tasks and measures a command needs."""
+    parser.add_argument("--experiment", metavar="FILE", help="experiment file whose tasks and measures to use")
+
+
+def add_measures(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """Adds the groups of measures to compute."""
+    help = f"groups of measures, such as paper,clock; {otherwise}"
+    parser.add_argument("--measures", type=names, default=(), metavar="GROUPS", help=help)
+
+
+def add_keys(parser: argparse.ArgumentParser, keys: str, rule: str) -> None:
+    """Adds key frequencies and the rule that finds them.
+
+    Args:
+      parser: to add to.
+      keys, rule: help on --keys and --rule.
+    """
+    parser.add_argument("--keys", type=integers, default=(), metavar="N,N", help=keys)
+    parser.add_argument("--rule", help=f"{rule}: W_L, W_E, neurons or logits")
+    parser.add_argument("--threshold", type=float, metavar="T", help="key_threshold of rules W_L and W_E, in (0, 1)")
 
 
 def guarded(function, *args) -> None:

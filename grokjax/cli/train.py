@@ -7,75 +7,81 @@ Any field of the config can be overridden (--config.steps=20000), and any sweep 
 """
 
 import contextlib
+import faulthandler
 import os
 import re
 import signal
 import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags
 
 from grokjax import config as config_lib
 from grokjax.cli import terminal
-from grokjax.core import cache
-from grokjax.core import hosts as hosts_lib
 from grokjax.errors import InputError, file_name, unknown
 from grokjax.experiment import load_experiment
-from grokjax.training.sweep import StopRequest, run
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string("config", None, "Experiment file, with a variant after a colon: experiments/wd_sweep.py:small.")
-flags.DEFINE_string(
-    "workdir",
-    None,
-    "Directory for results, or gs://bucket/path or s3://bucket/path; by default results/<experiment>_<variant>.",
-)
-flags.DEFINE_list("only", None, "Run numbers to train again, such as 3,17, at the width of the whole sweep.")
-flags.DEFINE_bool("overwrite", False, "Throw away what another sweep left in the working directory.")
-flags.DEFINE_bool("plan", False, "Print the plan and stop; nothing is written.")
-flags.DEFINE_bool(
-    "distributed", False, "Train with other processes, which the cluster names (TPU, SLURM, Open MPI, GKE)."
-)
-flags.DEFINE_string("coordinator_address", None, "Where no cluster says it: HOST:PORT of process 0, everywhere.")
-flags.DEFINE_integer("num_processes", None, "With --coordinator_address: how many processes train together.")
-flags.DEFINE_integer("process_id", None, "With --coordinator_address: the number of this process, from 0.")
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Entry point: parses the command line, trains, and exits with 0, 2 for bad input, or 128 + signal."""
-    flags.adopt_module_key_flags(sys.modules[__name__])
-    argv = sys.argv if argv is None else argv
-    logging.set_verbosity(logging.WARNING)
-    overrides, rest = split_overrides(argv[1:])
+def defined() -> flags.FlagValues:
+    """Flags of the command's own, not parsed: absl's global ones are those of whoever imports this module."""
+    values = flags.FlagValues()
+    string, integer, boolean, list_ = (
+        partial(define, flag_values=values)
+        for define in (flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_bool, flags.DEFINE_list)
+    )
+    string("config", None, "Experiment file, with a variant after a colon: experiments/wd_sweep.py:small.")
+    string(
+        "workdir",
+        None,
+        "Directory for results, or gs://bucket/path or s3://bucket/path; by default results/<experiment>_<variant>.",
+    )
+    list_("only", None, "Run numbers to train again, such as 3,17, at the width of the whole sweep.")
+    boolean("overwrite", False, "Throw away what another sweep left in the working directory.")
+    boolean("plan", False, "Print the plan and stop; nothing is written.")
+    boolean("distributed", False, "Train with other processes, which the cluster names (TPU, SLURM, Open MPI, GKE).")
+    string("coordinator_address", None, "Where no cluster says it: HOST:PORT of process 0, everywhere.")
+    integer("num_processes", None, "With --coordinator_address: how many processes train together.")
+    integer("process_id", None, "With --coordinator_address: the number of this process, from 0.")
+    return values
+
+
+def main(argv: Sequence[str], program: str = "grokjax train") -> None:
+    """Entry point: parses the command line, trains, and exits with 0, 2 for bad input, or 128 + signal.
+
+    Args:
+      argv: the arguments.
+      program: how the user calls it, for --help.
+    """
     terminal.open_standard_streams()
     with terminal.lasting_output():
-        app.run(lambda _: _exit(launch, overrides), [argv[0], *rest], flags_parser=_parse)
+        terminal.guarded(_main, argv, program)
 
 
-def _parse(argv):
-    if {"--help", "-help", "-h"} & set(argv):
-        with terminal.reader_may_leave():
-            print(help_text())
-        sys.exit(0)
-    for arg in argv[1:]:
+def _main(argv: Sequence[str], program: str) -> None:
+    overrides, rest = split_overrides(list(argv))
+    if {"--help", "-help", "-h"} & set(rest):
+        print(help_text(program))
+        return
+    given = _parse(rest)
+    faulthandler.enable(2)  # a crash in compiled code says where Python was
+    sys.exit(launch(given, overrides))
+
+
+def _parse(args: Sequence[str]) -> flags.FlagValues:
+    for arg in args:
         name = arg.partition("=")[0]
         if name.startswith("-") and len(name) > 80:  # which absl would take long to compare with the flags there are
             terminal.fail(f"flag '{name[:80]}…' is unknown. See --help.")
+    values = defined()
     try:
-        left = FLAGS(argv)
-    except flags.Error as error:
+        left = values(["", *args])
+    except (flags.Error, ValueError) as error:
         terminal.fail(f"{error}. See --help.".replace("..", "."))
     if left[1:]:
         terminal.fail(f"argument '{left[1]}' is not understood: every flag starts with --. See --help.")
-    return left
-
-
-def _exit(function, *args):
-    try:
-        sys.exit(terminal.told(function, *args))
-    except InputError as error:
-        terminal.fail(str(error))
+    return values
 
 
 def _on_signals(handler) -> None:
@@ -92,11 +98,10 @@ def _stop_at_once(number: int, frame) -> None:
     os._exit(128 + number)
 
 
-def help_text() -> str:
-    """What launch.py is for, its flags and the config's fields, each with a sentence."""
-    lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "flags:"]
-    for flag in FLAGS.get_key_flags_for_module(sys.modules[__name__]):
-        lines.append(f"  --{flag.name:<10} {flag.help}")
+def help_text(program: str) -> str:
+    """The help: what the command is for, its flags and the config's fields, each with a sentence."""
+    lines = [(__doc__ or "").strip().replace("grokjax train", program), "", "flags:"]
+    lines += [f"  --{flag.name:<10} {flag.help}" for flag in defined().get_flags_for_module(__name__)]
     lines += [
         "",
         "fields of the config (--config.FIELD=VALUE; --config.sweep.FIELD=TUPLE to sweep one), default in brackets:",
@@ -128,12 +133,14 @@ def split_overrides(args: list[str]) -> tuple[dict[str, str], list[str]]:
     return overrides, rest
 
 
-def override(config, overrides: dict[str, str]) -> None:
+def override(config, overrides: Mapping[str, str]) -> None:
     """Applies overrides to a config in place, parsed by ml_collections.
 
     Raises:
       InputError: a path is no field or axis, or a text does not parse as the field's type.
     """
+    from ml_collections import config_flags
+
     for path, text in overrides.items():
         values = flags.FlagValues()
         arg = f"--config.{path}={text}"
@@ -159,40 +166,52 @@ def _expected(path: str) -> str:
     )
 
 
-def launch(overrides: dict[str, str]) -> int:
-    """Trains what the flags say. Returns the exit status."""
+def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
+    """Trains what the flags and overrides say. Returns the exit status."""
     _on_signals(_stop_at_once)
-    module, config = load_experiment(FLAGS.config)
+    module, config = load_experiment(given.config)
     override(config, overrides)
-    # Only now the heavy imports: a mistyped flag should not wait for them.
+    # Only now the heavy imports: a mistyped flag or field should not wait for them.
+    from rich.console import Console
+
+    from grokjax import api
+    from grokjax.core import cache
+    from grokjax.training import plan
+    from grokjax.training.request import Request, StopRequest
+
     cache.enable()
-    hosts = _hosts()
-    stop = StopRequest()
+    hosts, stop = _hosts(given), StopRequest()
     # After JAX has joined the others, since it handles SIGTERM itself otherwise.
     _on_signals(stop.handle)
-    return run(
+    request = Request(
         config,
+        given.workdir or default_workdir(given.config),
         getattr(module, "get_sweep", None),
-        FLAGS.workdir or default_workdir(FLAGS.config),
-        only=None if FLAGS.only is None else [_run_number(text) for text in FLAGS.only],
-        overwrite=FLAGS.overwrite,
-        plan_only=FLAGS.plan,
-        experiment=FLAGS.config,
-        stop=stop,
+        only=None if given.only is None else [_run_number(text) for text in given.only],
+        overwrite=given.overwrite,
+        experiment=given.config,
         spread=True,
         hosts=hosts,
+        stop=stop,
+        console=Console(quiet=not hosts.is_first),
     )
+    if given.plan:
+        request.tell(plan.text(api.plan(request)))
+        return 0
+    return api.train(request)
 
 
-def _hosts():
+def _hosts(given: flags.FlagValues):
     """The processes that train together, as the flags say.
 
     Raises:
       InputError: flags that do not go together.
     """
-    address, n, index = FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id
+    from grokjax.core import hosts
+
+    address, n, index = given.coordinator_address, given.num_processes, given.process_id
     if address is n is index is None:
-        return hosts_lib.join() if FLAGS.distributed else hosts_lib.ALONE
+        return hosts.join() if given.distributed else hosts.ALONE
     if address is None or n is None or index is None:
         raise InputError("--coordinator_address, --num_processes and --process_id go together: give all three or none.")
     if n < 1:
@@ -201,11 +220,11 @@ def _hosts():
         raise InputError(f"--process_id is {index}, but of {n} processes it must be 0 to {n - 1}.")
     if not re.fullmatch(r".+:\d+", address):
         raise InputError(f"--coordinator_address is '{address}', but it must be HOST:PORT.")
-    return hosts_lib.join(address, n, index)
+    return hosts.join(address, n, index)
 
 
 def default_workdir(given: str) -> str:
-    """results/<experiment>_<variant>."""
+    """The working directory where none is given: results/<experiment>_<variant>."""
     file, _, variant = given.partition(":")
     return str(Path("results") / file_name("_".join(filter(None, [Path(file).stem, variant]))))
 

@@ -31,7 +31,7 @@ class Hosts:
         """Whether this process writes what is written once."""
         return self.index == 0
 
-    def gather(self, mine: bytes) -> list[bytes]:
+    def all_gather_bytes(self, mine: bytes) -> list[bytes]:
         """Everybody's message, in the order of processes; returns once all have sent theirs.
 
         Raises:
@@ -45,13 +45,13 @@ class Hosts:
         everything = self._exchange(padded) if len(padded) else np.zeros((self.count, 0), np.uint8)
         return [row[:length].tobytes() for row, length in zip(everything, lengths, strict=True)]
 
-    def tell(self, mine: Any) -> list[Any]:
+    def all_gather(self, mine: Any) -> list[Any]:
         """Everybody's message, given and returned as what JSON can hold."""
-        return [json.loads(message) for message in self.gather(json.dumps(mine).encode())]
+        return [json.loads(message) for message in self.all_gather_bytes(json.dumps(mine).encode())]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Returns once all processes have come here."""
-        self.gather(b"")
+        self.all_gather_bytes(b"")
 
     def _exchange(self, mine: np.ndarray) -> np.ndarray:
         from jax.experimental import multihost_utils

@@ -59,7 +59,7 @@ def measure(
     subject = settle(checkpoint, tuple(keys), rule, threshold, split, task)
     values, null = _compute(subject, columns)
     with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 where there are no test pairs
-        values = registry.finish(columns, values, checkpoint.cfg, subject.n_train or 0)
+        values = registry.counts_to_shares(columns, values, checkpoint.cfg, subject.n_train or 0)
     no_test = ["there are no test pairs"] if subject.n_train == checkpoint.cfg.p**2 else []
     for name in [name for name, value in values.items() if not np.all(np.isfinite(value))]:
         null[name] = ", or ".join(filter(None, [columns[name].undefined, *no_test])) or "it is not finite"

@@ -9,7 +9,8 @@ import numpy as np
 from grokjax import sweeps
 from grokjax.columns import metrics_schema
 from grokjax.config import coerce
-from grokjax.core import fourier
+from grokjax.core import backends, fourier
+from grokjax.core.backends import XLA, Backend
 from grokjax.core.problem import Problem
 from grokjax.errors import InputError, file_name
 from grokjax.measures import registry
@@ -20,10 +21,8 @@ from grokjax.store.records import read_record
 from grokjax.store.snapshots import SNAPSHOT_RUNS, compact, find_snapshots
 from grokjax.store.sweep import load_sweep, refuse_strangers
 from grokjax.sweeps import Run, Sweep
-from grokjax.training import final_keys, layouts
-from grokjax.training.final_keys import replay_runs, settle
-
-# --- later, from the command line -----------------------------------------------------------------------------------
+from grokjax.training import final_keys
+from grokjax.training.final_keys import replay_runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +91,7 @@ def replay(path: str | Path, request: Request, track=lambda items, text: items, 
     if not request.name:
         ledger = Ledger(sweep.runs)
         for runs in track(list(_batches(ended)), "final keys"):
-            settle(path, runs, ledger, in_native=_in_native(path, runs[0].problem()))
+            final_keys.finalise(path, runs, ledger, backend=_backend(path, runs[0].problem()))
         return path / "metrics"
     folder = path / "replay" / request.name
     if overwrite:
@@ -102,10 +101,11 @@ def replay(path: str | Path, request: Request, track=lambda items, text: items, 
     return folder
 
 
-def _in_native(path: Path, problem: Problem) -> bool:
-    """Whether to evaluate in C++: as the sweep did, so that the same question has the same answer, if there is any."""
-    record = read_record(path) or {"groups": []}
-    return any(group.get("n_parts") for group in record["groups"]) and layouts.is_native(problem)
+def _backend(path: Path, problem: Problem) -> Backend:
+    """The backend that the sweep was trained by, so that the same question has the same answer, where it is here."""
+    used = (backends.recorded(group) for group in (read_record(path) or {"groups": []})["groups"])
+    found = next((backend for backend in used if backend.identity()), XLA)
+    return found if found.serves(problem) else XLA
 
 
 def _batches(runs: Iterable[Run]) -> Iterable[list[Run]]:
@@ -129,12 +129,12 @@ def _replay_batch(path: Path, folder: Path, sweep: Sweep, runs: list[Run], reque
     groups = dict.fromkeys([*request.measures] if request.measures else problem.measures)
     columns = {m.name: m for m in registry.of_groups(groups) if (m.keyed or request.measures) and not m.needs_update}
     found, last = find_snapshots(path), None
-    in_native = _in_native(path, problem)
+    backend = _backend(path, problem)
     if request.keys:
         keys = np.tile(_mask(request.keys, problem.model.p), (len(runs), 1))
     else:
-        keys, last = final_keys.final_keys(path, found, problem, runs, in_native=in_native)
-    frame = replay_runs(found, runs, columns, problem, keys, loaded=last, in_native=in_native)
+        keys, last = final_keys.final_keys(path, found, problem, runs, backend=backend)
+    frame = replay_runs(found, runs, columns, problem, keys, loaded=last, backend=backend)
     by_run = {run.run: run for run in runs}
     for axis in sweep.axes:
         frame[axis] = np.array([by_run[int(n)].values[axis] for n in frame["run"]], object)

@@ -27,6 +27,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from grokjax.columns import Column
 from grokjax.errors import refuse_clash, unknown
 from grokjax.measures.shared import Shared
 
@@ -45,58 +46,16 @@ COUNTS: dict[str, Callable[[Any, int], int]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Measure:
-    """One column and the function that fills it.
+class Measure(Column):
+    """A column and the function that fills it.
 
     Attributes:
-      name: the column's name (keyed measures are logged in the step as name + "_online").
       group: `config.measures` chooses groups.
       function: of a `Shared`, to an array of the declared shape and dtype.
-      unit: "nats", "1" for pure numbers, ….
-      description: one sentence; may hold a formula.
-      source: paper and section.
-      shape: names of `DIMS`, () for a number per row.
-      dtype: of the value in the compiled step, "float", "int32" or "bool".
-      range: of the value, as a mathematician writes it.
-      count_of: for an integer count, the name in `COUNTS` of what it is divided by on the host.
-      keyed: depends on the set of key frequencies.
-      needs_sum: defined only for tasks whose answer is a function of a + b or a - b; null otherwise.
-      needs_update: looks at the update that the next step will make, which takes the optimizer's state; null where
-        there are only saved parameters.
-      slow: too costly for every evaluation; `in_step` lists these apart.
-      undefined: when else the value is undefined and comes out as NaN, in words; "" if never.
     """
 
-    name: str
     group: str
     function: Callable[[Shared], jax.Array]
-    unit: str
-    description: str
-    source: str
-    shape: tuple[str, ...] = ()
-    dtype: str = "float"
-    range: str = "(-∞, ∞)"
-    count_of: str | None = None
-    keyed: bool = False
-    needs_sum: bool = False
-    needs_update: bool = False
-    slow: bool = False
-    undefined: str = ""
-
-    def defined(self, direction: int | None, has_update: bool = True) -> bool:
-        """Whether the measure means anything for a task of that direction, with or without an optimizer's state."""
-        return (direction is not None or not self.needs_sum) and (has_update or not self.needs_update)
-
-    @property
-    def when_null(self) -> str:
-        """When a row holds null instead of a value."""
-        reasons = [
-            self.needs_sum and "the task is no function of a ± b",
-            self.needs_update and "the row was computed from saved parameters, without the optimizer's state",
-            self.undefined,
-            "the run diverged",
-        ]
-        return ", or ".join(reason for reason in reasons if reason)
 
 
 MEASURES: dict[str, Measure] = {}
@@ -160,18 +119,30 @@ def final(names: Iterable[str]) -> dict[str, Measure]:
 
 
 def compute(columns: dict[str, Measure], shared: Shared) -> dict[str, jax.Array]:
-    """Evaluates the measures that are defined here; what two of them share is computed once."""
+    """Evaluates those measures that are defined for the model; what two of them share is computed once."""
     return {name: m.function(shared) for name, m in columns.items() if m.defined(shared.direction, shared.has_update)}
 
 
 def metrics_columns(groups: Iterable[str]) -> dict[str, Measure]:
-    """The measures in a metrics table by column: those of the step, and keyed ones again with final keys."""
+    """The measures in a metrics table by column: those of the step, slow ones too, and keyed ones with final keys."""
     groups = list(groups)
     return in_step(groups) | in_step(groups, slow=True) | final(groups)
 
 
-def finish(columns: Mapping[str, Measure], values: Mapping[str, Any], cfg, n_train: int) -> dict[str, np.ndarray]:
-    """What the device returned as what a column holds: counts become shares, in float64."""
+def counts_to_shares(
+    columns: Mapping[str, Measure], values: Mapping[str, Any], cfg, n_train: int
+) -> dict[str, np.ndarray]:
+    """Divides counts by what they are out of, in float64, so that values are as a column holds them.
+
+    Args:
+      columns: measures by column name.
+      values: by column name, as the device returned them.
+      cfg: the model's configuration.
+      n_train: training pairs.
+
+    Returns:
+      NumPy arrays by column name.
+    """
     result = {}
     for name, value in values.items():
         of = columns[name].count_of

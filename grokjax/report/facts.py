@@ -21,7 +21,7 @@ metrics = pd.read_parquet(f"{sweep}/metrics")  # one row per (run, step)
 runs = pd.read_parquet(f"{sweep}/runs.parquet")  # one row per run
 """
 LOAD_OBJECTS = """\
-import grokjax
+from grokjax.version import __version__
 
 sweep = "SWEEP"
 metrics = grokjax.read_metrics(sweep)  # one row per (run, step)

@@ -112,9 +112,9 @@ def _resume(path: Path, sweep: Sweep, found: Findings) -> list[str]:
         lines.append(f"again     {_runs(sorted(lost))} from nothing, with the same results: rows or snapshots are gone")
     if fresh:
         lines.append(f"waiting   {_runs(fresh)}")
-    unsettled = ledger.unsettled(registry.metrics_columns(sweep.base["measures"]))
-    if [run for run in unsettled if run.run not in lost]:
-        lines.append(f"keys      of {_runs([run.run for run in unsettled])} are to be settled")
+    without_keys = ledger.without_keys(registry.metrics_columns(sweep.base["measures"]))
+    if [run for run in without_keys if run.run not in lost]:
+        lines.append(f"keys      of {_runs([run.run for run in without_keys])} are to be finalised")
     if set(over) == {run.run for run in sweep.runs}:
         wrong = [place for place in found.troubles if place.parent == path / "snapshots"]
         if wrong:

@@ -1,7 +1,7 @@
 """Checkpoints: the state to resume from, and how far each process had come.
 
-Orbax writes into a folder of `files`, which appears when it is whole and whose files are checked before Orbax reads
-them; what a killed process left under a temporary name is never read.
+A checkpoint's folder appears when it is whole, and its files are checked before Orbax reads them; what a killed process
+left under a temporary name is never read.
 """
 
 import re
@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from grokjax.core.problem import State
 from grokjax.store import files, orbax
@@ -87,12 +86,11 @@ def load(path: Path, blank: State, n: int) -> State:
     """
     leaves, structure = jax.tree.flatten(blank)
     like = {"state": [np.zeros((n, *leaf.shape), leaf.dtype) for leaf in leaves]}
-    with orbax.reading(path) as local:
-        return jax.tree.unflatten(structure, ocp.load(local.absolute(), like)["state"])
+    return jax.tree.unflatten(structure, orbax.load_folder(path, like)["state"])
 
 
 def _named(folder: Path) -> list[tuple[int, Path]]:
-    """Also what an interrupted upload or removal has left."""
+    """Checkpoints by number, also what an interrupted upload or removal has left of one."""
     return _numbered(files.listed(folder))
 
 

@@ -48,7 +48,7 @@ def path(text: str | Path) -> Path:
     given: Any = text
     if is_object(given):
         return cast(Path, given)
-    return cast(Path, ObjectPath(str(text))) if is_url(text) else Path(text)
+    return cast(Path, ObjectPath.of(str(text))) if is_url(text) else Path(text)
 
 
 def is_local(place: Path) -> bool:
@@ -92,37 +92,45 @@ def read(path: Path) -> bytes:
     Raises:
       Damaged: it is missing, no file, too large, cannot be read, or has another checksum.
     """
-    data, known = b"", {""}
     for _ in range(3):  # it may be replaced meanwhile
-        problem = _unreadable(path)
-        if problem:
-            raise Damaged(f"{path} {problem}")
         try:
-            data, known = path.read_bytes(), _known(checksum_path(path))
-        except (OSError, MemoryError) as error:
-            raise Damaged(f"{path} cannot be read ({getattr(error, 'strerror', None) or error or 'memory'})") from None
+            data, known = _content(path), _known(checksum_path(path))
+        except (Damaged, OSError, MemoryError) as error:
+            raise Damaged(f"{path} {_problem(error)}") from None
         if not known or _sha256(data) in known:
             return data
     raise Damaged(f"{path} is damaged: its checksum differs")
 
 
-def _unreadable(path: Path) -> str:
-    """Why a file is not even opened: pipes and devices would not end."""
-    if not is_local(path):
-        return ""
-    try:
+def _content(path: Path, most: int = MOST_BYTES) -> bytes:
+    """What a file holds; `Damaged` says in a few words why one is not even opened."""
+    if is_local(path):  # where pipes and devices would not end
         if not path.is_file():
-            return "is no file" if os.path.lexists(path) else "is missing"
-        return "is too large to be ours" if path.stat().st_size > MOST_BYTES else ""
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
+            raise Damaged("is no file" if os.path.lexists(path) else "is missing")
+        if path.stat().st_size > most:
+            raise Damaged("is too large to be ours")
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise Damaged("is missing") from None
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a file that cannot be had, as in "is missing"."""
+    return str(error) if isinstance(error, Damaged) else f"cannot be read ({_why(error)})"
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or "memory"
 
 
 def _known(side: Path) -> set[str]:
     """The checksums in a file beside another; none if there is none."""
-    if not side.is_file() or (is_local(side) and side.stat().st_size > 1 << 16):
+    try:
+        text = _content(side, most=1 << 16).decode(errors="replace")
+    except Damaged:
         return set()
-    return {line.split(" ")[0] for line in side.read_text(errors="replace").splitlines()}
+    return {line.split(" ")[0] for line in text.splitlines()}
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -178,27 +186,17 @@ def trouble(path: Path) -> str:
     Raises:
       StorageError: an object store cannot be reached, which says nothing about the file.
     """
-    missing = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
     try:
-        problem = _unreadable(path)
-        if problem:
-            return problem
+        line = _line(_content(path), path)
         try:
-            line = _line(path.read_bytes(), path)
-        except missing:
-            return "is missing"
-        side = checksum_path(path)
-        if _unreadable(side) not in ("", "is missing"):
-            return f"has a checksum that {_unreadable(side)}"
-        try:
-            text = side.read_text(errors="replace")
-        except missing:
-            return "has no checksum"
-        # One line, or two while the file is being replaced.
-        whole = text == line or (len(text) == 2 * len(line) and line in text.splitlines(keepends=True))
-        return "" if whole else "is damaged: its checksum differs"
-    except (OSError, MemoryError) as error:
-        return f"cannot be read ({getattr(error, 'strerror', None) or error or 'memory'})"
+            text = _content(checksum_path(path)).decode(errors="replace")
+        except Damaged as error:
+            return "has no checksum" if str(error) == "is missing" else f"has a checksum that {error}"
+    except (Damaged, OSError, MemoryError) as error:
+        return _problem(error)
+    # One line, or two while the file is being replaced.
+    whole = text == line or (len(text) == 2 * len(line) and line in text.splitlines(keepends=True))
+    return "" if whole else "is damaged: its checksum differs"
 
 
 def remove(path: Path) -> None:
@@ -259,12 +257,12 @@ def _put(data: bytes, path: Path) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    _sync(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes names in a folder survive a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Makes a file's content, or the names in a folder, survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -285,7 +283,7 @@ def _telling(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{path} cannot be written ({error.strerror or error})") from error
+        raise StorageError(f"{path} cannot be written ({_why(error)})") from error
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------
@@ -324,7 +322,7 @@ def new_folder(target: Path, note: Any = None) -> Iterator[Path]:
             for place in (temporary, *target.parent.glob(f"{temporary.name}.orbax-*")):
                 _drop(place)
             raise
-        _sync_folder(target.parent)
+        _sync(target.parent)
 
 
 @contextlib.contextmanager
@@ -407,7 +405,7 @@ def _folder_trouble(target: Path) -> str:
     except (ValueError, RecursionError, MemoryError):
         return f"is damaged: {MANIFEST} is not what was written"
     except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
+        return _problem(error)
     wrong = sorted(name for name in known if found.get(name) != known[name])
     if not wrong:
         return ""
@@ -437,13 +435,10 @@ def _read_manifest(target: Path) -> tuple[dict[str, str], Any]:
     """A manifest's digests by file, and its note; a ValueError says that it is damaged."""
     data = (target / MANIFEST).read_bytes()
     held = json.loads(data)
-    if (
-        not isinstance(held, dict)
-        or not isinstance(held.get("files"), dict)
-        or data != _manifest(held.get("files", {}), held.get("note"))
-    ):
+    files = held.get("files") if isinstance(held, dict) else None
+    if not isinstance(files, dict) or data != _manifest(files, held.get("note")):
         raise ValueError(MANIFEST)
-    return held["files"], held["note"]
+    return files, held["note"]
 
 
 def remove_folder(target: Path) -> None:
@@ -466,11 +461,6 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
 
 
 def _drop(path: Path) -> None:

@@ -5,6 +5,7 @@ store has no such thing, so there the holder keeps changing an object, and one t
 Clocks are never compared.
 """
 
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
@@ -119,10 +120,8 @@ class _Holder:
             return False
         try:
             os.kill(self.process, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            pass
+        except OSError as error:
+            return isinstance(error, ProcessLookupError)
         return False
 
 
@@ -195,14 +194,12 @@ class ObjectLock:
     def _refresh(self) -> None:
         count = 0
         while not self._ended.wait(REFRESH):
-            try:
+            with contextlib.suppress(StorageError):  # an outage, which whoever writes results tells
                 found = self._look()
                 if found is not None and found.token != self._mine.token:
                     return  # `confirm` says so
                 count += 1
                 self._path.write_bytes(bytes(dataclasses.replace(self._mine, count=count)))
-            except StorageError:
-                continue  # an outage, which whoever writes results tells
 
     def confirm(self) -> None:
         try:
@@ -218,9 +215,7 @@ class ObjectLock:
         if self._cut_off:
             return  # asking again would only take time: the lock stays, and whoever comes next sees it unchanged
         self._thread.join(REFRESH)  # which may be waiting for a store that does not answer
-        try:
+        with contextlib.suppress(StorageError):  # as above
             found = self._look()
             if found is not None and found.token == self._mine.token:
                 self._path.unlink(missing_ok=True)
-        except StorageError:
-            pass  # as above

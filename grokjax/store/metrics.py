@@ -1,4 +1,4 @@
-"""The tables on disk: one row per (run, step) in metrics/*.parquet, one row per run in runs.parquet."""
+"""The tables on disk: one row per (run, step) in metrics/*.parquet, one row per run in runs.parquet. No JAX."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,11 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from grokjax import config
-from grokjax.columns import ARROW
+from grokjax.columns import runs_schema
 from grokjax.store import files
 from grokjax.store.files import Damaged
-from grokjax.store.ledger import Ledger
 
 PART_BYTES = 16 << 20  # uncompressed, at which a part of the metrics is full
 ROW = ("run", "step")  # what every row of the metrics must have
@@ -50,12 +48,12 @@ class MetricsWriter:
 
     @property
     def mark(self) -> tuple[int, int]:
-        """Where what has been flushed ends: the number of the part being written, and its rows."""
+        """The end of what has been flushed: the number of the part being written, and its rows."""
         return self.number, self._written.num_rows
 
     @property
     def path(self) -> Path:
-        """Of the part being written."""
+        """Path of the part being written."""
         return self.folder / part_name(self.number, self.process)
 
     def flush(self) -> None:
@@ -255,12 +253,17 @@ def _alike(found: pa.DataType, kind: pa.DataType) -> bool:
 
 
 def read_runs(workdir: str | Path) -> pd.DataFrame:
-    """One row per run: its status, every hyperparameter, summary figures."""
+    """One row per run: its status, every hyperparameter, and what it had come to at its last evaluation.
+
+    Args:
+      workdir: a sweep's, also gs://bucket/path or s3://bucket/path.
+
+    Raises:
+      Damaged: runs.parquet is not what was written.
+    """
     path = files.path(workdir) / "runs.parquet"
     table = read_part(path)
-    kinds = {"run": pa.int32()} | {name: kind for name, (kind, _, _) in Ledger.SUMMARY.items()}
-    kinds |= {name: ARROW[field.type] for name, field in config.FIELDS.items() if field.type in ARROW}
-    refuse_kinds(path, table, kinds, ["run"])
+    refuse_kinds(path, table, {field.name: field.type for field in runs_schema()}, ["run"])
     if len(table["run"].unique()) < table.num_rows:
         raise Damaged(f"{path} does not have one row for each run")
     return table.to_pandas()

@@ -59,68 +59,41 @@ def _why(error: BaseException) -> str:
     return (text if isinstance(error, OSError) and text else f"{type(error).__name__}: {text}")[:200]
 
 
-class ObjectPath:
+class ObjectPath(PurePosixPath):
     """A place in an object store, with those of pathlib.Path's methods that this project uses.
 
     Where nothing is, methods that read raise FileNotFoundError, as a Path's do. Whatever else goes wrong (no network,
     no permission, no bucket) is a StorageError and not an OSError, so that nobody takes it for damage to a file.
 
-    Args:
-      url: protocol://bucket/path.
+    Names are pathlib's, requests fsspec's. universal_pathlib would bring no more than names, for as many lines around
+    it: its is_file and is_dir take a store that does not answer for one where nothing is, and a file that is opened for
+    writing replaces the one before by half when it is interrupted. That of etils lists from fsspec's memory.
     """
 
-    def __init__(self, url: str):
+    @classmethod
+    def of(cls, url: str) -> "ObjectPath":
+        """The place that protocol://bucket/path names.
+
+        Raises:
+          InputError: it names none, or the package that its store needs is missing.
+        """
         match = URL.fullmatch(url)
         assert match, url
-        self._protocol, self._place = match[1], PurePosixPath(match[2].strip("/"))
-        if not self._place.parts or ".." in self._place.parts:
-            raise InputError(f"'{url}' names no place in a bucket: it must be {self._protocol}://BUCKET/PATH.")
-        self._fs = _filesystem(self._protocol)
+        place = PurePosixPath(match[2].strip("/"))
+        if not place.parts or ".." in place.parts:
+            raise InputError(f"'{url}' names no place in a bucket: it must be {match[1]}://BUCKET/PATH.")
+        _filesystem(match[1])
+        return cls(f"{match[1]}:", place)
 
-    # --- names --------------------------------------------------------------------------------------------------------
-
-    def _at(self, place: PurePosixPath) -> "ObjectPath":
-        return ObjectPath(f"{self._protocol}://{place}")
+    @property
+    def _fs(self) -> Any:
+        return _filesystem(self.parts[0].removesuffix(":"))
 
     def __str__(self) -> str:
-        return f"{self._protocol}://{self._place}"
+        return super().__str__().replace(":/", "://", 1)
 
-    def __repr__(self) -> str:
-        return f"ObjectPath({str(self)!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ObjectPath) and str(self) == str(other)
-
-    def __hash__(self) -> int:
-        return hash(str(self))
-
-    def __lt__(self, other: "ObjectPath") -> bool:
-        return (self._protocol, self._place) < (other._protocol, other._place)
-
-    def __truediv__(self, name: str) -> "ObjectPath":
-        return self._at(self._place / name)
-
-    @property
-    def name(self) -> str:
-        return self._place.name
-
-    @property
-    def stem(self) -> str:
-        return self._place.stem
-
-    @property
-    def suffix(self) -> str:
-        return self._place.suffix
-
-    @property
-    def parent(self) -> "ObjectPath":
-        return self._at(self._place.parent) if len(self._place.parts) > 1 else self
-
-    def with_name(self, name: str) -> "ObjectPath":
-        return self._at(self._place.with_name(name))
-
-    def relative_to(self, other: "ObjectPath") -> PurePosixPath:
-        return self._place.relative_to(other._place)
+    def __fspath__(self) -> str:
+        raise TypeError(f"{self} is not on a disk")
 
     def resolve(self) -> "ObjectPath":
         return self
@@ -159,10 +132,11 @@ class ObjectPath:
 
     def _below(self, names: Sequence[str]) -> Iterator[PurePosixPath]:
         """Names from here on; an object that stands for this folder, as consoles make them, is none of them."""
+        here = PurePosixPath(*self.parts[1:])
         for name in names:
             place = PurePosixPath(name.strip("/"))
-            if place != self._place and place.is_relative_to(self._place):
-                yield place.relative_to(self._place)
+            if place != here and place.is_relative_to(here):
+                yield place.relative_to(here)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -170,8 +144,8 @@ class ObjectPath:
         with self._asking("read"):
             return self._fs.cat_file(str(self))
 
-    def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return self.read_bytes().decode(encoding, errors)
+    def read_text(self) -> str:
+        return self.read_bytes().decode()
 
     def open(self, mode: str = "rb") -> io.BytesIO:
         """The whole object, in memory."""
@@ -182,7 +156,7 @@ class ObjectPath:
         """Copies objects below this place into a local folder."""
         with self._asking("read"):
             if names:
-                self._fs.get([str(self / str(name)) for name in names], [str(folder / name) for name in names])
+                self._fs.get([str(self / name) for name in names], [str(folder / name) for name in names])
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -209,7 +183,7 @@ class ObjectPath:
         """Copies this object, or all below this place, inside the store."""
         with self._writing():
             for name in self.tree():
-                self._fs.cp_file(str(self / str(name)), str(target / str(name)))
+                self._fs.cp_file(str(self / name), str(target / name))
             if self.is_file():
                 self._fs.cp_file(str(self), str(target))
 
@@ -224,7 +198,7 @@ class ObjectPath:
             names = self.tree()
             with contextlib.suppress(FileNotFoundError):
                 if names:
-                    self._fs.rm([str(self / str(name)) for name in names])
+                    self._fs.rm([str(self / name) for name in names])
 
     # --- what goes wrong ----------------------------------------------------------------------------------------------
 
@@ -244,5 +218,4 @@ class ObjectPath:
             with self._asking("written"):
                 yield
         except FileNotFoundError as error:
-            bucket = self._place.parts[0]
-            raise StorageError(f"{self} cannot be written (no such bucket: {bucket})") from error
+            raise StorageError(f"{self} cannot be written (no such bucket: {self.parts[1]})") from error

@@ -1,41 +1,83 @@
-"""Folders that Orbax writes and reads, which appear whole and are checked before they are read."""
+"""Folders that Orbax writes and reads, which appear whole and are checked before they are read.
 
+Where several processes train a sweep together, Orbax sees that JAX has others and saves together with them, into one
+folder for all, to which only the first process writes NumPy arrays. Here each process saves what is its own, when it
+likes; so Orbax then saves in a helper process that has no others.
+"""
+
+import concurrent.futures
 import contextlib
 import errno
 import functools
 import logging
+import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from grokjax import errors
-from grokjax.store import files, saver
+from grokjax.errors import StorageError
+from grokjax.store import files
 
 
 def save_folder(path: Path, tree: Any, note: Any) -> None:
-    """Lets Orbax write a folder that then appears whole, with a note."""
+    """Lets Orbax write a folder that then appears whole.
+
+    Args:
+      path: of the folder.
+      tree: of arrays, on a device or the host.
+      note: JSON-serializable, kept beside them.
+
+    Raises:
+      StorageError: it cannot be written.
+    """
     try:
         _try_to_save(path, tree, note)
-    except errors.StorageError as error:
+    except StorageError as error:
         if not isinstance(error.__cause__, TimeoutError):
             raise
         _try_to_save(path, tree, note)  # Orbax goes by the wall clock, which may have jumped
 
 
+def load_folder(path: Path, like: Any) -> Any:
+    """The arrays in a folder that `save_folder` has made.
+
+    Args:
+      path: of the folder.
+      like: a tree of NumPy arrays with the shapes and dtypes that are expected.
+
+    Raises:
+      Damaged: it is not what was saved.
+    """
+    with files.folder(path) as local, _quiet(), _alone():
+        try:
+            return ocp.load(local.absolute(), like)
+        except Exception as error:  # whole, so another version's or somebody else's
+            raise files.Damaged(f"{path} cannot be read by Orbax ({_first_line(error)})") from error
+
+
+def save(path: Path, tree: Any) -> None:
+    """Saves a tree of NumPy arrays into a folder that is not there yet, given by its absolute path."""
+    if jax.process_count() == 1:
+        ocp.save(path, tree)
+    else:
+        _helper().submit(_save_on_cpu, path, tree).result()
+
+
 def _try_to_save(path: Path, tree: Any, note: Any) -> None:
     with files.new_folder(path, note) as local, _quiet():
         try:
-            saver.save(local.absolute(), jax.device_get(tree))
+            save(local.absolute(), jax.device_get(tree))
         except Exception as error:  # a full disk comes as one of several, from Orbax or TensorStore
             logging.getLogger("asyncio").disabled = True  # whose tasks failed for the same reason
             why = _refusal(error, path.parent) or _first_line(error)
-            raise errors.StorageError(f"{path} cannot be written ({why})") from error
+            raise StorageError(f"{path} cannot be written ({why})") from error
 
 
 def _refusal(error: BaseException, folder: Path) -> str:
@@ -54,34 +96,12 @@ def _refusal(error: BaseException, folder: Path) -> str:
     return ""
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[Path]:
-    """A folder that `_save` has made, checked, as a local path to read with Orbax."""
-    with files.folder(path) as local, _quiet(), _alone():
-        try:
-            yield local
-        except Exception as error:  # whole, so another version's or somebody else's
-            raise files.Damaged(f"{path} cannot be read by Orbax ({_first_line(error)})") from error
-
-
-@functools.cache
-def _hush_latecomers() -> None:
-    """Where one of several reads or writes fails, TensorStore's threads tell a loop that has ended of the others."""
-    hook = sys.unraisablehook
-
-    def told(what):
-        if "Event loop is closed" not in str(what.exc_value):
-            hook(what)
-
-    sys.unraisablehook = told
-
-
 def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def _alone() -> ocp.Context:
-    """Lets one process read what the others do not."""
+    """A context in which one process reads what the others do not."""
     mine = jax.process_index()
     options = ocp.options.MultiprocessingOptions(
         primary_host=mine, active_processes={mine}, barrier_sync_key_prefix=f"process_{mine}"
@@ -91,7 +111,7 @@ def _alone() -> ocp.Context:
 
 @contextlib.contextmanager
 def _quiet():
-    """Orbax logs every save, warns of settings that are not a user's here, and logs what it then raises."""
+    """Silences Orbax, which logs every save, warns of settings that are not a user's here, and logs what it raises."""
     _hush_latecomers()
     logger = logging.getLogger("absl")
     before = logger.level
@@ -100,3 +120,39 @@ def _quiet():
         yield
     finally:
         logger.setLevel(before)
+
+
+@functools.cache
+def _hush_latecomers() -> None:
+    """Silences TensorStore's threads, which tell a loop that has ended of the reads or writes that failed after one."""
+    hook = sys.unraisablehook
+
+    def told(what):
+        if "Event loop is closed" not in str(what.exc_value):
+            hook(what)
+
+    sys.unraisablehook = told
+
+
+@functools.cache
+def _helper() -> concurrent.futures.ProcessPoolExecutor:
+    return concurrent.futures.ProcessPoolExecutor(
+        1, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    )
+
+
+def _end_with_parent() -> None:
+    """Ends the helper with the process that started it; it would otherwise wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent
+
+    def watch():
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _save_on_cpu(path: Path, tree: Any) -> None:
+    jax.config.update("jax_platforms", "cpu")  # the accelerator is the other process's
+    ocp.save(path, tree)

@@ -1,18 +1,23 @@
-"""config.json of a working directory, with its spare copy: what was trained, with what, on what."""
+"""config.json of a working directory, with its spare copy: what was trained, with what, on what. No JAX."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
-from grokjax.core.native import kernels
-from grokjax.core.problem import Shape
 from grokjax.errors import InputError, StorageError
 from grokjax.store import files
 
-MOST_SLOTS = 1 << 20  # of a layout that may be believed
 ONLY = "only_"  # begins the name of the working directory, inside a sweep's own, of what --only trains again
 RECORDS = ("config.json", ".config.json.spare")  # the same twice: no resume can do without it
+MOST_SLOTS = 1 << 20  # of a layout that may be believed
+MOST_PARTS = 8  # of the training pairs, in C++
+# A group's layout: what each field is at least and at most.
+LAYOUT = {
+    **dict.fromkeys(("slots", "lanes", "eval_lanes", "n_devices"), (1, MOST_SLOTS)),
+    "block": (0, MOST_SLOTS),
+    "n_parts": (0, MOST_PARTS),
+}
+NEEDED = LAYOUT.keys() - {"block", "n_parts"}  # which are younger
 
 
 def read_record(path: str | Path) -> dict[str, Any] | None:
@@ -42,7 +47,7 @@ def read_record(path: str | Path) -> dict[str, Any] | None:
 
 
 def _wrong_in(record: Any) -> str:
-    """What in config.json is not of the kind that others rely on; empty if it is."""
+    """Says what in config.json is not of the kind that others rely on; empty if all is."""
     if not isinstance(record, dict):
         return "it holds no fields"
     for name, kind in (("config", dict), ("axes", dict), ("runs", list), ("groups", list)):
@@ -54,18 +59,15 @@ def _wrong_in(record: Any) -> str:
         return "'runs' are not numbered from 0"
     if not all(isinstance(values, list) for values in record["axes"].values()):
         return "'axes' are not lists of values"
-    names, may_be_0 = {field.name for field in dataclasses.fields(Shape)}, {"block", "n_parts"}
     for group in record["groups"]:
-        if not (isinstance(group, dict) and names >= group.keys() >= names - may_be_0):
+        if not (isinstance(group, dict) and LAYOUT.keys() >= group.keys() >= NEEDED):
             return "'groups' have other fields"
-        if not all(_is_count(value) for value in group.values()) or not all(group[name] for name in names - may_be_0):
+        if not all(_is_count(n, *LAYOUT[name]) for name, n in group.items()):
             return "'groups' have impossible layouts"
-        if group.get("n_parts", 0) > kernels.MOST_PARTS:
-            return "'groups' have impossible layouts"
-    if record.get("n_devices") is not None and not (_is_count(record["n_devices"]) and record["n_devices"]):
+    if record.get("n_devices") is not None and not _is_count(record["n_devices"], 1, MOST_SLOTS):
         return "'n_devices' is no number of devices"
     return ""
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= MOST_SLOTS
+def _is_count(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most

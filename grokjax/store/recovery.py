@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from grokjax.columns import FINAL
 from grokjax.measures import registry
 from grokjax.store import checkpoints, files
 from grokjax.store.files import Damaged
@@ -82,9 +83,9 @@ class Findings:
     redone: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def is_done(self, sweep: Sweep) -> bool:
-        """Whether nothing is left to train or to settle."""
+        """Whether nothing is left to train, and every run has its final keys."""
         columns = registry.metrics_columns(sweep.base["measures"])
-        return all(self.ledger.over(run.run) for run in sweep.runs) and not self.ledger.unsettled(columns)
+        return all(self.ledger.over(run.run) for run in sweep.runs) and not self.ledger.without_keys(columns)
 
     @property
     def changed(self) -> bool:
@@ -152,7 +153,7 @@ def _note(found: Findings, folders: Iterable[Path], error: Damaged) -> None:
 
 def _whole_rows(folder: Path, sweep: Sweep, found: Findings) -> pd.DataFrame:
     """The rows that count, of the columns that the ledger needs; notes damaged parts, and what is surplus."""
-    columns = ["run", "step", *Ledger.FINAL]
+    columns = ["run", "step", *FINAL]
     if "key_freqs" in registry.metrics_columns(sweep.base["measures"]):
         columns.append("key_freqs")
     marks = found.checkpoint.marks if found.checkpoint else None
@@ -187,7 +188,7 @@ def _of_sweep(path: Path, table: pa.Table, sweep: Sweep) -> pa.Table:
       Damaged: they are not.
     """
     kinds = {"run": pa.int32(), "step": pa.int32(), "key_freqs": pa.list_(pa.bool_())}
-    refuse_kinds(path, table, kinds | dict.fromkeys(Ledger.FINAL, pa.float32()), ROW)
+    refuse_kinds(path, table, kinds | dict.fromkeys(FINAL, pa.float32()), ROW)
     strange = set(table["run"].unique().to_pylist()) - {run.run for run in sweep.runs}
     if strange:
         raise Damaged(f"it has rows of run {min(strange)}, which the sweep has not")
@@ -236,9 +237,9 @@ def _in_order(steps: np.ndarray | None, run: Run) -> bool:
 def _check_snapshots(path: Path, sweep: Sweep, found: Findings, every: bool) -> None:
     """Notes damaged snapshots, and runs that cannot do without one that is not there."""
     columns = registry.metrics_columns(sweep.base["measures"])
-    unsettled = {run.run for run in found.ledger.unsettled(columns)} | set(found.at)
+    needing = {run.run for run in found.ledger.without_keys(columns)} | set(found.at)
     # Those of a run that is trained again stay if they are whole, since they would be the same.
-    read = {run.run for run in sweep.runs if not found.ledger.over(run.run)} | unsettled | set(found.lost)
+    read = {run.run for run in sweep.runs if not found.ledger.over(run.run)} | needing | set(found.lost)
     there = find_snapshots(path)
     folders = {place for (run, _), (place, _) in there.items() if every or run in read}
     for folder in sorted(folders):
@@ -249,7 +250,7 @@ def _check_snapshots(path: Path, sweep: Sweep, found: Findings, every: bool) -> 
     whole = {key for key, (place, _) in there.items() if place not in found.troubles}
     for run in sweep.runs:
         number = run.run
-        if number not in unsettled or number in found.lost:
+        if number not in needing or number in found.lost:
             continue
         if not needed_snapshots(run, found) <= {step for other, step in whole if other == number}:
             found.lost.append(number)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from grokjax.errors import InputError
 from grokjax.store import files, orbax
@@ -61,7 +60,7 @@ def _expand(text: str) -> Iterator[int]:
 
 
 def find_snapshots(workdir: str | Path) -> dict[tuple[int, int], tuple[Path, int]]:
-    """Where each snapshot lies: {(run, step): (folder, index in its stack)}."""
+    """Finds every snapshot: {(run, step): (folder, index in its stack)}."""
     found = {}
     for path in files.appeared(files.path(workdir) / "snapshots"):
         match = re.fullmatch(r"step_(\d{8,18})\.runs_(\d{1,9}(?:-\d{1,9})?(?:\.\d{1,9}(?:-\d{1,9})?)*)", path.name)
@@ -84,7 +83,7 @@ def load_params(
       workdir: of the sweep.
       run: its number.
       step: a snapshot step; by default the last one there is.
-      found: what `snapshots` has found there, if that is known.
+      found: what `find_snapshots` has found there, if that is known.
 
     Returns:
       NumPy arrays by TransformerLens key ("embed.W_E", "blocks.0.attn.W_Q", …).
@@ -158,8 +157,7 @@ def load_stacked(path: Path) -> dict[str, np.ndarray]:
     """
     # From our note: asking Orbax for it costs 0.1 MiB of memory each time, which it does not give back.
     like = {key: np.zeros(shape, dtype) for key, (shape, dtype) in _shapes(path).items()}
-    with orbax.reading(path) as local:
-        return {key: np.asarray(x) for key, x in ocp.load(local.absolute(), like).items()}
+    return {key: np.asarray(x) for key, x in orbax.load_folder(path, like).items()}
 
 
 def load_many(found: Snapshots, step: int, runs: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:

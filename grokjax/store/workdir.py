@@ -7,8 +7,6 @@ from typing import Any
 
 from grokjax.core import environment
 from grokjax.core.hosts import ALONE, Hosts
-from grokjax.core.native import kernels
-from grokjax.core.problem import Shape
 from grokjax.errors import InputError, StorageError
 from grokjax.store import files, locks
 from grokjax.store.records import RECORDS, read_record
@@ -132,17 +130,19 @@ class Workdir:
 
     def begin(
         self,
-        shapes: list[Shape],
+        layouts: Sequence[Mapping[str, int]],
         experiment: str | None = None,
         width: Sequence[Mapping[str, Any]] = (),
+        compiler: str | None = None,
         hosts: Hosts = ALONE,
     ) -> None:
         """Writes config.json for a new sweep: what will be trained, with what, on what.
 
         Args:
-          shapes: each group's layout.
+          layouts: each group's, as it is recorded.
           experiment: the file it came from.
           width: how each layout was chosen.
+          compiler: of the C++ that gradients are computed by, if they are.
           hosts: the processes that train together, of which the first one writes.
         """
         self.record = {
@@ -150,10 +150,10 @@ class Workdir:
             "config": dict(self.sweep.base),
             "axes": {path: list(values) for path, values in self.sweep.axes.items()},
             "runs": described(self.sweep),
-            "groups": [vars(shape) for shape in shapes],
+            "groups": list(layouts),
             "width": list(width),
             "precision": self.sweep.precision,
-            "native": kernels.identity() if any(shape.n_parts for shape in shapes) else None,
+            "native": compiler,
             **environment.environment(),
         }
         if hosts.is_first:

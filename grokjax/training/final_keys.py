@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from grokjax.core.backends import XLA, Backend
 from grokjax.core.hosts import ALONE, Hosts
 from grokjax.core.precision import products
 from grokjax.core.problem import Inputs, Problem
@@ -29,14 +30,14 @@ Models = Mapping[tuple[int, int], Mapping[str, np.ndarray]]  # parameters by run
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _evaluate(
-    problem: Problem, measures: tuple[tuple[str, Measure], ...], in_native: bool, params, inputs: Inputs, keys_RxK
+    problem: Problem, measures: tuple[tuple[str, Measure], ...], backend: Backend, params, inputs: Inputs, keys_RxK
 ):
     """Measures of several models with given keys, or each with its own where `keys_RxK` is None."""
 
     def one(args):
         params, inputs, keys_K = args
         with products(problem.precision):
-            shared = one_run.shared(problem, inputs, params, in_native=in_native)
+            shared = one_run.shared(problem, inputs, params, backend=backend)
             if keys_K is not None:
                 shared.key_freqs_K = keys_K
             return registry.compute(dict(measures), shared)
@@ -50,8 +51,8 @@ def evaluate(
     columns: Mapping[str, Measure],
     models: Sequence[tuple[Mapping[str, np.ndarray], Inputs]],
     keys_RxK: np.ndarray | None,
-    lanes: int = 1,
-    in_native: bool = False,
+    width: int = 1,
+    backend: Backend = XLA,
 ) -> dict[str, np.ndarray]:
     """Measures of saved models.
 
@@ -60,27 +61,27 @@ def evaluate(
       columns: what to compute, by column name.
       models: parameters and inputs of each.
       keys_RxK: bool, the key frequencies to use for each; None for each model's own by the problem's rule.
-      lanes: models evaluated together; the last batch is padded.
-      in_native: as in `training.evaluate`.
+      width: models evaluated together; the last batch is padded.
+      backend: computes logits and activations.
 
     Returns:
       Columns as they are stored, one entry per model; those that are undefined here are left out.
     """
     batches = []
-    for start in range(0, len(models), lanes):
-        index = [min(start + i, len(models) - 1) for i in range(lanes)]
+    for start in range(0, len(models), width):
+        index = [min(start + i, len(models) - 1) for i in range(width)]
         stacked = jax.tree.map(lambda *x: np.stack(x), *(models[i] for i in index))
         keys = None if keys_RxK is None else keys_RxK[index]
-        batches.append(jax.device_get(_evaluate(problem, tuple(columns.items()), in_native, *stacked, keys)))
+        batches.append(jax.device_get(_evaluate(problem, tuple(columns.items()), backend, *stacked, keys)))
     values = {name: np.concatenate([b[name] for b in batches])[: len(models)] for name in batches[0]}
-    return registry.finish(columns, values, problem.model, problem.n_train)
+    return registry.counts_to_shares(columns, values, problem.model, problem.n_train)
 
 
 KEYS = {"key_freqs": registry.MEASURES["key_freqs"]}
 
 
 def final_keys(
-    path: Path, found: Snapshots, problem: Problem, runs: Sequence[Run], lanes: int = 1, in_native: bool = False
+    path: Path, found: Snapshots, problem: Problem, runs: Sequence[Run], width: int = 1, backend: Backend = XLA
 ) -> tuple[np.ndarray, Models]:
     """Each run's key frequencies at its last snapshot, of those found in a working directory, by the problem's rule.
 
@@ -89,7 +90,7 @@ def final_keys(
     """
     last = load_last(path, [run.run for run in runs], found)
     models = [(params, run.inputs()) for params, run in zip(last.values(), runs, strict=True)]
-    return evaluate(problem, KEYS, models, None, lanes, in_native)["key_freqs"].astype(bool), last
+    return evaluate(problem, KEYS, models, None, width, backend)["key_freqs"].astype(bool), last
 
 
 def replay_runs(
@@ -98,9 +99,9 @@ def replay_runs(
     columns: Mapping[str, Measure],
     problem: Problem,
     keys_RxK: np.ndarray,
-    lanes: int = 1,
+    width: int = 1,
     loaded: Models | None = None,
-    in_native: bool = False,
+    backend: Backend = XLA,
 ) -> dict[str, Any]:
     """Measures of every snapshot of some runs.
 
@@ -110,9 +111,9 @@ def replay_runs(
       columns: what to compute, by column name.
       problem: of the runs.
       keys_RxK: bool, the keys to use for each run.
-      lanes: models evaluated together.
+      width: models evaluated together.
       loaded: parameters by run and step that have been read before.
-      in_native: as in `training.evaluate`.
+      backend: computes logits and activations.
 
     Returns:
       Columns "run", "step" and the measures.
@@ -126,28 +127,28 @@ def replay_runs(
         known = {run: loaded[run, step] for run in some if loaded and (run, step) in loaded}
         params = known | load_many(found, step, [run for run in some if run not in known])
         models = [(params[run], inputs[run]) for run in some]
-        values = evaluate(problem, columns, models, np.stack([keys[run] for run in some]), lanes, in_native)
+        values = evaluate(problem, columns, models, np.stack([keys[run] for run in some]), width, backend)
         frames.append(values | {"run": np.array(some), "step": np.full(len(some), step)})
     return {name: np.concatenate([frame[name] for frame in frames]) for name in frames[0]}
 
 
-def settle(
+def finalise(
     path: Path,
     runs: Sequence[Run],
     ledger: Ledger,
-    lanes: int = 1,
+    width: int = 1,
     hosts: Hosts = ALONE,
-    in_native: bool = False,
+    backend: Backend = XLA,
 ) -> None:
-    """Settles the key frequencies of finished runs and fills in the measures with final keys, in the metrics on disk.
+    """Finalises the key frequencies of finished runs and fills in the measures with final keys, in the metrics on disk.
 
     Args:
       path: of the working directory.
       runs: finished, of one group, with all their rows on disk.
       ledger: is told the keys.
-      lanes: models evaluated together.
+      width: models evaluated together.
       hosts: the processes that train together, which share the work.
-      in_native: as in `training.evaluate`.
+      backend: computes logits and activations.
     """
     problem = runs[0].problem()
     columns = registry.final(problem.measures)
@@ -155,17 +156,17 @@ def settle(
     mine: dict[str, Any] = {}
     if share:
         found = find_snapshots(path)
-        keys, last = final_keys(path, found, problem, share, lanes, in_native)
-        mine = replay_runs(found, share, columns, problem, keys, lanes, last, in_native)
+        keys, last = final_keys(path, found, problem, share, width, backend)
+        mine = replay_runs(found, share, columns, problem, keys, width, last, backend)
         mine["keys"] = np.stack([keys[[run.run for run in share].index(run)] for run in mine["run"]])
-    everything = [one for one in map(_unpacked, hosts.gather(_packed(mine))) if one]
+    everything = [one for one in map(_unpacked, hosts.all_gather_bytes(_packed(mine))) if one]
     frame = {name: np.concatenate([one[name] for one in everything]) for name in everything[0]}
     for run, row in zip(frame["run"], frame.pop("keys"), strict=True):
-        ledger.settle(int(run), row)
+        ledger.set_keys(int(run), row)
     if hosts.is_first:
-        # In order, so that a run's last row, which says that the run is settled, is filled last.
+        # In order, so that a run's last row, which says that its keys are final, is filled last.
         fill(parts(path / "metrics"), frame)
-    hosts.wait()
+    hosts.barrier()
 
 
 def _packed(arrays: Mapping[str, Any]) -> bytes:

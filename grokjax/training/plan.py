@@ -1,29 +1,89 @@
-"""The plan of a sweep: what is about to happen, how large it will be, before anything does."""
+"""Plans: a job with each group's layout, and what is about to happen in words, before anything does."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from grokjax.core import model
+import jax
+
+from grokjax.core import backends, model
+from grokjax.core.environment import environment
 from grokjax.core.native import kernels
-from grokjax.core.problem import Problem, Shape
-from grokjax.errors import one_line
+from grokjax.core.problem import Problem
+from grokjax.errors import InputError, one_line
 from grokjax.measures import registry
+from grokjax.store.records import read_record
+from grokjax.store.sweep import described, difference
 from grokjax.sweeps import Sweep
+from grokjax.training import layouts, tune
+from grokjax.training.job import Job
+from grokjax.training.layouts import Layout
+from grokjax.training.tune import Choice, Say
 
 
-def plan(sweep: Sweep, shapes: Sequence[Shape], environment: dict[str, Any], workdir: Path, width: str = "") -> str:
-    """What is about to happen, before anything does.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A job with a layout for each of its groups.
+
+    Attributes:
+      job: to be done.
+      choices: the layouts, in the order of `job.sweep.groups()`, and where they come from.
+    """
+
+    job: Job
+    choices: tuple[Choice, ...]
+
+    @property
+    def layouts(self) -> list[Layout]:
+        """Each group's layout."""
+        return [choice.layout for choice in self.choices]
+
+
+def make(job: Job, say: Say | None = None) -> Plan:
+    """Chooses the layouts, the same in all processes.
 
     Args:
-      sweep: all runs.
-      shapes: each group's layout.
-      environment: as `workdir.environment` gives it.
-      workdir: where results go.
-      width: how the first group's layout was chosen, if there is anything to say about that.
+      job: to be done.
+      say: told how measuring goes, and may raise to end it; None does not measure, which takes minutes.
+
+    Raises:
+      InputError: the directory's config.json does not fit the sweep.
     """
-    base = sweep.base
+    hosts = job.request.hosts
+    mine = _choices(job, say) if hosts.is_first else []
+    choices = [Choice.of(told) for told in hosts.all_gather([choice.message() for choice in mine])[0]]
+    # A run's bits must not depend on its slot: a compiler counts only if every process has the same.
+    compiled = [choice.layout.backend for choice in choices if not isinstance(choice.layout.backend, backends.Xla)]
+    if compiled and len(set(hosts.all_gather(compiled[0].identity()))) > 1:
+        choices = [
+            dataclasses.replace(choice, layout=layouts.by_xla(choice.layout, runs[0].problem()))
+            for choice, runs in zip(choices, job.sweep.groups(), strict=True)
+        ]
+    return Plan(job, tuple(choices))
+
+
+def _choices(job: Job, say: Say | None) -> list[Choice]:
+    """The layouts of the whole sweep's groups that the job's runs belong to.
+
+    Recorded ones where the directory holds the sweep, else chosen for this machine.
+    """
+    groups = job.whole.groups()
+    of_run = {run.run: number for number, runs in enumerate(groups) for run in runs}
+    numbers = [of_run[runs[0].run] for runs in job.sweep.groups()]
+    record = None if job.request.overwrite else read_record(job.source)
+    if record and not difference(record["runs"], described(job.whole)):
+        if len(record["groups"]) != len(groups):
+            raise InputError(
+                f"{job.source}/config.json has layouts of {len(record['groups'])} groups, not {len(groups)}."
+            )
+        recorded = [(Layout.of(record["groups"][n]), groups[n][0].problem()) for n in numbers]
+        return [Choice("recorded", layouts.relaid(*one, jax.device_count())) for one in recorded]
+    return [tune.choose(groups[number], job.whole.base["slots"], say=say) for number in numbers]
+
+
+def text(plan: Plan) -> str:
+    """The plan in lines to read."""
+    sweep, layout, width = plan.job.sweep, plan.layouts[0], plan.choices[0].text
+    here = environment()
     axes = " × ".join(f"{len(values)} {path}" for path, values in sweep.axes.items())
     n_groups = len(sweep.groups())
     first = sweep.runs[0].problem()
@@ -32,33 +92,32 @@ def plan(sweep: Sweep, shapes: Sequence[Shape], environment: dict[str, Any], wor
     runs = f"{len(sweep.runs)}{f' = {axes}' if axes and is_product else ''}"
     rows = sum(run.steps // run.values["eval_every"] + 1 for run in sweep.runs)
     run_steps = sum(run.steps for run in sweep.runs)
-    shape = shapes[0]
-    threads = f" with {environment['cpu_threads']} threads" if environment["platform"] == "cpu" else ""
+    threads = f" with {here['cpu_threads']} threads" if here["platform"] == "cpu" else ""
     varies = " (first group)" if n_groups > 1 else ""
     lines = {
         "runs": f"{runs}, in {_count(n_groups, 'compiled group')}",
         "model": f"{_count(cfg.n_layers, 'layer')}, d_model {cfg.d_model}, {cfg.n_heads} heads, d_mlp {cfg.d_mlp}, "
         f"{cfg.act}{varies}",
-        "task": f"{base['task']} mod {cfg.p}, {first.n_train:,} of {cfg.p**2:,} pairs to train on{varies}",
+        "task": f"{sweep.base['task']} mod {cfg.p}, {first.n_train:,} of {cfg.p**2:,} pairs to train on{varies}",
         "training": f"{run_steps:,} run-steps in all, evaluated every {first.eval_every} steps: {rows:,} rows",
-        "device": f"{shape.n_devices} × {environment['device_kind']}{threads}, {sweep.precision}, "
-        f"{_count(shape.slots, 'slot')} per device in lanes of {shape.lanes}",
+        "device": f"{layout.n_devices} × {here['device_kind']}{threads}, {sweep.precision}, "
+        f"{_count(layout.slots, 'slot')} per device at vmap width {layout.vmap_width}",
         **({"width": f"{width}{varies}"} if width else {}),
-        **({"gradient": f"{_gradient(first, shape)}{varies}"} if environment["platform"] == "cpu" else {}),
+        **({"gradient": f"{_gradient(first, layout)}{varies}"} if here["platform"] == "cpu" else {}),
         "disk": f"about {_size(metrics_bytes(sweep))} of metrics and {_size(snapshot_bytes(sweep))} of snapshots "
-        f"in {one_line(str(workdir))}",
+        f"in {one_line(str(plan.job.path))}",
     }
     return "\n".join(f"{name:>9}  {text}" for name, text in lines.items())
 
 
-def _gradient(problem: Problem, shape: Shape) -> str:
+def _gradient(problem: Problem, layout: Layout) -> str:
     """How a CPU takes the gradient, and what would make it faster."""
-    if shape.n_parts:
-        return f"in C++, by {kernels.identity()}"
-    if problem.precision != "float32" or not kernels.suits(problem.model):
+    if compiler := layout.backend.identity():
+        return f"in C++, by {compiler}"
+    if not backends.suits(problem):
         return "by XLA"
     why = kernels.unavailable() or "this sweep began so, or its processes have different compilers"
-    return f"by XLA, which is slower than the C++ of grokjax.native: {why}"
+    return f"by XLA, which is slower than the C++ of grokjax.core.native: {why}"
 
 
 def _count(n: int, noun: str) -> str:

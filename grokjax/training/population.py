@@ -1,12 +1,12 @@
-"""Many runs as one compiled program: slots, lanes, devices.
+"""Many runs as one compiled program: slots, vmap width, devices.
 
-A population has a fixed number of slots per device, each holding one run or nothing. On a device, `lanes` slots train
-together under vmap and groups of lanes follow one another; devices hold independent slots side by side. A run's bits
-depend on its own inputs and on `lanes`, `block` and `n_parts`, on nothing else: not on its slot, its neighbours or the
-number of slots.
+A population has a fixed number of slots per device, each holding one run or nothing. On a device, `vmap_width` slots
+train together under vmap, and such sets of slots follow one another; devices hold independent slots side by side. A
+run's bits depend on its own inputs, the vmap width and the backend, on nothing else: not on its slot, its neighbours or
+the number of slots.
 
-On a CPU one lane is fastest: one run's activations stay in cache, where a vmapped population streams through memory.
-On an accelerator all slots of a device share one set of lanes.
+On a CPU a width of 1 is fastest: one run's activations stay in cache, where a vmapped population streams through
+memory. On an accelerator all slots of a device train under one vmap.
 """
 
 import functools
@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem, Shape, State
+from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem, State
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
 from grokjax.training import one_run
+from grokjax.training.layouts import Layout
 
 MAX_SEGMENTS = 64  # evaluations in one dispatch, at most; bounds the buffer of results
 
@@ -30,19 +31,19 @@ class Population:
 
     Args:
       problem: the static part that all runs share.
-      shape: the layout.
+      layout: how they lie on the devices.
       devices: of this process, at most as many as the layout says; by default its first local ones.
 
     Attributes:
       width: slots over these devices.
     """
 
-    def __init__(self, problem: Problem, shape: Shape, devices: Sequence[jax.Device] | None = None):
-        self.problem, self.shape = problem, shape
-        devices = tuple(devices or jax.local_devices())[: shape.n_devices]
-        self.width = shape.slots * len(devices)
+    def __init__(self, problem: Problem, layout: Layout, devices: Sequence[jax.Device] | None = None):
+        self.problem, self.layout = problem, layout
+        devices = tuple(devices or jax.local_devices())[: layout.n_devices]
+        self.width = layout.slots * len(devices)
         measures = tuple(registry.of_groups(problem.measures))
-        self.sharding, self._start, self._advance = _compiled(problem, shape, devices, measures)
+        self.sharding, self._start, self._advance = _compiled(problem, layout, devices, measures)
         self.state: State = self._put(_zeros(problem, self.width))
 
     def _put(self, tree):
@@ -69,8 +70,8 @@ class Population:
         Returns at once; the results are there when the device is done.
 
         Args:
-          active: slots to train; lanes without an active slot cost nothing, what an inactive slot among active
-            lanes holds afterwards is meaningless.
+          active: slots to train; a set of slots without an active one costs nothing, what an inactive slot among active
+            ones holds afterwards is meaningless.
           n_segments: at most MAX_SEGMENTS.
           n_steps: per segment; 0 only evaluates.
           evaluate: whether segments end in an evaluation.
@@ -109,7 +110,7 @@ def _take(tree, slots):
 
 
 @functools.cache
-def _compiled(problem: Problem, shape: Shape, devices: tuple[jax.Device, ...], measures: tuple[Measure, ...]):
+def _compiled(problem: Problem, layout: Layout, devices: tuple[jax.Device, ...], measures: tuple[Measure, ...]):
     """The sharding over runs and the jitted `_start` and `_advance`; `measures` tells redefined ones apart."""
     mesh = jax.sharding.Mesh(np.array(devices), ("run",))
     runs, everywhere = PartitionSpec("run"), PartitionSpec()
@@ -123,7 +124,7 @@ def _compiled(problem: Problem, shape: Shape, devices: tuple[jax.Device, ...], m
     quick = {"compiler_options": {"xla_backend_optimization_level": 0}} if devices[0].platform == "cpu" else {}
     start = on_each_device(functools.partial(_start, problem), (runs,) * 3, runs, **quick)
     advance = on_each_device(
-        functools.partial(_advance, problem, shape),
+        functools.partial(_advance, problem, layout),
         (runs, runs, everywhere, everywhere, everywhere),
         (runs, PartitionSpec(None, "run")),
     )
@@ -163,29 +164,29 @@ def _pick(where_R, ours: State, theirs: State) -> State:
     return jax.tree.map(pick, ours, theirs)
 
 
-def _advance(problem: Problem, shape: Shape, state: State, counts_R, n_steps, evaluate, with_slow):
-    """One device's share: lanes in turn, each through its segments."""
+def _advance(problem: Problem, layout: Layout, state: State, counts_R, n_steps, evaluate, with_slow):
+    """One device's share: sets of vmapped slots in turn, each through its segments."""
 
-    def in_lanes(x):
-        return x.reshape(-1, shape.lanes, *x.shape[1:])
+    def in_sets(x):
+        return x.reshape(-1, layout.vmap_width, *x.shape[1:])
 
-    def lanes_through(args):
-        state, counts_L = args
-        return _segments(problem, shape, state, jnp.max(counts_L), n_steps, evaluate, with_slow)
+    def set_through(args):
+        state, counts_W = args
+        return _segments(problem, layout, state, jnp.max(counts_W), n_steps, evaluate, with_slow)
 
-    state, results = jax.lax.map(lanes_through, (jax.tree.map(in_lanes, state), in_lanes(counts_R)))
+    state, results = jax.lax.map(set_through, (jax.tree.map(in_sets, state), in_sets(counts_R)))
     state = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), state)
-    # [lane groups, segments, lanes, ...] to [segments, slots, ...]
+    # [sets, segments, slots of a set, ...] to [segments, slots, ...]
     return state, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(MAX_SEGMENTS, -1, *x.shape[3:]), results)
 
 
-def _segments(problem: Problem, shape: Shape, state: State, n_segments, n_steps, evaluate, with_slow):
-    """Lanes that train together, through some segments; trip counts are traced, so any number is one program."""
-    train = jax.vmap(functools.partial(one_run.train, problem, block=shape.block, n_parts=shape.n_parts), (0, None))
+def _segments(problem: Problem, layout: Layout, state: State, n_segments, n_steps, evaluate, with_slow):
+    """Slots that train together, through some segments; trip counts are traced, so any number is one program."""
+    train = jax.vmap(functools.partial(one_run.train, problem, backend=layout.backend), (0, None))
 
     def measure(slow):
-        one = functools.partial(one_run.evaluate, problem, slow=slow, in_native=bool(shape.n_parts))
-        return functools.partial(jax.lax.map, one, batch_size=shape.eval_lanes)
+        one = functools.partial(one_run.evaluate, problem, slow=slow, backend=layout.backend)
+        return functools.partial(jax.lax.map, one, batch_size=layout.eval_width)
 
     def blank(function):
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, state))
@@ -196,16 +197,16 @@ def _segments(problem: Problem, shape: Shape, state: State, n_segments, n_steps,
 
     def segment(i, carry):
         state, results = carry
-        stopped_L = jax.vmap(one_run.stopped)(state)
-        trained = train(state, jnp.where(jnp.all(stopped_L), 0, n_steps))
-        state = _pick(stopped_L, state, trained)
+        stopped_W = jax.vmap(one_run.stopped)(state)
+        trained = train(state, jnp.where(jnp.all(stopped_W), 0, n_steps))
+        state = _pick(stopped_W, state, trained)
         row: dict[str, jax.Array] = {}
-        # The predicates are the same for all lanes, so that these stay branches and do not become selects.
+        # The predicates are the same for all slots, so that these stay branches and do not become selects.
         for tier, nothing, wanted in zip(tiers, blanks, (evaluate, evaluate & with_slow[i]), strict=True):
             if nothing:
                 row |= jax.lax.cond(wanted, tier, lambda _, nothing=nothing: nothing, state)
         counted = jax.vmap(one_run.counted)(state, row["test_loss"])
-        state = _pick(jnp.broadcast_to(evaluate, stopped_L.shape), counted, state)
+        state = _pick(jnp.broadcast_to(evaluate, stopped_W.shape), counted, state)
         return state, jax.tree.map(lambda all_, one: all_.at[i].set(one), results, row)
 
     return jax.lax.fori_loop(0, n_segments, segment, (state, results))

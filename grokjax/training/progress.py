@@ -62,7 +62,7 @@ class LiveProgress:
             self._rich.stop()
 
     def advanced(self, run_steps: int, seconds: float | None) -> None:
-        """See `scheduler.Progress`."""
+        """See `recorder.Progress`."""
         self.done += run_steps
         if seconds and run_steps:
             rate = run_steps / seconds
@@ -88,7 +88,7 @@ class LiveProgress:
         return ", ".join(parts)
 
     def say(self, text: str) -> None:
-        """See `scheduler.Progress`."""
+        """See `recorder.Progress`."""
         tell(self.console, text)
 
 

@@ -1,4 +1,4 @@
-"""The loop on the host: runs into slots, dispatches to the device, results to disk, checkpoints to resume from.
+"""The loop on the host: runs into slots, dispatches to the device, checkpoints and final keys in between.
 
 One dispatch is always in flight while the results of the one before are written. All decisions follow from step
 counts, so every run is trained the same way whatever its slot, its neighbours, or the interruptions.
@@ -10,27 +10,23 @@ what is in its own slots.
 import collections
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from grokjax.core import devices as devices_lib
-from grokjax.core.hosts import ALONE, Hosts
-from grokjax.core.problem import Shape
-from grokjax.measures import registry
-from grokjax.store import checkpoints, files, snapshots
-from grokjax.store.ledger import Ledger
-from grokjax.store.metrics import MetricsWriter
+from grokjax.store import checkpoints
 from grokjax.store.recovery import Checkpoint
-from grokjax.store.workdir import Workdir
 from grokjax.sweeps import Run
-from grokjax.training import final_keys, population
-from grokjax.training.population import Population
+from grokjax.training import population
+from grokjax.training.checkpointer import Checkpointer
+from grokjax.training.layouts import Layout
+from grokjax.training.plan import Plan
+from grokjax.training.recorder import Dispatch, Recorder
 
 DISPATCH_SECONDS = 2.0  # aimed at: short enough to answer an interrupt, long enough to cost nothing
-SETTLE_MODELS = 64  # evaluated before metrics on disk are rewritten, unless more runs train together
+FINALISED_MODELS = 64  # evaluated before metrics on disk are rewritten, unless more runs train together
 FLUSH_SECONDS = 20.0  # between parts, so that the metrics can be read while the sweep runs
 
 
@@ -38,14 +34,30 @@ class Interrupted(Exception):
     """The sweep was asked to stop, and has saved its state."""
 
 
-class Progress(Protocol):
-    """What is told of the sweep's progress while it runs."""
+def train_groups(plan: Plan, recorder: Recorder, checkpoint: Checkpoint | None = None) -> None:
+    """Trains everything that is left of a sweep, one group after another.
 
-    def advanced(self, run_steps: int, seconds: float | None) -> None:
-        """Run-steps that are done, and the wall time they took where that is known (None includes compilation)."""
+    Args:
+      plan: with each group's layout.
+      recorder: of the sweep; its ledger says what is left.
+      checkpoint: to go on from.
 
-    def say(self, text: str) -> None:
-        """Something worth a line."""
+    Raises:
+      Interrupted: the request's `stop` answered true; the same call with the latest checkpoint goes on.
+      StorageError: results cannot be written.
+      HostLost: another process is gone.
+    """
+    stop = plan.job.request.stop
+    if any(recorder.hosts.all_gather(stop())):  # before anything is compiled, which takes long
+        raise Interrupted
+    checkpointer = Checkpointer(recorder)
+    groups = plan.job.sweep.groups()
+    # The checkpoint's group first: the next checkpoint no longer has its states.
+    first = checkpoint.group if checkpoint else 0
+    for number in sorted(range(len(groups)), key=lambda n: (n != first, n)):
+        group = Group(number, groups[number], plan.layouts[number], recorder, checkpointer, stop)
+        group.train(checkpoint if checkpoint and number == checkpoint.group else None)
+    checkpointer.save(number, group.offset, {}, None)
 
 
 @dataclasses.dataclass
@@ -56,96 +68,87 @@ class Slot:
     step: int
 
 
-@dataclasses.dataclass
-class Dispatch:
-    """Work handed to the device whose results have not been written yet."""
-
-    outputs: dict[str, Any]
-    n_segments: int  # with results
-    rows: dict[int, tuple[Run, int, int]]  # by slot: the run, its step at the first result, steps between results
-    run_steps: int
-    snapshots: list[tuple[Run, int]]  # runs to take a snapshot of, and at which step
-    params: Any = None  # of those, stacked in that order
-
-
-class Scheduler:
-    """Trains the groups of a sweep, one after another.
+class Slots:
+    """The slots of a group over all processes, numbered from 0, with the runs that are in them.
 
     Args:
-      workdir: where results go.
-      groups: runs that share a compilation, in order.
-      shapes: each group's layout.
-      ledger: what has become of the runs so far.
-      writer: of the metrics.
-      progress: what to tell.
-      stop: asked between dispatches; a true answer saves and raises Interrupted.
-      hosts: the processes that train together.
+      layout: of the group.
+      ours: numbers of this process's slots.
+    """
+
+    def __init__(self, layout: Layout, ours: range):
+        self.layout, self.ours = layout, ours
+        self.held: dict[int, Slot] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.held)
+
+    def mine(self) -> dict[int, Slot]:
+        """Our slots that have runs, by their number in our population."""
+        return {i - self.ours.start: slot for i, slot in self.held.items() if i in self.ours}
+
+    def free(self) -> list[int]:
+        """The empty slots in the order in which to fill them, which keeps the devices equally busy."""
+        n = self.layout.slots
+        ranked = []
+        for first in range(0, self.layout.width, n):
+            free = [i for i in range(first, first + n) if i not in self.held]
+            ranked += [(n - len(free) + rank, i) for rank, i in enumerate(free)]
+        return [i for _, i in sorted(ranked)]
+
+    def has(self, run: Run) -> bool:
+        """Whether a run is in a slot."""
+        return any(slot.run.run == run.run for slot in self.held.values())
+
+
+class Group:
+    """The runs that share a compilation, in training.
+
+    Args:
+      number: of the group in the sweep.
+      runs: of it.
+      layout: of its population.
+      recorder: takes in the results.
+      checkpointer: saves the state.
+      stop: asked between dispatches.
     """
 
     def __init__(
         self,
-        workdir: Workdir,
-        groups: Sequence[Sequence[Run]],
-        shapes: Sequence[Shape],
-        ledger: Ledger,
-        writer: MetricsWriter,
-        progress: Progress,
-        stop: Callable[[], bool] = lambda: False,
-        hosts: Hosts = ALONE,
+        number: int,
+        runs: Sequence[Run],
+        layout: Layout,
+        recorder: Recorder,
+        checkpointer: Checkpointer,
+        stop: Callable[[], bool],
     ):
-        self.workdir, self.groups, self.shapes = workdir, groups, shapes
-        self.ledger, self.writer, self.progress, self.stop = ledger, writer, progress, stop
-        self.hosts = hosts
-        self._checkpoint_time = self._flush_time = time.monotonic()
-        self._steps_since_checkpoint = 0
-
-    def run(self, checkpoint: Checkpoint | None = None) -> None:
-        """Trains everything that is left.
-
-        Args:
-          checkpoint: to go on from.
-
-        Raises:
-          Interrupted: `stop` answered true; the same call with the latest checkpoint goes on.
-          StorageError: results cannot be written.
-          HostLost: another process is gone.
-        """
-        if self._asked():  # before anything is compiled, which takes long
-            raise Interrupted
-        self._number = self.hosts.tell(checkpoints.next_number(self.workdir.checkpoints))[0]
-        # The checkpoint's group first: the next checkpoint no longer has its states.
-        first = checkpoint.group if checkpoint else 0
-        for number in sorted(range(len(self.groups)), key=lambda n: (n != first, n)):
-            runs = self.groups[number]
-            self._begin_group(number)
-            if checkpoint and number == checkpoint.group:
-                self._restore(checkpoint)
-            self._train_group(collections.deque(run for run in runs if not self._taken(run)))
-        self._save(None)
-
-    def _begin_group(self, number: int) -> None:
-        self.group, self.shape = number, self.shapes[number]
-        self.problem = self.groups[number][0].problem()
-        self.columns = registry.metrics_columns(self.problem.measures)
-        self.population = Population(self.problem, self.shape)
-        # Slots are numbered over all processes; these are the first of ours, and the one after our last.
-        width = self.population.width
-        self._first, self._end = self.hosts.index * width, (self.hosts.index + 1) * width
-        first = self.groups[number][0]
-        n_snapshots = 2 + first.steps // self._base["snapshot_every"]
-        self._batch = max(self.shape.width, SETTLE_MODELS // n_snapshots)
-        self.slots: dict[int, Slot] = {}
+        self.number, self.runs, self.layout = number, runs, layout
+        self.recorder, self.checkpointer, self.stop = recorder, checkpointer, stop
+        self.hosts, self.ledger = recorder.hosts, recorder.ledger
+        self.problem = runs[0].problem()
+        self.population = population.Population(self.problem, layout)
+        n = self.population.width
+        self.slots = Slots(layout, range(self.hosts.index * n, (self.hosts.index + 1) * n))
         self.offset = 0  # steps into the current segment, the same for all slots
         self.pending: collections.deque[Dispatch] = collections.deque()
-        self._seconds_per_step: float | None = None
-        self._last_collected: float | None = None
-
-    def _taken(self, run: Run) -> bool:
-        return self.ledger.over(run.run) or any(slot.run.run == run.run for slot in self.slots.values())
+        self.seconds_per_step: float | None = None
+        self._collected_at: float | None = None
+        base = recorder.workdir.sweep.base
+        self.snapshot_every, self.slow_every = base["snapshot_every"], base["slow_every"]
+        self._batch = max(layout.width, FINALISED_MODELS // (2 + runs[0].steps // self.snapshot_every))
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
-    def _train_group(self, waiting: collections.deque[Run]) -> None:
+    def train(self, checkpoint: Checkpoint | None = None) -> None:
+        """Trains the runs that are not over, from a checkpoint of this group if there is one.
+
+        Raises:
+          Interrupted: as for `train_groups`.
+        """
+        if checkpoint:
+            self._restore(checkpoint)
+        left = (run for run in self.runs if not self.ledger.over(run.run) and not self.slots.has(run))
+        waiting = collections.deque(left)
         while waiting or self.slots:
             if self.offset == 0 or not self.slots:
                 self.offset = 0
@@ -153,116 +156,93 @@ class Scheduler:
             self._dispatch()
             self._collect(leave=1)
             wish = self._wish()
-            if wish == "stop":
-                self._checkpoint()
-                raise Interrupted
-            if wish == "checkpoint":
+            if wish in ("stop", "checkpoint"):
                 self._checkpoint()
             elif wish == "flush":
-                self._flush()
-            self._settle(at_least=self._batch)
+                self.recorder.flush()
+            if wish == "stop":
+                raise Interrupted
+            self._finalise(at_least=self._batch)
         self._collect(leave=0)
-        self._settle(at_least=1)
+        self._finalise(at_least=1)
         if self._asked() and self._is_left():
             self._checkpoint()
             raise Interrupted
 
     def _asked(self) -> bool:
         """Whether any process was asked to stop."""
-        return any(self.hosts.tell(self.stop()))
+        return any(self.hosts.all_gather(self.stop()))
 
     def _is_left(self) -> bool:
-        """Whether there is a run to train or to settle."""
-        return bool(self.ledger.unsettled(self.columns)) or not all(map(self.ledger.over, self.ledger.records))
+        """Whether there is a run, of any group, to train or to finalise."""
+        return bool(self.recorder.unfinished(self.problem)) or not all(map(self.ledger.over, self.ledger.records))
 
     def _wish(self) -> str:
-        """What is to be done between dispatches; the same in all processes, as is the time that a step takes."""
+        """The thing to do between dispatches; the same in all processes, as is the time that a step takes."""
         wishes = ["stop"] if self.stop() else []
-        if self.hosts.is_first:  # whose clock counts
-            wishes += ["checkpoint"] * self._checkpoint_due()
-            wishes += ["flush"] * (time.monotonic() - self._flush_time > FLUSH_SECONDS)
-        told = self.hosts.tell([wishes, self._seconds_per_step])
+        if self.hosts.is_first:
+            wishes += ["checkpoint"] * self.checkpointer.is_due()
+            wishes += ["flush"] * (time.monotonic() - self.recorder.flushed_at > FLUSH_SECONDS)
+        told = self.hosts.all_gather([wishes, self.seconds_per_step])
         known = [seconds for _, seconds in told if seconds is not None]
-        self._seconds_per_step = max(known, default=None)
+        self.seconds_per_step = max(known, default=None)
         wished = {wish for some, _ in told for wish in some}
         return next((wish for wish in ("stop", "checkpoint", "flush") if wish in wished), "")
 
-    def _settle(self, at_least: int) -> None:
+    def _finalise(self, at_least: int) -> None:
         """Fills in the measures with final keys once enough runs have ended, so that parts are not rewritten often."""
-        while len(runs := self._unsettled()) >= at_least:
-            self._flush()
-            some = runs[: self._batch]  # not all, so that a wish to stop is soon seen
-            shape = self.shape
-            in_native = bool(shape.n_parts)
-            final_keys.settle(self.workdir.path, some, self.ledger, shape.eval_lanes, self.hosts, in_native)
-            self.writer.reload()
-            self._last_collected = None
+        while len(runs := self.recorder.unfinished(self.problem)) >= at_least:
+            self.recorder.finalise(runs[: self._batch], self.layout)  # not all, so that a wish to stop is soon seen
+            self._collected_at = None
             if self._asked():
                 break
 
-    def _unsettled(self) -> list[Run]:
-        return [run for run in self.ledger.unsettled(self.columns) if run.problem() == self.problem]
+    # --- to the device ------------------------------------------------------------------------------------------
 
     def _fill(self, waiting: collections.deque[Run]) -> None:
         """Starts waiting runs in free slots and evaluates them before their first step."""
-        fresh = {slot: waiting.popleft() for slot in self._free_slots()[: len(waiting)]}
+        fresh = {i: waiting.popleft() for i in self.slots.free()[: len(waiting)]}
         if not fresh:
             return
-        mine = {slot: run for slot, run in fresh.items() if self._is_mine(slot)}
+        self.slots.held |= {i: Slot(run, 0) for i, run in fresh.items()}
+        mine = {i - self.slots.ours.start: run for i, run in fresh.items() if i in self.slots.ours}
         outputs, params = {}, None
         if mine:
-            ours = [slot - self._first for slot in mine]
-            self.population.start({slot - self._first: run.inputs() for slot, run in mine.items()})
-            outputs = self.population.advance(ours, 1, 0, slow=[True])
-            params = self.population.take(ours).params
-        rows = {slot: (run, 0, 0) for slot, run in fresh.items()}
-        self.pending.append(Dispatch(outputs, 1, rows, 0, [(run, 0) for run in mine.values()], params))
-        self.slots |= {slot: Slot(run, 0) for slot, run in fresh.items()}
-
-    def _is_mine(self, slot: int) -> bool:
-        return self._first <= slot < self._end
-
-    def _mine(self) -> list[int]:
-        """Our slots that have runs, as our population numbers them."""
-        return [slot - self._first for slot in self.slots if self._is_mine(slot)]
-
-    def _free_slots(self) -> list[int]:
-        """In the order in which to fill them, which keeps the devices equally busy."""
-        devices = [range(d * self.shape.slots, (d + 1) * self.shape.slots) for d in range(self.shape.n_devices)]
-        ranked = []
-        for device in devices:
-            free = [slot for slot in device if slot not in self.slots]
-            ranked += [(self.shape.slots - len(free) + i, slot) for i, slot in enumerate(free)]
-        return [slot for _, slot in sorted(ranked)]
+            self.population.start({i: run.inputs() for i, run in mine.items()})
+            outputs = self.population.advance(list(mine), 1, 0, slow=[True])
+            params = self.population.take(list(mine)).params
+        rows = {i: (run, 0, 0) for i, run in fresh.items()}
+        snapshots = [(run, 0) for run in mine.values()]
+        self.pending.append(Dispatch(outputs, 1, rows, self.slots.ours, 0, snapshots, params))
 
     def _dispatch(self) -> None:
         n_segments, n_steps, evaluate = self._size()
-        ends = [[slot.step + (i + 1) * n_steps for slot in self.slots.values()] for i in range(n_segments)]
-        slow = [any(step % self._base["slow_every"] == 0 for step in steps) for steps in ends]
-        mine = self._mine()
-        outputs = self.population.advance(mine, n_segments, n_steps, evaluate, slow) if mine else {}
-        rows = {i: (slot.run, slot.step + n_steps, n_steps) for i, slot in self.slots.items()}
-        for slot in self.slots.values():
+        held = self.slots.held
+        rows = {i: (slot.run, slot.step + n_steps, n_steps) for i, slot in held.items()}
+        ends = [[slot.step + (i + 1) * n_steps for slot in held.values()] for i in range(n_segments)]
+        slow = [any(step % self.slow_every == 0 for step in steps) for steps in ends]
+        mine = self.slots.mine()
+        outputs = self.population.advance(list(mine), n_segments, n_steps, evaluate, slow) if mine else {}
+        for slot in held.values():
             slot.step += n_segments * n_steps
         self.offset = 0 if evaluate else self.offset + n_steps
-        ended = [i for i, slot in self.slots.items() if slot.step >= slot.run.steps]
-        due = [
-            i
-            for i, slot in self.slots.items()
-            if evaluate and self._is_mine(i) and (i in ended or not slot.step % self._base["snapshot_every"])
-        ]
-        dispatch = Dispatch(
-            outputs,
-            n_segments if evaluate else 0,
-            rows,
-            run_steps=n_segments * n_steps * len(self.slots),
-            snapshots=[(self.slots[i].run, self.slots[i].step) for i in due],
-            params=self.population.take([i - self._first for i in due]).params if due else None,
+        due = {i: slot for i, slot in mine.items() if evaluate and self._needs_snapshot(slot)}
+        self.pending.append(
+            Dispatch(
+                outputs,
+                n_segments if evaluate else 0,
+                rows,
+                self.slots.ours,
+                n_segments * n_steps * len(held),
+                [(slot.run, slot.step) for slot in due.values()],
+                self.population.take(list(due)).params if due else None,
+            )
         )
-        self.pending.append(dispatch)
-        self._steps_since_checkpoint += n_segments * n_steps
-        for i in ended:
-            del self.slots[i]
+        self.checkpointer.stepped(n_segments * n_steps)
+        self.slots.held = {i: slot for i, slot in held.items() if slot.step < slot.run.steps}
+
+    def _needs_snapshot(self, slot: Slot) -> bool:
+        return slot.step >= slot.run.steps or slot.step % self.snapshot_every == 0
 
     def _size(self) -> tuple[int, int, bool]:
         """Segments and steps of the next dispatch, and whether its segments end in an evaluation.
@@ -271,196 +251,82 @@ class Scheduler:
         """
         every = self.problem.eval_every
         left = every - self.offset
-        if self._seconds_per_step is None:
+        if self.seconds_per_step is None:
             return 1, left, True
-        most = max(1, int(DISPATCH_SECONDS / max(self._seconds_per_step, 1e-9)))
+        most = max(1, int(DISPATCH_SECONDS / max(self.seconds_per_step, 1e-9)))
         if left < every or 2 * most < every:
             n_steps = left if left <= 2 * most else most
             return 1, n_steps, n_steps == left
-        snapshot_every = self._base["snapshot_every"]
-        to_end = min(slot.run.steps - slot.step for slot in self.slots.values())
-        to_snapshot = min(snapshot_every - slot.step % snapshot_every for slot in self.slots.values())
+        slots = self.slots.held.values()
+        to_end = min(slot.run.steps - slot.step for slot in slots)
+        to_snapshot = min(self.snapshot_every - slot.step % self.snapshot_every for slot in slots)
         limits = [to_end // every, to_snapshot // every, most // every, population.MAX_SEGMENTS]
-        if self._checkpoint_steps:
-            limits.append(-(-self._checkpoint_steps // every))
+        if self.checkpointer.every_steps:
+            limits.append(-(-self.checkpointer.every_steps // every))
         return max(1, min(limits)), every, True
+
+    # --- from the device ----------------------------------------------------------------------------------------
 
     def _collect(self, leave: int) -> None:
         """Waits for all but `leave` of the dispatches in flight and takes in their results."""
         while len(self.pending) > leave:
             dispatch = self.pending.popleft()
-            outputs = {name: np.asarray(x) for name, x in dispatch.outputs.items()}
+            jax.block_until_ready(dispatch.outputs)
             self._clock(dispatch)
-            self._take_rows(dispatch, outputs)
-            self._save_snapshots(dispatch)
-
-    def _save_snapshots(self, dispatch: Dispatch) -> None:
-        taken = [(step, run.run, i) for i, (run, step) in enumerate(dispatch.snapshots)]
-        whole = [item for item in taken if not self._is_past(*item[:2])]
-        for step in sorted({step for step, _, _ in whole}):
-            some = sorted((run, i) for s, run, i in whole if s == step)
-            picked = {key: np.asarray(x)[[i for _, i in some]] for key, x in dispatch.params.items()}
-            snapshots.save_snapshot(self.workdir.snapshots, step, [run for run, _ in some], picked)
+            for i in self.recorder.take(dispatch, self.problem):
+                run = dispatch.rows[i][0]
+                if i in self.slots.ours and self.recorder.status(run) == "stopped":
+                    self.recorder.save_stopped(run, self._params_of(run, i, dispatch))
+                self._free(run)
+            self.recorder.save_snapshots(dispatch)
 
     def _clock(self, dispatch: Dispatch) -> None:
         now = time.monotonic()
-        seconds = now - self._last_collected if self._last_collected else None
+        seconds = now - self._collected_at if self._collected_at else None
         if seconds and dispatch.run_steps:
-            self._seconds_per_step = seconds * len(dispatch.rows) / dispatch.run_steps
-        self.progress.advanced(dispatch.run_steps, seconds)
-        self._last_collected = now
+            self.seconds_per_step = seconds * len(dispatch.rows) / dispatch.run_steps
+        self.recorder.progress.advanced(dispatch.run_steps, seconds)
+        self._collected_at = now
 
-    def _take_rows(self, dispatch: Dispatch, outputs: dict[str, np.ndarray]) -> None:
-        rows = {i: row for i, row in dispatch.rows.items() if not self.ledger.over(row[0].run)}
-        if not rows or not dispatch.n_segments:
-            return
-        mine = {i - self._first: row for i, row in rows.items() if self._is_mine(i)}
-        frame = self._frame(dispatch.n_segments, mine, outputs) if mine else None
-        self._tell_ledger(frame)
-        if frame:
-            self.writer.add(self._counted(frame))
-        for i, (run, _, _) in rows.items():
-            record = self.ledger.records[run.run]
-            if record["status"] == "diverged":
-                self.progress.say(f"run {run.run} diverged: its loss is not finite at step {record['last_step']}.")
-                self._free(run)
-            elif record["status"] == "stopped":
-                if self._is_mine(i):
-                    self._save_stopped(dispatch, i - self._first, run.run, record["last_step"])
-                self._free(run)
-
-    def _frame(self, n: int, rows: Mapping[int, tuple[Run, int, int]], outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The results of `n` segments as columns, segment by segment; `rows` by slot of our population."""
-        slots, runs = list(rows), [run for run, _, _ in rows.values()]
-        steps = np.stack([first + every * np.arange(n) for _, first, every in rows.values()], 1)
-        values = registry.finish(self.columns, outputs, self.problem.model, self.problem.n_train)
-        frame: dict[str, Any] = {name: x[:n, slots].reshape(-1, *x.shape[2:]) for name, x in values.items()}
-        not_slow = steps.reshape(-1) % self._base["slow_every"] != 0
-        for name in frame:
-            if self.columns[name].slow and not_slow.any():
-                frame[name] = _nulled(frame[name], not_slow)
-        frame["run"] = np.tile([run.run for run in runs], n)
-        frame["step"] = steps.reshape(-1)
-        for path in self.workdir.sweep.axes:
-            frame[path] = np.array([run.values[path] for run in runs] * n, object)
-        return frame
-
-    def _tell_ledger(self, frame: Mapping[str, Any] | None) -> None:
-        """Tells the ledger of new rows, ours and those of the other processes."""
-        names = ("run", "step", *Ledger.FINAL)
-        mine = np.stack([np.asarray(frame[name], np.float64) for name in names]) if frame else np.zeros((len(names), 0))
-        for message in self.hosts.gather(mine.tobytes()):
-            theirs = np.frombuffer(message).reshape(len(names), -1)
-            self.ledger.update(dict(zip(names, theirs, strict=True)))
-
-    def _save_stopped(self, dispatch: Dispatch, slot: int, run: int, step: int) -> None:
-        """The final snapshot of a run that has stopped at `step`. Its state has not changed since."""
-        runs = [other.run for other, _ in dispatch.snapshots]
-        if run in runs:  # its slot may have been given away
-            params: Mapping[str, Any] = {key: np.asarray(x)[[runs.index(run)]] for key, x in dispatch.params.items()}
-        else:
-            params = self.population.take([slot]).params
-        snapshots.save_snapshot(self.workdir.snapshots, step, [run], params)
-
-    def _is_past(self, step: int, run: int) -> bool:
-        """Whether a snapshot would show a run that has diverged, or not before it stopped, which is saved apart."""
-        record = self.ledger.records[run]
-        return record["status"] == "diverged" or (record["status"] == "stopped" and step >= record["last_step"])
+    def _params_of(self, run: Run, slot: int, dispatch: Dispatch) -> Mapping[str, Any]:
+        """The parameters of a run that was in this slot, [1, …]; the slot may have been given away since."""
+        for i, (other, _) in enumerate(dispatch.snapshots):
+            if other.run == run.run:
+                return {key: np.asarray(x)[[i]] for key, x in dispatch.params.items()}
+        return self.population.take([slot - self.slots.ours.start]).params
 
     def _free(self, run: Run) -> None:
         """Gives up a run's slot, if it still has one."""
-        for i, slot in list(self.slots.items()):
+        for i, slot in list(self.slots.held.items()):
             if slot.run.run == run.run:
-                self.progress.advanced(run.steps - slot.step, None)
-                del self.slots[i]
+                self.recorder.progress.advanced(run.steps - slot.step, None)
+                del self.slots.held[i]
 
-    def _counted(self, frame: dict[str, Any]) -> dict[str, Any]:
-        """The rows that count, until a run stops or diverges, which is a row of nulls."""
-        bad = ~np.isfinite(frame["train_loss"])
-        described = {"run", "step", *self.workdir.sweep.axes}
-        if bad.any():
-            frame = {name: x if name in described else _nulled(x, bad) for name, x in frame.items()}
-        last = np.array([self.ledger.records[run]["last_step"] for run in frame["run"]])
-        return {name: values[frame["step"] <= last] for name, values in frame.items()}
-
-    # --- to disk ------------------------------------------------------------------------------------------------
-
-    @property
-    def _base(self) -> Mapping[str, Any]:
-        return self.workdir.sweep.base
-
-    @property
-    def _checkpoint_steps(self) -> int:
-        return self._base["checkpoint_every_steps"]
-
-    def _checkpoint_due(self) -> bool:
-        minutes = self._base["checkpoint_every_minutes"]
-        by_steps = self._checkpoint_steps and self._steps_since_checkpoint >= self._checkpoint_steps
-        return bool(by_steps) or time.monotonic() - self._checkpoint_time > 60 * minutes
-
-    def _flush(self) -> None:
-        self.workdir.confirm()
-        # Rows before runs.parquet: a run is never said to be finished before its rows are there.
-        self.writer.flush()
-        self.hosts.wait()
-        if self.hosts.is_first:
-            files.write_parquet(self.ledger.table(), self.workdir.runs)
-        devices_lib.give_back_memory()
-        self._flush_time = time.monotonic()
+    # --- to resume from -----------------------------------------------------------------------------------------
 
     def _checkpoint(self) -> None:
         self._collect(leave=0)
-        mine = self._mine()
-        self._save(self.population.take(mine) if mine else None)
-        self._last_collected = None
-
-    def _save(self, state: Any) -> None:
-        """Puts all rows on disk, and what is needed to go on from here."""
-        self._flush()
-        slots = {i: slot for i, slot in self.slots.items() if self._is_mine(i)}
-        part, rows = self.writer.mark
-        progress = {
-            "group": self.group,
-            "offset": self.offset,
-            "runs": [slot.run.run for slot in slots.values()],
-            "steps": [slot.step for slot in slots.values()],
-            "process": self.hosts.index,
-            "part": part,
-            "rows": rows,
-        }
-        name = checkpoints.checkpoint_name(self._number, self.hosts.index, self.hosts.count)
-        checkpoints.save(self.workdir.checkpoints / name, state, progress)
-        self.hosts.wait()
-        if self.hosts.is_first:
-            checkpoints.prune(self.workdir.checkpoints, self._number)
-        self._number += 1
-        self._steps_since_checkpoint = 0
-        self._checkpoint_time = time.monotonic()
+        mine = self.slots.mine()
+        steps = {slot.run.run: slot.step for slot in mine.values()}
+        self.checkpointer.save(self.number, self.offset, steps, self.population.take(list(mine)) if mine else None)
+        self._collected_at = None
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Gives the runs of a checkpoint slots, and reads the states of those that are ours."""
-        runs = {run.run: run for run in self.groups[self.group]}
+        runs = {run.run: run for run in self.runs}
         self.offset = checkpoint.offset
         kept = [run for run in checkpoint.steps if self.ledger.records[run]["status"] == "training"]
-        for slot, run in zip(self._free_slots(), kept, strict=False):
-            self.slots[slot] = Slot(runs[run], checkpoint.steps[run])
-        place = {slot.run.run: i - self._first for i, slot in self.slots.items() if self._is_mine(i)}
-        blank = population.blank(self.problem)
-        for folder, progress in zip(checkpoint.folders, checkpoint.progress, strict=True):
-            some = [i for i, run in enumerate(progress["runs"]) if run in place]
-            if some:
-                state = checkpoints.load(folder, blank, len(progress["runs"]))
-                picked = jax.tree.map(lambda x, some=some: np.asarray(x)[some], state)
-                self.population.restore(picked, [place[progress["runs"][i]] for i in some])
+        for i, run in zip(self.slots.free(), kept, strict=False):
+            self.slots.held[i] = Slot(runs[run], checkpoint.steps[run])
+        place = {slot.run.run: i for i, slot in self.slots.mine().items()}
+        for state, some in _states(checkpoint, population.blank(self.problem), place):
+            self.population.restore(state, [place[run] for run in some])
 
 
-def _nulled(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The values with some rows as nulls."""
-    if values.dtype.kind == "f":
-        values = values.copy()
-        values[rows] = np.nan
-        return values
-    result = np.empty(len(values), object)
-    for i, value in enumerate(values):
-        result[i] = None if rows[i] else value
-    return result
+def _states(checkpoint: Checkpoint, blank: Any, wanted: Mapping[int, int]) -> Iterator[tuple[Any, list[int]]]:
+    """The states of wanted runs in each folder of a checkpoint, stacked, with the runs in that order."""
+    for folder, progress in zip(checkpoint.folders, checkpoint.progress, strict=True):
+        some = [i for i, run in enumerate(progress["runs"]) if run in wanted]
+        if some:
+            state = checkpoints.load(folder, blank, len(progress["runs"]))
+            yield jax.tree.map(lambda x, some=some: np.asarray(x)[some], state), [progress["runs"][i] for i in some]

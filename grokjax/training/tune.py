@@ -5,7 +5,7 @@ kept in the user's cache folder, and the choice follows from them and the number
 kind of device get the same widths, which their bits depend on. A sweep's layout is recorded in its config.json; going
 on with it never measures.
 
-On a CPU nothing is measured: its timings are noisy, which bits must not depend on, and one lane is fastest there.
+On a CPU nothing is measured: its timings are noisy, which bits must not depend on, and a width of 1 is fastest.
 """
 
 import dataclasses
@@ -24,13 +24,14 @@ import jax
 import jaxlib
 import numpy as np
 
-import grokjax
 from grokjax.core import cache, model
 from grokjax.core import devices as devices_lib
-from grokjax.core.problem import Inputs, Problem, Shape
+from grokjax.core.problem import Inputs, Problem
 from grokjax.sweeps import Run
 from grokjax.training import layouts
+from grokjax.training.layouts import Layout
 from grokjax.training.population import Population
+from grokjax.version import __version__
 
 Rates = dict[int, float | None]  # run-steps per second of one device, by width; None where its memory did not suffice
 Say = Callable[[str], None]  # told what is going on; may raise to end it
@@ -42,9 +43,6 @@ TIMING_SECONDS = 0.2  # of one timing, at least
 TIMINGS = 5  # of which the median counts
 SHORT = 60 * 1e13  # operations of a group that an accelerator does in about the minute that measuring takes
 
-# Fields of a problem that training does not depend on.
-_NOT_OF_TRAINING = ("direction", "eval_every", "measures", "key_rule", "key_threshold")
-
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
@@ -53,24 +51,28 @@ class Choice:
     Attributes:
       how: "given" by config.slots, "recorded" by the sweep, "cpu rule", "memory" (as many as fit: too few runs or too
         little work to measure for, or not measured yet), "measured" or "cached".
-      shape: the layout.
+      layout: the one chosen.
       text: about it, for the plan; empty where the layout says everything.
       rates: what was measured.
     """
 
     how: str
-    shape: Shape
+    layout: Layout
     text: str = ""
     rates: Mapping[int, float | None] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> "Choice":
-        """From `dataclasses.asdict`, also by way of JSON."""
-        rates = {int(width): rate for width, rate in fields["rates"].items()}
-        return cls(fields["how"], Shape(**fields["shape"]), fields["text"], rates)
+    def of(cls, message: Mapping[str, Any]) -> "Choice":
+        """The choice that another process made; see `message`."""
+        rates = {int(width): rate for width, rate in message["rates"].items()}
+        return cls(message["how"], Layout.of(message["layout"]), message["text"], rates)
+
+    def message(self) -> dict[str, Any]:
+        """The choice as other processes are told it: what JSON can hold."""
+        return {"how": self.how, "layout": self.layout.record(), "text": self.text, "rates": dict(self.rates)}
 
     def record(self) -> dict[str, Any]:
-        """For config.json."""
+        """The choice as config.json holds it beside the layout."""
         rates = {str(width): rate for width, rate in self.rates.items()}
         return {"how": self.how} | ({"run_steps_per_second": rates} if rates else {})
 
@@ -89,7 +91,7 @@ def choose(
     problem, devices = runs[0].problem(), list(devices or jax.devices())
     device, per_device = devices[0], -(-len(runs) // len(devices))
 
-    def laid_out(slots: int = 0) -> Shape:
+    def laid_out(slots: int = 0) -> Layout:
         return layouts.choose(problem, len(runs), slots, devices)
 
     if slots:
@@ -99,18 +101,18 @@ def choose(
     widths = ladder(per_device, layouts.fitting(problem, device))
     together = "runs side by side" + " on each device" * (len(devices) > 1)
     if len(widths) == 1 or operations(runs) / len(devices) < SHORT:
-        shape = laid_out()
+        layout = laid_out()
         why = "too few runs" if len(widths) == 1 else "too little work"
-        return Choice("memory", shape, f"{shape.slots} {together}, as many as fit: {why} to measure for")
+        return Choice("memory", layout, f"{layout.slots} {together}, as many as fit: {why} to measure for")
     found = table(problem, runs[0].inputs(), widths, device, say)
     if found is None:
-        shape = laid_out()
-        return Choice("memory", shape, f"will be measured at the start; {shape.slots} {together} fit")
+        layout = laid_out()
+        return Choice("memory", layout, f"will be measured at the start; {layout.slots} {together} fit")
     rates, is_new = found
-    shape = laid_out(best(rates, per_device))
+    layout = laid_out(best(rates, per_device))
     source = f"measured on this {device.device_kind}{'' if is_new else ', cached'}"
-    text = f"{shape.slots} {together}: {described(shape.slots, rates)}, {source}"
-    return Choice("measured" if is_new else "cached", shape, text, rates)
+    text = f"{layout.slots} {together}: {described(layout.slots, rates)}, {source}"
+    return Choice("measured" if is_new else "cached", layout, text, rates)
 
 
 def operations(runs: Sequence[Run]) -> float:
@@ -258,15 +260,14 @@ def _timed(problem: Problem, inputs: Inputs, width: int, device: jax.Device) -> 
 
 def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
     """What the rates depend on, as JSON holds it."""
-    fields = dataclasses.asdict(problem)
     return json.loads(
         json.dumps(
             {
                 "device_kind": device.device_kind,
                 "memory_gib": round(devices_lib.memory(device) / 2**30),
-                "versions": {"grokjax": grokjax.__version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__},
+                "versions": {"grokjax": __version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__},
                 "xla_flags": os.environ.get("XLA_FLAGS", ""),
-                "problem": {name: value for name, value in fields.items() if name not in _NOT_OF_TRAINING},
+                "problem": dataclasses.asdict(problem.training),
             }
         )
     )

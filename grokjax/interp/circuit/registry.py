@@ -84,7 +84,7 @@ def ablation(per_freq: bool = False, **column) -> Callable:
                     function.__name__ + suffix,
                     "ablations",
                     _one_of(function, per_freq, i),
-                    "nats",
+                    unit="nats",
                     **{"range": "[0, ∞)", "shape": shape, "show": shown, **column, **of_these},
                     needs_split=bool(suffix),
                 )

@@ -1,0 +1,100 @@
+"""The Python front door: what the commands do, as functions."""
+
+from pathlib import Path
+
+from grokjax.errors import StorageError
+from grokjax.report import write
+from grokjax.store import files
+from grokjax.store.metrics import how_to_read, read_metrics, read_runs
+from grokjax.store.opening import opened
+from grokjax.store.workdir import Workdir
+from grokjax.training import plan as plan_lib
+from grokjax.training import sweep
+from grokjax.training.job import expanded
+from grokjax.training.plan import Plan
+from grokjax.training.progress import summary
+from grokjax.training.request import Request
+
+
+def plan(request: Request) -> Plan:
+    """Plans a sweep; nothing is written, and nothing measured.
+
+    Raises:
+      InputError: bad config, flags or directory.
+    """
+    return plan_lib.make(expanded(request))
+
+
+def train(request: Request) -> int:
+    """Trains a sweep into a working directory, or goes on with it, and writes its report.
+
+    Returns:
+      The exit status: 0 when the sweep is done, 128 + signal when it was stopped and saved.
+
+    Raises:
+      InputError: bad config, flags or directory; nothing has been written.
+      StorageError: results cannot be written; what was on disk before is whole.
+      HostLost: another process is gone; what was on disk before is whole.
+    """
+    job, hosts = expanded(request), request.hosts
+    try:
+        with opened(job.path, job.sweep, request.overwrite, hosts, request.tell) as directory:
+            was_done = directory.is_done
+            outcome = sweep.train(job, directory)
+            if outcome.status == 0 and hosts.is_first:
+                if was_done:
+                    _write_missing(directory.workdir, outcome, request)
+                else:
+                    _report(job.path, request)
+                _say_result(directory.workdir, request)
+            hosts.barrier()
+            if job.original and outcome.status == 0:
+                request.tell(compare(job.path, job.original))
+        return outcome.status
+    except StorageError as error:
+        raise StorageError(
+            f"{error}; what was saved before is whole. Once this is mended, the same command goes on from there"
+        ) from error
+
+
+def _write_missing(workdir: Workdir, outcome: sweep.Outcome, request: Request) -> None:
+    """Writes what follows from the metrics and is not there, or damaged."""
+    if files.trouble(workdir.runs):
+        files.write_parquet(outcome.ledger.table(), workdir.runs)
+    if any(map(files.trouble, (write.page_path(workdir.path), write.figure_path(workdir.path)))):
+        _report(workdir.path, request)
+
+
+def _report(path: Path, request: Request) -> None:
+    """Writes the report; if that fails the sweep is still done, and a sentence says how to get the report."""
+    try:
+        write.write(path)
+    except Exception as error:  # a full disk, say: hours of training must not end as a failure for want of a page
+        request.tell(
+            f"note: the results are whole, but the report could not be written ({type(error).__name__}: {error}). "
+            f"To write it: grokjax report {path}",
+        )
+
+
+def _say_result(workdir: Workdir, request: Request) -> None:
+    request.console.print(summary(read_runs(workdir.path), list(workdir.sweep.axes)))
+    request.tell(
+        f"\n  metrics   {workdir.metrics}    {how_to_read(workdir.metrics)}\n"
+        f"  runs      {workdir.runs}\n"
+        f"  page      {write.page_path(workdir.path)}\n"
+        f"  figure    {write.figure_path(workdir.path)}",
+    )
+
+
+def compare(path: Path, original: Path) -> str:
+    """Says in a sentence whether rows trained again equal those of the sweep they belong to."""
+    again, first = read_metrics(path), read_metrics(original)
+    first = first[first["run"].isin(again["run"].unique())].reset_index(drop=True)
+    if len(first) < len(again):
+        return f"{original} has not trained these runs to their end yet, so there is nothing to compare with."
+    # Text holds every bit of a float, and makes nulls and lists comparable.
+    both = again.map(str).to_numpy() == first.map(str).to_numpy()
+    if both.all():
+        return f"all {len(again):,} rows equal those in {original}, bit for bit."
+    row = again.iloc[int((~both.all(1)).argmax())]
+    return f"rows differ from those in {original}, first for run {row['run']} at step {row['step']}."

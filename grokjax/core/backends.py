@@ -1,0 +1,202 @@
+"""Backends: what computes a run's gradient, and its logits over the grid of pairs.
+
+XLA does it anywhere, C++ (`core.native`) on CPUs. A backend is static, since it chooses code, and a run's bits depend
+on it. An accelerator's own kernels would enter here, as one more class with these methods.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from grokjax.core import devices, losses, model
+from grokjax.core.model import ModelConfig, Params
+from grokjax.core.native import kernels
+from grokjax.core.problem import Inputs, Training
+
+BLOCK_BYTES = 3 << 19  # of one block's neurons
+
+
+class Backend(Protocol):
+    """One way to compute; hashable."""
+
+    def gradient(self, problem: Training, inputs: Inputs) -> Callable[[Params], Params]:
+        """The gradient of a run's training loss, as a function of the parameters; made once, outside the loop."""
+
+    def forward(self, cfg: ModelConfig, params: Params) -> tuple[jax.Array, jax.Array]:
+        """Logits [P², P] and MLP activations [P², M] of all pairs; not necessarily differentiable."""
+
+    def serves(self, problem: Training) -> bool:
+        """Whether it can compute such runs here."""
+
+    def identity(self) -> str | None:
+        """The compiler that bits depend on beside JAX's own, in a line; None where there is none."""
+
+    def record(self) -> dict[str, int]:
+        """Its settings as config.json holds them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Xla:
+    """JAX's own programs.
+
+    Attributes:
+      block: training pairs whose gradients are taken at a time, for models of one layer; 0 for all of them.
+    """
+
+    block: int = 0
+
+    def gradient(self, problem: Training, inputs: Inputs) -> Callable[[Params], Params]:
+        """See `Backend`."""
+        pairs = blocks(problem, inputs, self.block)
+        return lambda params: gradient(problem, params, pairs)
+
+    def forward(self, cfg: ModelConfig, params: Params) -> tuple[jax.Array, jax.Array]:
+        """See `Backend`."""
+        return model.forward_grid(cfg, params)
+
+    def serves(self, problem: Training) -> bool:
+        """See `Backend`."""
+        return True
+
+    def identity(self) -> None:
+        """See `Backend`."""
+
+    def record(self) -> dict[str, int]:
+        """See `Backend`."""
+        return {"block": self.block, "n_parts": 0}
+
+
+XLA = Xla()
+
+
+@dataclasses.dataclass(frozen=True)
+class Native:
+    """The C++ for one-layer models on CPUs.
+
+    Attributes:
+      n_parts: of the training pairs whose gradients are taken side by side, at most `kernels.MOST_PARTS`.
+    """
+
+    n_parts: int = 1
+
+    def gradient(self, problem: Training, inputs: Inputs) -> Callable[[Params], Params]:
+        """See `Backend`."""
+        pairs = kernels.tokens(inputs.train_pairs, inputs.answers, problem.model.p)
+        return lambda params: kernels.gradient(problem.model, params, pairs, self.n_parts)
+
+    def forward(self, cfg: ModelConfig, params: Params) -> tuple[jax.Array, jax.Array]:
+        """See `Backend`."""
+        return kernels.forward(cfg, params)
+
+    def serves(self, problem: Training) -> bool:
+        """See `Backend`."""
+        return suits(problem) and jax.default_backend() == "cpu" and not kernels.unavailable()
+
+    def identity(self) -> str | None:
+        """See `Backend`."""
+        return kernels.identity()
+
+    def record(self) -> dict[str, int]:
+        """See `Backend`."""
+        return {"block": 0, "n_parts": self.n_parts}
+
+
+def suits(problem: Training) -> bool:
+    """Whether the C++ is made for such runs."""
+    return problem.precision == "float32" and kernels.suits(problem.model)
+
+
+def recorded(record: Mapping[str, Any]) -> Backend:
+    """The backend of `record`, or of a directory from before there was a choice."""
+    return Native(record["n_parts"]) if record.get("n_parts") else Xla(record.get("block", 0))
+
+
+def on_cpu(problem: Training, n_devices: int, n_beside: int) -> Backend:
+    """The fastest backend on a CPU.
+
+    Args:
+      problem: of the runs.
+      n_devices: over all processes.
+      n_beside: devices that share this process's cores.
+    """
+    native = Native(max(1, min(devices.n_cores() // n_beside, kernels.MOST_PARTS)))
+    return native if native.serves(problem) else xla_on_cpu(problem, n_devices)
+
+
+def xla_on_cpu(problem: Training, n_devices: int) -> Xla:
+    """XLA on a CPU. A run that all cores share gains nothing from blocks, which are too short to be split well."""
+    return Xla(block_of(problem) if n_devices > 1 or devices.n_cores() == 1 else 0)
+
+
+def block_of(problem: Training) -> int:
+    """Training pairs per block where a core has a run to itself: about 1.5 MiB of neurons, which its caches hold."""
+    if problem.model.n_layers > 1:
+        return 0
+    n_blocks = max(1, round(problem.n_train * problem.model.d_mlp * 4 / BLOCK_BYTES))
+    return -(-problem.n_train // n_blocks) if n_blocks > 1 else 0
+
+
+# --- by XLA ---------------------------------------------------------------------------------------------------------
+
+
+class Blocks(NamedTuple):
+    """The training pairs ready for the forward pass, in equal blocks; the same at every step of a run."""
+
+    pairs: model.Pairs  # [blocks, B] each
+    labels: jax.Array  # int32 [blocks, B]
+    weights: jax.Array  # float [blocks, B], 1 for a pair and 0 for what fills the last block
+
+
+def batch(problem: Training, inputs: Inputs) -> tuple[model.Pairs, jax.Array]:
+    """All training pairs ready for the forward pass, and their answers."""
+    return model.lookup(inputs.train_pairs, problem.model.p), inputs.answers[inputs.train_pairs]
+
+
+def blocks(problem: Training, inputs: Inputs, size: int = 0) -> Blocks:
+    """The training pairs in blocks.
+
+    Args:
+      problem: of the run.
+      inputs: of the run.
+      size: pairs per block at most, of a model with one layer; 0 for one block.
+    """
+    n, p = problem.n_train, problem.model.p
+    n_blocks = -(-n // (size or n)) if problem.model.n_layers == 1 else 1
+    length = -(-n // n_blocks)
+    filled = jnp.resize(inputs.train_pairs, (n_blocks, length))
+    weights = (jnp.arange(n_blocks * length) < n).astype(float).reshape(n_blocks, length)
+    return Blocks(
+        jax.vmap(lambda pairs_B: model.lookup(pairs_B, p))(filled), jnp.asarray(inputs.answers)[filled], weights
+    )
+
+
+def loss(problem: Training, params: Params, pairs: model.Pairs, labels_B: jax.Array) -> jax.Array:
+    """Mean cross-entropy over the pairs, in nats."""
+    logits_BxP, _ = model.forward(problem.model, params, pairs)
+    return jnp.mean(losses.cross_entropy(logits_BxP, labels_B))
+
+
+def gradient(problem: Training, params: Params, pairs: Blocks) -> Params:
+    """The gradient of `loss` over all blocks.
+
+    Several blocks are taken one after another, so that a CPU's caches hold what a block needs; what does not depend on
+    the pairs (`model.tables`) is computed, and differentiated, once.
+    """
+    if pairs.labels.shape[0] == 1:
+        whole = jax.tree.map(lambda x: x[0], pairs)
+        return jax.grad(loss, 1)(problem, params, whole.pairs, whole.labels)
+
+    def block_loss(tables, block: Blocks):
+        logits_BxP, _ = model.factored_tables(problem.model, tables, block.pairs)
+        return jnp.sum(losses.cross_entropy(logits_BxP, block.labels) * block.weights)
+
+    def add(sums, block: Blocks):
+        return jax.tree.map(jnp.add, sums, jax.grad(block_loss)(tables, block)), None
+
+    tables, pull_back = jax.vjp(functools.partial(model.tables, problem.model), params)
+    sums, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, tables), pairs)
+    return pull_back(jax.tree.map(lambda x: x / problem.n_train, sums))[0]

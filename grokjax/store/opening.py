@@ -1,0 +1,84 @@
+"""Opened directories: a working directory that is held, mended, and known for what it holds."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from grokjax.core.hosts import Hosts
+from grokjax.errors import InputError
+from grokjax.store import recovery
+from grokjax.store.ledger import Ledger
+from grokjax.store.recovery import Findings
+from grokjax.store.snapshots import compact
+from grokjax.store.workdir import Workdir
+from grokjax.sweeps import Sweep
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A working directory and what was found in it.
+
+    Attributes:
+      workdir: held against other sweeps.
+      found: in it, after it has been mended.
+    """
+
+    workdir: Workdir
+    found: Findings
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it holds all of its sweep's results."""
+        return self.workdir.record is not None and self.found.is_done(self.workdir.sweep)
+
+
+@contextlib.contextmanager
+def opened(path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callable[[str], None]) -> Iterator[Opened]:
+    """Opens a directory for a sweep and mends what is damaged there.
+
+    Args:
+      path: of the directory, which is made if needed.
+      sweep: to be trained there.
+      overwrite: throw away what another sweep left there.
+      hosts: the processes that train together: the first one holds and mends it, the others look once that is done.
+      tell: is told in sentences of what takes time, and of what is damaged.
+
+    Raises:
+      InputError: the directory cannot be written, is in use, or holds something else.
+      StorageError: what is damaged there cannot be mended.
+    """
+    workdir = _held(path, sweep, overwrite, hosts, tell)
+    try:
+        yield Opened(workdir, _found(workdir, sweep, hosts, tell))
+    finally:
+        workdir.close()
+
+
+def _held(path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callable[[str], None]) -> Workdir:
+    workdir, refused = None, ""
+    if hosts.is_first:
+        try:
+            workdir = Workdir(path, sweep, overwrite, tell=tell)
+        except InputError as error:
+            refused = str(error)
+    refused = hosts.all_gather(refused)[0]
+    if refused:
+        raise InputError(refused)
+    return workdir or Workdir(path, sweep, held=True)
+
+
+def _found(workdir: Workdir, sweep: Sweep, hosts: Hosts, tell: Callable[[str], None]) -> Findings:
+    found = Findings(Ledger(sweep.runs))
+    if hosts.is_first and workdir.record:
+        found = recovery.examine(workdir.path, sweep)
+        for place, what in found.troubles.items():
+            tell(f"note: {place} {what}; it is set aside.")
+        if found.troubles and found.lost:
+            runs = f"run{'s' * (len(found.lost) > 1)} {compact(found.lost)}"
+            tell(f"note: training {runs} again, with the same results.")
+        recovery.repair(workdir.path, found)
+    hosts.barrier()
+    if workdir.record and (found.changed or not hosts.is_first):
+        found = recovery.examine(workdir.path, sweep)
+    return found

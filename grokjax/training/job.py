@@ -1,0 +1,54 @@
+"""Jobs: a request's sweep, expanded, and the directory that it is trained into."""
+
+import dataclasses
+from pathlib import Path
+
+from grokjax import sweeps
+from grokjax.core import devices
+from grokjax.store import files, snapshots
+from grokjax.store.records import ONLY, read_record
+from grokjax.sweeps import Sweep
+from grokjax.training.request import Request
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The runs that are to be trained.
+
+    Attributes:
+      request: that asked for them.
+      whole: the sweep that they belong to, whose layouts they are trained in.
+      sweep: of these runs alone.
+      path: of the directory that they are trained into.
+      source: of the directory whose layouts count, where it holds the whole sweep.
+    """
+
+    request: Request
+    whole: Sweep
+    sweep: Sweep
+    path: Path
+    source: Path
+
+    @property
+    def original(self) -> Path | None:
+        """The directory whose runs are trained again, if that is what is asked for."""
+        return None if self.path == self.source else self.source
+
+
+def expanded(request: Request) -> Job:
+    """Expands a request's sweep and makes JAX devices for it, before JAX computes anything.
+
+    Raises:
+      InputError: bad config or flags, or a directory whose config.json cannot be read.
+    """
+    path = files.path(request.workdir)
+    whole = sweeps.expand(request.config, request.get_sweep)
+    asks = request.spread or request.only is not None
+    record = (read_record(path) if asks and not request.overwrite else None) or {}
+    if request.spread:
+        devices.spread(len(whole.runs), record.get("n_devices") if record.get("platform") == "cpu" else None)
+    if request.only is None:
+        return Job(request, whole, whole, path, path)
+    some = sweeps.only(whole, request.only)
+    again = path / f"{ONLY}{snapshots.compact(sorted(request.only))}" if record else path
+    return Job(request, whole, some, again, path)

@@ -1,0 +1,76 @@
+"""What a column says of itself reaches the schemas of the tables."""
+
+import pyarrow as pa
+import pytest
+
+from grokjax import config
+from grokjax.columns import FINAL, SUMMARY, Column, metrics_schema, runs_schema
+
+
+def column(**more) -> Column:
+    return Column("x", unit="nats", description="It is x.", source="nobody", **more)
+
+
+def field(name="x", **more) -> pa.Field:
+    return metrics_schema({name: column(**more)}, (), {}).field(name)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({}, pa.float32()),
+        ({"dtype": "bool", "shape": ("freq",)}, pa.list_(pa.bool_())),
+        ({"dtype": "int32"}, pa.int32()),
+        ({"dtype": "int32", "count_of": "sums"}, pa.float64()),
+    ],
+)
+def test_types(given, kind):
+    assert field(**given).type == kind
+
+
+def test_metadata():
+    assert field(shape=("freq",), range="[0, 1]").metadata == {
+        b"description": b"It is x.",
+        b"unit": b"nats",
+        b"range": b"[0, 1]",
+        b"source": b"nobody",
+        b"shape": b"[freq]",
+        b"null": b"the run diverged",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "description", "null"),
+    [
+        ("x", {"keyed": True}, "the run's final model.", "there is no snapshot at this step, or the run has not ended"),
+        ("x_online", {"keyed": True}, "the model at this step.", "the run diverged"),
+        ("x_online", {"keyed": True, "slow": True}, "the model at this step.", "not one of every slow_every steps"),
+        ("x", {"slow": True}, "It is x.", "not one of every slow_every steps"),
+        ("x", {"undefined": "x is 0"}, "It is x.", "x is 0, or the run diverged"),
+    ],
+)
+def test_keys_and_nulls_are_told(name, given, description, null):
+    metadata = field(name, **given).metadata
+    assert metadata[b"description"].decode().endswith(description)
+    assert null in metadata[b"null"].decode()
+
+
+def test_defined_where_task_and_optimizer_allow():
+    assert column().defined(None, has_update=False)
+    assert [column(needs_sum=True).defined(direction) for direction in (1, -1, None)] == [True, True, False]
+    assert [column(needs_update=True).defined(1, has_update) for has_update in (True, False)] == [True, False]
+
+
+def test_rows_are_of_a_run_at_a_step_with_what_was_swept():
+    schema = metrics_schema({"x": column()}, ("weight_decay", "task", "seed"), {"config": {"p": 7}})
+    assert schema.names == ["run", "step", "weight_decay", "task", "seed", "x"]
+    assert schema.types[:5] == [pa.int32(), pa.int32(), pa.float64(), pa.string(), pa.int64()]
+    assert schema.metadata == {b"config": b'{"p": 7}'}
+
+
+def test_runs_have_what_became_of_them_and_every_field():
+    schema = runs_schema()
+    assert schema.names == ["run", *SUMMARY, *config.FIELDS]
+    assert set(FINAL) <= set(SUMMARY)
+    assert schema.field("measures").type == pa.list_(pa.string())
+    assert all(f.metadata[b"description"].endswith(b".") for f in schema)

@@ -1,0 +1,250 @@
+"""Every field's bounds, its default, and what a refusal says: whole sentences."""
+
+import math
+
+import pytest
+import tiny
+
+from grokjax import config, sweeps, tasks
+from grokjax.errors import InputError
+
+SMALL, LARGE = 5e-324, math.nextafter(1, 0)  # next to 0 and below 1
+ABOVE = "greater than 0"
+NOT_BELOW = "0 or more"
+SHARE = "in (0, 1)"
+BELOW_2_31 = "less than 2³¹"
+F32 = "at most 3.4e+38, as float32 holds it"
+
+# By field: values just inside its bounds, and values just outside with what the sentence asks for.
+BOUNDS = {
+    "p": ([3, 9_999], {2: "from 3 to 9999", 10_000: "from 3 to 9999"}),
+    "train_fraction": ([SMALL, LARGE], {0.0: SHARE, 1.0: SHARE}),
+    "seed": ([0, 2**32 - 1], {-1: "in [0, 2³²)", 2**32: "in [0, 2³²)"}),
+    "split_seed": ([None, 0, 2**32 - 1], {-1: "in [0, 2³²)", 2**32: "in [0, 2³²)"}),
+    "init_scale": ([SMALL, 3.4e38], {0.0: ABOVE, 3.5e38: F32}),
+    "model.n_layers": ([1, 100], {0: "from 1 to 100", 101: "from 1 to 100"}),
+    "model.d_model": ([1, 100_000], {0: "from 1 to 100,000", 100_001: "from 1 to 100,000"}),
+    "model.n_heads": ([1, 10_000], {0: "from 1 to 10,000", 10_001: "from 1 to 10,000"}),
+    "model.d_mlp": ([1, 1_000_000], {0: "from 1 to 1,000,000", 1_000_001: "from 1 to 1,000,000"}),
+    "learning_rate": ([0.0, 3.4e38], {-SMALL: NOT_BELOW, 3.5e38: F32}),
+    "weight_decay": ([0.0, 3.4e38], {-SMALL: NOT_BELOW, 3.5e38: F32}),
+    "beta1": ([0.0, LARGE], {-SMALL: "in [0, 1)", 1.0: "in [0, 1)"}),
+    "beta2": ([0.0, LARGE], {-SMALL: "in [0, 1)", 1.0: "in [0, 1)"}),
+    "eps": ([SMALL, 3.4e38], {0.0: ABOVE, 3.5e38: F32}),
+    "warmup_steps": ([0, 2**31 - 1], {-1: NOT_BELOW, 2**31: BELOW_2_31}),
+    "steps": ([1, 2**31 - 1], {0: "in [1, 2³¹)", 2**31: "in [1, 2³¹)"}),
+    "stop_loss": ([0.0, 3.4e38], {-SMALL: NOT_BELOW, 3.5e38: F32}),
+    "stop_evals": ([1, 2**31 - 1], {0: ABOVE, 2**31: BELOW_2_31}),
+    "eval_every": ([1, 2**31 - 1], {0: ABOVE, 2**31: BELOW_2_31}),
+    "key_threshold": ([SMALL, LARGE], {0.0: SHARE, 1.0: SHARE}),
+    "snapshot_every": ([1, 2**31 - 1], {0: ABOVE, 2**31: BELOW_2_31}),
+    "slow_every": ([1, 2**31 - 1], {0: ABOVE, 2**31: BELOW_2_31}),
+    # A setting never reaches a float32.
+    "checkpoint_every_minutes": ([SMALL, 1e300], {0.0: ABOVE}),
+    "checkpoint_every_steps": ([0, 2**31 - 1], {-1: NOT_BELOW, 2**31: BELOW_2_31}),
+    "slots": ([0, 2**31 - 1], {-1: NOT_BELOW, 2**31: BELOW_2_31}),
+}
+CHOICES = {
+    "split": ("jax", "python"),
+    "model.act": ("relu", "gelu"),
+    "optimizer": ("adamw", "sgd"),
+    "key_rule": ("W_L", "W_E", "neurons", "logits"),
+    "precision": ("float32", "tensorfloat32", "bfloat16_6x", "bfloat16_3x", "bfloat16"),
+}
+
+
+def refusal(path, value, **more):
+    with pytest.raises(InputError) as refused:
+        config.coerce(path, value, **more)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("path", BOUNDS)
+def test_bounds(path):
+    inside, outside = BOUNDS[path]
+    for value in inside:
+        assert config.coerce(path, value) == value
+    for value, right in outside.items():
+        assert refusal(path, value) == f"config.{path} is {value!r}, but it must be {right}."
+
+
+@pytest.mark.parametrize("path", CHOICES)
+def test_choices(path):
+    for value in CHOICES[path]:
+        assert config.coerce(path, value) == value
+    assert refusal(path, "other") == f"config.{path} is 'other', but it must be one of {', '.join(CHOICES[path])}."
+
+
+def test_every_field_is_looked_at():
+    assert {*BOUNDS, *CHOICES, "task", "measures"} == set(config.FIELDS)
+
+
+@pytest.mark.parametrize("path", BOUNDS)
+def test_numbers_are_numbers(path):
+    kind = config.FIELDS[path].type
+    article = {int: "an integer", float: "a number"}[kind]
+    wrong = [True, False, "1", (1,)] + ([1.0] if kind is int else []) + ([] if path == "split_seed" else [None])
+    for value in wrong:
+        assert refusal(path, value) == f"config.{path} is {value!r}, but it must be {article}."
+    if kind is float:
+        for value in (math.inf, -math.inf, math.nan):
+            assert refusal(path, value) == f"config.{path} is {value}, but it must be finite."
+
+
+def test_whole_numbers_are_taken_for_floats_and_lists_for_tuples():
+    assert type(config.coerce("weight_decay", 1)) is float
+    assert refusal("weight_decay", 10**400) == "config.weight_decay is inf, but it must be finite."
+    assert refusal("checkpoint_every_minutes", 10**301) == (
+        "config.checkpoint_every_minutes is inf, but it must be finite."
+    )
+    assert config.coerce("checkpoint_every_minutes", 10**299) == 1e299
+    assert config.coerce("measures", ["paper"]) == ("paper",)
+    assert refusal("measures", "paper") == "config.measures is 'paper', but it must be a tuple."
+    assert refusal("task", ["add"]) == "config.task is ['add'], but it must be a string."
+    assert refusal("p", 2, label="--p") == "--p is 2, but it must be from 3 to 9999."
+
+
+MAINLINE = {
+    "task": "add",
+    "p": 113,
+    "train_fraction": 0.3,
+    "split": "jax",
+    "seed": 0,
+    "split_seed": None,
+    "init_scale": 1.0,
+    "model.n_layers": 1,
+    "model.d_model": 128,
+    "model.n_heads": 4,
+    "model.d_mlp": 512,
+    "model.act": "relu",
+    "optimizer": "adamw",
+    "learning_rate": 1e-3,
+    "weight_decay": 1.0,
+    "beta1": 0.9,
+    "beta2": 0.98,
+    "eps": 1e-8,
+    "warmup_steps": 10,
+    "steps": 40_000,
+    "stop_loss": 0.0,
+    "stop_evals": 3,
+    "eval_every": 100,
+    "measures": ("paper",),
+    "key_rule": "W_L",
+    "key_threshold": 0.25,
+    "snapshot_every": 1_000,
+    "slow_every": 1_000,
+    "checkpoint_every_minutes": 5.0,
+    "checkpoint_every_steps": 0,
+    "slots": 0,
+    "precision": "float32",
+}
+SMALLER = {
+    "p": 53,
+    "train_fraction": 0.5,
+    "model.d_model": 64,
+    "model.d_mlp": 256,
+    "learning_rate": 3e-3,
+    "steps": 2_500,
+    "eval_every": 50,
+    "snapshot_every": 250,
+}
+
+
+def test_defaults_are_pinned_in_order():
+    """On purpose: a default is the experiment, and the order is that of columns and axes."""
+    assert list(config.FIELDS) == list(MAINLINE)
+    assert config.flat(config.default()) == MAINLINE
+    assert config.flat(config.small()) == MAINLINE | SMALLER
+
+
+def test_kinds_are_pinned():
+    """On purpose: what may be swept, and what is compiled anew."""
+    kinds = {kind: [path for path, f in config.FIELDS.items() if f.kind == kind] for kind in ("traced", "setting")}
+    assert kinds["setting"] == [
+        *("measures", "key_rule", "key_threshold", "snapshot_every", "slow_every"),
+        *("checkpoint_every_minutes", "checkpoint_every_steps", "slots"),
+    ]
+    assert kinds["traced"] == [
+        *("seed", "split_seed", "init_scale", "learning_rate", "weight_decay", "beta1", "beta2", "eps"),
+        *("warmup_steps", "steps", "stop_loss", "stop_evals"),
+    ]
+    assert config.OPERATIONAL == ("checkpoint_every_minutes", "checkpoint_every_steps")
+    sweep = config.leaves(config.default().sweep)
+    assert list(sweep) == sorted(path for path in config.FIELDS if path not in kinds["setting"])
+    assert set(sweep.values()) == {None}
+
+
+# --- fields against each other ---------------------------------------------------------------------------------------
+
+
+def checked(**changed):
+    """What `check` says of the mainline with some fields changed, by dotted path with __ for the dot."""
+    values = MAINLINE | {path.replace("__", "."): value for path, value in changed.items()}
+    try:
+        sweeps.check(values)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_cadences_are_multiples_of_eval_every():
+    assert checked() == ""
+    for path in ("steps", "snapshot_every", "slow_every"):
+        assert checked(**{path: 200}) == ""
+        assert checked(**{path: 150}) == f"config.{path} is 150, but it must be a multiple of eval_every, 100."
+
+
+def test_some_pairs_are_left_to_train_and_to_test_on(monkeypatch):
+    # Of P = 5 there are 25 pairs: 0.04 is one of them, the next float below it none.
+    assert checked(p=5, train_fraction=0.04) == ""
+    below = math.nextafter(0.04, 0)
+    assert checked(p=5, train_fraction=below) == (
+        f"config.train_fraction is {below}, which leaves 0 of 25 pairs to train on."
+    )
+    assert tasks.n_train(5, 0.99) == 24
+    assert checked(p=5, train_fraction=0.99) == ""
+    # No float below 1 leaves none of so few to test on, so that the check is asked as if one did.
+    monkeypatch.setattr(tasks, "n_train", lambda p, fraction: p * p)
+    assert (
+        checked(p=5, train_fraction=0.99) == "config.train_fraction is 0.99, which leaves 25 of 25 pairs to train on."
+    )
+
+
+def test_heads_divide_the_width():
+    assert checked(model__n_heads=128) == ""
+    assert checked(model__n_heads=3) == ("config.model.d_model is 128, but it must be divisible by model.n_heads, 3.")
+
+
+def test_the_most_parameters(monkeypatch):
+    """Of the mainline: 230 tokens and positions, W_U, and a block, counted by hand."""
+    n = 117 * 128 + 113 * 128 + 4 * 128 * 128 + 2 * 128 * 512 + 512 + 128
+    assert sweeps.MOST_PARAMETERS == 10**10
+    monkeypatch.setattr(sweeps, "MOST_PARAMETERS", n)
+    assert checked() == ""
+    monkeypatch.setattr(sweeps, "MOST_PARAMETERS", n - 1)
+    assert checked() == f"config.model has {n:,} parameters, but {n - 1:,} are the most: make it smaller."
+
+
+def test_logits_give_keys_to_tasks_of_the_sum_alone():
+    assert checked(key_rule="logits") == checked(key_rule="logits", task="subtract") == ""
+    assert checked(key_rule="neurons", task="quadratic") == ""
+    assert checked(key_rule="logits", task="quadratic") == (
+        "config.key_rule is 'logits', but task 'quadratic' is no function of a + b or a - b: "
+        "choose W_L, W_E or neurons."
+    )
+
+
+def test_tasks_and_groups_are_looked_up():
+    assert checked(task="multiply", p=9) == "config.p is 9, but task 'multiply' needs a prime."
+    assert checked(task="multiply", p=9_999) == "config.p is 9999, but task 'multiply' needs a prime."
+    assert checked(task="multiply", p=9_973) == checked(task="add", p=9_999) == ""
+    assert checked(task="ad").startswith("task 'ad' is unknown: did you mean 'add'? known are ")
+    assert checked(measures=("papr",)).startswith("config.measures: group 'papr' is unknown: did you mean 'paper'? ")
+
+
+def test_a_config_that_lacks_a_field():
+    c = tiny.get_config().unlock()
+    del c.model["act"]
+    with pytest.raises(InputError) as refused:
+        sweeps.expand(c)
+    assert str(refused.value) == "config.model.act is missing: start from grokjax.config.default()."

@@ -1,0 +1,89 @@
+"""A CPU's cores as devices, runs spread over them; freed memory goes back to the operating system."""
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from grokjax.core import devices as devices_lib
+from grokjax.training.layouts import Layout
+from grokjax.training.scheduler import Slots
+
+ROOT = Path(__file__).parent.parent
+
+
+def devices(code: str, **variables) -> int:
+    """How many devices a fresh interpreter has after this code."""
+    inherited = {n: v for n, v in os.environ.items() if n not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import jax; from grokjax.core import devices; {code}; print(jax.device_count('cpu'))"],
+        cwd=ROOT,
+        env=inherited | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("code", "variables", "expected"),
+    [
+        ("devices.spread(100)", {}, min(devices_lib.n_cores(), devices_lib.MOST_DEVICES)),
+        ("devices.spread(1)", {}, 1),
+        ("devices.spread(1, recorded=3)", {}, 3),
+        ("devices.spread(100)", {"JAX_NUM_CPU_DEVICES": "5"}, 5),
+        ("devices.spread(100)", {"XLA_FLAGS": "--xla_force_host_platform_device_count=6"}, 6),
+        ("jax.devices(); devices.spread(100, recorded=3)", {}, 1),
+    ],
+    ids=["a device per core", "no more than runs", "as recorded", "as JAX is told", "as XLA is told", "too late"],
+)
+def test_devices(code, variables, expected):
+    assert devices(code, **variables) == expected
+
+
+def test_runs_are_spread_over_devices():
+    def order(taken):
+        slots = Slots(Layout(3, 1, 1, 2), range(6))
+        slots.held = dict.fromkeys(taken)
+        return slots.free()
+
+    assert order([]) == [0, 3, 1, 4, 2, 5]
+    assert order([0, 1]) == [3, 4, 2, 5]
+    assert order([0, 1, 2, 4]) == [3, 5]
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The pads that malloc_trim is called with; it has not been called for long."""
+    made = []
+    monkeypatch.setattr(devices_lib, "_last", -devices_lib.EVERY_SECONDS)
+    monkeypatch.setattr(devices_lib, "_trim", lambda: made.append)
+    return made
+
+
+@pytest.mark.parametrize(("seconds", "n"), [((0, 59), 1), ((0, 60), 2), ((0, 60, 61, 9_000), 3)])
+def test_once_in_a_while(calls, monkeypatch, seconds, n):
+    for now in seconds:
+        monkeypatch.setattr(devices_lib.time, "monotonic", lambda now=now: 1_000.0 + now)
+        devices_lib.give_back_memory()
+    assert calls == [0] * n
+
+
+@pytest.mark.parametrize("error", [OSError, AttributeError, TypeError])
+def test_other_c_libraries_have_nothing_to_call(error, monkeypatch):
+    def refuse(_):
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    devices_lib._trim.cache_clear()
+    try:
+        assert devices_lib._trim()(0) is None
+    finally:
+        devices_lib._trim.cache_clear()

@@ -1,0 +1,123 @@
+"""Locks of working directories: who holds one, who is told so, and which are left over. Object stores are made up."""
+
+import os
+import platform
+import time
+
+import pytest
+
+from grokjax.errors import InputError, StorageError
+from grokjax.store import locks
+
+
+class Made:
+    """A lock's object in a store that is a dict."""
+
+    def __init__(self, held=None):
+        self.store, self.parent = {} if held is None else {"": held}, "gs://bucket/sweep"
+
+    def create(self, data):
+        return self.store.setdefault("", data) is data
+
+    def read_bytes(self):
+        if "" not in self.store:
+            raise FileNotFoundError
+        return self.store[""]
+
+    def write_bytes(self, data):
+        self.store[""] = data
+
+    def unlink(self, missing_ok):
+        self.store.pop("", None)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(locks, "REFRESH", 0.02)
+
+
+def holder(**changed):
+    """What another process on another machine holds."""
+    return bytes(locks._Holder(**{"token": "t", "process": 7, "host": "far", "machine": "m"} | changed))
+
+
+def refusal(function, *args, kind=InputError):
+    with pytest.raises(kind) as refused:
+        function(*args)
+    return str(refused.value)
+
+
+def test_a_file_names_its_holder_until_it_is_closed(tmp_path):
+    assert locks.NAME == ".lock"
+    (tmp_path / ".lock").write_text("process 1 on a machine with a long name that has ended")
+    lock = locks.take(tmp_path)
+    mine = f"process {os.getpid()} on {platform.node()}"
+    assert (tmp_path / ".lock").read_text() == mine
+    assert refusal(locks.take, tmp_path) == f"--workdir={tmp_path} is in use by {mine}."
+    assert (tmp_path / ".lock").read_text() == mine
+    (tmp_path / ".lock").write_text("")
+    assert refusal(locks.take, tmp_path) == f"--workdir={tmp_path} is in use by another process."
+    lock.close()
+    locks.take(tmp_path).close()
+
+
+def test_an_object_is_refreshed_and_removed():
+    path = Made()
+    lock = locks.ObjectLock(path, lambda text: None)
+    first = locks._Holder.of(path.read_bytes())
+    assert (first.process, first.host, first.machine) == (os.getpid(), platform.node(), locks._machine())
+    end = time.monotonic() + 10
+    while locks._Holder.of(path.read_bytes()).count < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert locks._Holder.of(path.read_bytes()).count >= 2
+    lock.confirm()
+    lock.close()
+    assert path.store == {}
+
+
+def test_a_lock_that_stays_the_same_is_taken_over():
+    path, told = Made(holder()), []
+    lock = locks.ObjectLock(path, told.append)
+    assert told == [
+        "gs://bucket/sweep was left locked by process 7 on far: waiting up to 0 seconds to see whether that still runs"
+    ]
+    assert locks._Holder.of(path.read_bytes()).process == os.getpid()
+    lock.close()
+
+
+def test_a_lock_that_changes_is_another_s():
+    path = Made(holder())
+    told = lambda text: path.write_bytes(holder(count=1))  # noqa: E731
+    assert refusal(locks.ObjectLock, path, told) == "--workdir=gs://bucket/sweep is in use by process 7 on far."
+    assert path.read_bytes() == holder(count=1)
+
+
+def test_the_lock_of_a_dead_process_here_is_taken_at_once(monkeypatch):
+    def kill(process, signal):
+        assert (process, signal) == (7, 0)
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "kill", kill)
+    path, told = Made(holder(machine=locks._machine())), []
+    locks.ObjectLock(path, told.append).close()
+    assert told == []
+    assert not locks._Holder.of(holder()).is_dead  # elsewhere numbers mean other processes
+
+
+def test_one_that_was_taken_over_writes_no_more():
+    path = Made()
+    lock = locks.ObjectLock(path, lambda text: None)
+    path.write_bytes(holder())
+    assert refusal(lock.confirm, kind=StorageError) == (
+        "gs://bucket/sweep was taken over by process 7 on far, so this process writes no more to it"
+    )
+    time.sleep(0.1)
+    lock.close()
+    assert path.read_bytes() == holder()
+
+
+def test_what_is_no_holder_is_another_process():
+    for data in (b"", b"{}", b"3", b'{"token": "t", "more": 1}'):
+        assert str(locks._Holder.of(data)) == "another process"
+    assert locks._Holder.of(holder(count=3)).count == 3
+    assert locks.PATIENCE == 3.0

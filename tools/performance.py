@@ -1,0 +1,72 @@
+"""What was measured of speed, from benchmarks/records."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import contestants, host, machine, run, scaling, sweep
+from benchmarks.command import Record
+from benchmarks.markdown import table
+from tools.blocks import ROOT
+
+RECORDS = ROOT / "benchmarks" / "records"
+PLACES = {"cpu": "CPU", "gpu": "GPU", "tpu": "TPU"}
+ALWAYS = ("cpu", "gpu")  # have a section even if nothing has been measured
+SECTIONS = {
+    "run": ("Training, start-up, memory", "python -m benchmarks.run", run.page),
+    "host": ("The host beside the device", "python -m benchmarks.host", host.page),
+    "scaling": ("Scaling", "python -m benchmarks.scaling", scaling.page),
+    "sweep": ("Whole sweeps", "python -m benchmarks.sweep --config=experiments/wd_sweep.py", sweep.page),
+}
+
+Records = Mapping[str, Mapping[str, Sequence[Record]]]  # by kind of machine and benchmark
+
+
+def records(folder: Path = RECORDS) -> Records:
+    """Reads what was filed."""
+
+    def filed(pattern: str) -> list[Record]:
+        return [json.loads(path.read_text()) for path in sorted(folder.glob(pattern))]
+
+    return {place: {name: filed(f"{place}_{name}*.json") for name in SECTIONS} for place in PLACES}
+
+
+def measured(found: Records) -> str:
+    """Every benchmark's figures, by kind of machine."""
+    parts = []
+    for place, title in PLACES.items():
+        if place in ALWAYS or any(found[place].values()):
+            parts.append(f"## {title}\n")
+            for name, (heading, usage, page) in SECTIONS.items():
+                parts.append(f"### {heading}\n")
+                parts += [f"{circumstances(one)}.\n\n{page(one)}" for one in found[place][name]]
+                parts += [] if found[place][name] else [f"Not yet measured: `{usage}`.\n"]
+    return "\n".join(parts)
+
+
+def scaled(found: Records) -> dict[str, Record]:
+    """What docs/figures/scaling.png shows, by kind of machine."""
+    return {title: found[place]["scaling"][0] for place, title in PLACES.items() if found[place]["scaling"]}
+
+
+def circumstances(record: Record) -> str:
+    """What a record is of: the command, the day, the machine, the commit, and who else was busy."""
+    sha, _, changes = (record["machine"]["git_commit"] or "").partition("+")
+    parts = [f"`{record['command']}`", record["date"], machine.line(record["machine"])]
+    parts += [f"commit {sha[:12]}{' with changes' if changes else ''}"] if sha else []
+    if "others_share_of_processor" in record:
+        parts.append(machine.others_line(record["others_share_of_processor"]))
+    return ", ".join(parts)
+
+
+def beside_pytorch(found: Records) -> str:
+    """README's figures: a training step beside PyTorch's, on a CPU."""
+    if not found["cpu"]["run"]:
+        return "Not yet measured: `python -m benchmarks.run`."
+    record = found["cpu"]["run"][0]
+    rows = []
+    for key, line in record["lines"].items():
+        if key != contestants.EVALUATION:
+            rows.append([line["name"], *run.ratios(line), f"{100 * line['share_of_floor']['median']:.0f} %"])
+    header = ["", *run.RATIOS.values(), "of the dense floor"]
+    return f"`{record['command']}` on {machine.line(record['machine'])}:\n\n{table(header, rows, numbers=3)}"

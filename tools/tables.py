@@ -1,0 +1,72 @@
+"""What the code says of itself: config fields, columns, measures."""
+
+import json
+
+from benchmarks import measures
+from benchmarks.markdown import table
+from grokjax import config
+from grokjax.columns import SUMMARY
+from grokjax.measures import registry
+from grokjax.measures.registry import Measure
+from tools.blocks import ROOT
+
+
+def fields() -> str:
+    """The config's fields."""
+    kinds = {config.TRACED: "yes", config.STATIC: "yes, one compilation per value", config.SETTING: "no"}
+    rows = [
+        [f"`{path}`", f"`{field.default!r}`", field.doc, kinds[field.kind]] for path, field in config.FIELDS.items()
+    ]
+    return table(["field", "default", "meaning", "can be swept"], rows)
+
+
+def columns() -> str:
+    """The metrics table's columns, by group."""
+    rows = [
+        ["`run`", "", "number of the run in the sweep", "", ""],
+        ["`step`", "", "optimizer steps done before this evaluation", "steps", ""],
+        ["the swept fields", "", "as in the config", "", ""],
+    ]
+    rows += [
+        [name_of(m), m.group + " (slow)" * m.slow, m.description, unit_of(m.unit), m.source]
+        for m in registry.MEASURES.values()
+    ]
+    return table(["column", "group", "what it is", "unit", "source"], rows)
+
+
+def name_of(m: Measure) -> str:
+    """The column, both of them for keyed measures, with the length of lists."""
+    names = [m.name, f"{m.name}_online"] if m.keyed else [m.name]
+    return ", ".join(f"`{name}`" for name in names) + "".join(f" [{dim}]" for dim in m.shape)
+
+
+def unit_of(unit: str) -> str:
+    return "" if unit == "1" else unit
+
+
+def runs() -> str:
+    """The columns of runs.parquet."""
+    rows = [["`run`", "Number of the run in the sweep.", ""]]
+    rows += [[f"`{name}`", text, unit_of(unit)] for name, (_, text, unit) in SUMMARY.items()]
+    return table(["column", "what it is", "unit"], [*rows, ["every config field", "as in the config", ""]])
+
+
+def measures_by_group() -> str:
+    """Every measure, under its group, with the group's cost and figure."""
+    costs = json.loads(measures.RECORD.read_text())
+    parts = [
+        "Costs are in training steps per evaluation at P = 113, one group at a time with the losses, from "
+        f"`{costs['command']}` on {costs['machine']}.\n"
+    ]
+    for group in registry.groups():
+        cost = costs["steps"].get(group)
+        parts.append(f"## {group}\n")
+        parts.append(f"Cost: {cost:.1f} training steps.\n" if cost is not None else "Cost: not measured.\n")
+        if (ROOT / "docs" / "figures" / f"measures_{group}.png").is_file():
+            parts.append(f"![{group}](figures/measures_{group}.png)\n")
+        for m in registry.MEASURES.values():
+            if m.group == group:
+                marks = ["keyed"] * m.keyed + [f"list over {dim}" for dim in m.shape] + ["slow tier"] * m.slow
+                traits = [f"unit {m.unit}", f"range {m.range}", m.source, *marks]
+                parts.append(f"**{name_of(m)}** {m.description} *{'; '.join(traits)}.* Null if {m.when_null}.\n")
+    return "\n".join(parts)
