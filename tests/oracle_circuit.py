@@ -1,4 +1,4 @@
-"""The figures of the paper's reverse engineering, written slowly: float64 NumPy, one layer, nothing shared or folded.
+"""The numbers of the paper's reverse engineering, written slowly: float64 NumPy, one layer, nothing shared or folded.
 
 Continues oracle.py and oracle_later.py, with the same conventions; it takes nothing from grokjax. Every ablation is a
 forward pass with one part replaced, and a mean of its cross-entropy.
@@ -128,11 +128,11 @@ def mean_losses(logits, answers, train_pairs):
     return [float(np.mean(loss[pairs])) for pairs in (rows, train_pairs, test_pairs)]
 
 
-# --- the figures ----------------------------------------------------------------------------------------------------
+# --- the numbers ----------------------------------------------------------------------------------------------------
 
 
 def ablations(params, whole, keys, direction=1, act="relu"):
-    """The logits of every ablation by its figure's name; those of one frequency as a function of k.
+    """The logits of every ablation by its number's name; those of one frequency as a function of k.
 
     Args:
       params: the model.
@@ -179,7 +179,7 @@ def ablations(params, whole, keys, direction=1, act="relu"):
 
 
 def losses(logits_of, train_pairs, answers, freqs=None):
-    """Every ablation's loss by figure, on all, training and test pairs; where it is per k, for `freqs` or all."""
+    """Every ablation's loss by name, on all, training and test pairs; where it is per k, for `freqs` or all."""
     found = {}
     for name, logits in logits_of.items():
         if callable(logits):
@@ -254,7 +254,7 @@ def localisation(params, own):
 
 
 def structure(params, whole, keys, direction=1):
-    """Every figure but the losses and those of the keys, by name; arguments as for `ablations`."""
+    """Every number but the losses and those of the keys, by name; arguments as for `ablations`."""
     pattern, acts, logits, own = (whole[name] for name in ("pattern", "acts", "logits", "own"))
     p, W_L = logits.shape[1], oracle.neuron_to_logit(params)
     n = np.arange(p)
@@ -288,8 +288,8 @@ def structure(params, whole, keys, direction=1):
     return found
 
 
-def figures(params, keys, train_pairs, answers, direction=1, act="relu", freqs=None):
-    """Every figure but those of the keys, by name; arguments as for `ablations` and `losses`."""
+def numbers(params, keys, train_pairs, answers, direction=1, act="relu", freqs=None):
+    """Every number but those of the keys, by name; arguments as for `ablations` and `losses`."""
     whole = model(params, act)
     logits_of = ablations(params, whole, keys, direction, act)
     return structure(params, whole, keys, direction) | losses(logits_of, train_pairs, answers, freqs)

@@ -1,4 +1,4 @@
-"""`grokjax.circuit`: the table, the file, a whole sweep, what is left out and why; a mistake is one sentence."""
+"""`grokjax circuit`: the table, the file, a whole sweep, what is left out and why; a mistake is one sentence."""
 
 import functools
 import json
@@ -16,9 +16,9 @@ from commands import assert_refused, call
 from grokjax.cli import circuit
 from grokjax.errors import InputError
 from grokjax.interp import files
-from grokjax.interp.circuit import registry, text
+from grokjax.interp.circuit import analysis, text
 from grokjax.interp.circuit.analysis import NO_KEY, NO_TEST, analyse
-from grokjax.interp.circuit.registry import FIGURES
+from grokjax.interp.circuit.registry import NUMBERS
 from grokjax.interp.circuit.runs import circuits_of, schema
 from grokjax.interp.circuit.table import rows
 from grokjax.interp.measure import NO_SPLIT
@@ -72,9 +72,9 @@ def test_the_table_and_the_file(run, folder):
     assert "split  train_mask in the file: 19 of 49 pairs are training pairs" in out
 
 
-def test_rows_print_figures_in_few_words(folder):
+def test_rows_print_numbers_in_few_words(folder):
     found = analyse(folder / "model.npz", keys=(1, 3))
-    here = {row.figure: row.here for row in rows(found)}
+    here = {row.number: row.here for row in rows(found)}
     assert here["key_freqs"] == "1, 3"
     assert here["W_L_directions"] == "4"
     assert here["W_L_residual"] == text.percent_text(found["W_L_residual"])
@@ -107,7 +107,7 @@ def test_one_step_of_a_run(run, folder):
     assert "sweep:2:200; a snapshot of grokjax" in run("sweep", "--run=2")[1]
 
 
-# The paper's figures of its final model, row by row.
+# The paper's numbers of its final model, row by row.
 PAPER = """14, 35, 41, 42, 52; 6; about 10; under 0.55 %; 93.2–98.2 %; 95 %; 4.7e-8; 433 of 512; 84.6 %;
 14: 44, 35: 93, 41: 145, 42: 87, 52: 64; yes; 20; 20, five blocks; 0.1–0.4 %; 35, 42, 52, 42;
 99.03 %, 98.49 %, 99.07 %, 97.91 %; 2.41e-7; 2.48e-7; 5.54e-8; 7.24e-8; 1.19e-7; 5.27;
@@ -115,12 +115,12 @@ PAPER = """14, 35, 41, 42, 52; 6; about 10; under 0.55 %; 93.2–98.2 %; 95 %; 4
 
 
 def test_everything_is_claimed_and_described():
-    """Every row of the paper's table of a final model has its figures, and every figure its description and source."""
-    assert {f.paper for f in FIGURES.values()} >= set(PAPER.replace("\n", " ").split("; "))
-    for name, f in FIGURES.items():
+    """Every row of the paper's table of a final model has its numbers, and every number its description and source."""
+    assert {f.paper for f in NUMBERS.values()} >= set(PAPER.replace("\n", " ").split("; "))
+    for name, f in NUMBERS.items():
         assert f.description.endswith(".") or f.description.endswith(")."), name
         assert f.source, name
-        assert f.claim or FIGURES[name.rpartition("_")[0]].claim, name
+        assert f.claim or NUMBERS[name.rpartition("_")[0]].claim, name
         assert f.paper == "" or f.claim, name
 
 
@@ -129,9 +129,9 @@ def test_everything_is_claimed_and_described():
 
 def test_without_a_split_there_are_losses_on_all_pairs(folder, run):
     bare, whole = analyse(folder / "bare.npz"), analyse(folder / "model.npz")
-    of_pairs = {name for name in FIGURES if name.endswith(("_train", "_test"))}
+    of_pairs = {name for name in NUMBERS if name.endswith(("_train", "_test"))}
     assert {name for name, why in bare["null"].items() if why == NO_SPLIT} == of_pairs
-    for name in FIGURES.keys() - of_pairs:
+    for name in NUMBERS.keys() - of_pairs:
         assert bare[name] == whole[name]
     assert f"left out, since {NO_SPLIT}: loss_train" in run("bare.npz")[1]
     every = analyse(folder / "bare.npz", split="all")
@@ -141,19 +141,19 @@ def test_without_a_split_there_are_losses_on_all_pairs(folder, run):
 
 def test_without_keys_claims_about_them_are_null(folder, monkeypatch):
     names = ("key_freqs", "W_L_residual", "loss_key_directions", "localisation")
-    few = {name: FIGURES[name] for name in names}
-    monkeypatch.setattr(registry, "FIGURES", few)
+    few = {name: NUMBERS[name] for name in names}
+    monkeypatch.setattr(analysis, "NUMBERS", few)
     found = analyse(folder / "model.npz", rule="neurons")
     assert found["key_freqs"] == []
     keyed = dict.fromkeys(("W_L_residual", "loss_key_directions"), NO_KEY)
-    assert found["null"] == keyed | {"localisation": FIGURES["localisation"].undefined}
-    here = {row.figure: row.here for row in rows(found)}
+    assert found["null"] == keyed | {"localisation": NUMBERS["localisation"].undefined}
+    here = {row.number: row.here for row in rows(found)}
     assert (here["key_freqs"], here["W_L_residual"]) == ("none", "–")
 
 
 def test_without_a_sum_what_projects_on_it_is_null(folder, case, monkeypatch):
-    few = {name: FIGURES[name] for name in ("key_freqs", "loss_sum_directions", "loss")}
-    monkeypatch.setattr(registry, "FIGURES", few)
+    few = {name: NUMBERS[name] for name in ("key_freqs", "loss_sum_directions", "loss")}
+    monkeypatch.setattr(analysis, "NUMBERS", few)
     found = analyse(folder / "model.npz", task="multiply")
     assert found["null"] == {"loss_sum_directions": "task 'multiply' is no function of a ± b"}
     a, b = np.divmod(np.arange(P * P), P)

@@ -8,7 +8,7 @@ import browser
 import made_up
 import numpy as np
 import pytest
-from test_report import HOSTILE, hostile, rewritten, with_circuit
+from pages import HOSTILE, hostile, rewritten, with_circuit
 
 from grokjax.report.page import html
 from grokjax.report.results import read

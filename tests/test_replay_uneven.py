@@ -13,7 +13,7 @@ from grokjax.core.hosts import Hosts
 from grokjax.errors import InputError
 from grokjax.interp import replay
 from grokjax.interp.circuit import registry as registry_lib
-from grokjax.interp.circuit.registry import FIGURES
+from grokjax.interp.circuit.registry import NUMBERS
 from grokjax.interp.circuit.runs import circuits_of, listed
 from grokjax.interp.replay import Request
 from grokjax.measures import registry
@@ -172,7 +172,7 @@ def test_batches_are_of_one_problem_and_no_longer_than_a_folder():
 
 
 def test_the_circuit_of_every_run_that_has_ended(path, monkeypatch):
-    monkeypatch.setattr(registry_lib, "FIGURES", {"key_freqs": FIGURES["key_freqs"]})
+    monkeypatch.setattr(registry_lib, "NUMBERS", {"key_freqs": NUMBERS["key_freqs"]})
     file, missed = circuits_of(path)
     assert missed == [(3, "diverged at step 40"), (5, "still training")]
     assert listed(missed) == "run 3: diverged at step 40; run 5: still training"

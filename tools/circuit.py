@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.markdown import table
 from grokjax.interp.circuit import table as table_lib
 from grokjax.interp.circuit.analysis import analyse
-from grokjax.interp.circuit.registry import FIGURES
+from grokjax.interp.circuit.registry import NUMBERS
 from grokjax.measures.paper import NANDA
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -16,7 +16,7 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 def definitions() -> str:
     """What each figure is, in the order of the table."""
     lines = []
-    for name, f in FIGURES.items():
+    for name, f in NUMBERS.items():
         if f.claim:
             traits = [f"unit {f.unit}"] if f.unit != "1" else []
             traits += [f"list over {dim}" for dim in f.shape] if f.dtype != "bool" else []

@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from rich.table import Table
 
 from grokjax import phases
 from grokjax.errors import plain
 from grokjax.phases import text
-from grokjax.phases.rules import RULES
 
 MAX_ROWS = 60  # runs printed; --csv has them all
-ENDS = tuple(f"{boundary.replace('_', ' ')} ends" for boundary in RULES)
 
 
 def runs_table(found: pd.DataFrame, by: Sequence[str]) -> Table:
@@ -20,13 +17,13 @@ def runs_table(found: pd.DataFrame, by: Sequence[str]) -> Table:
     table = Table(title="Runs; a–b: after step a, by step b; > c: not seen by step c", title_justify="left")
     given = [str(name) for name in found if name not in phases.DESCRIPTIONS]
     labels = [name for name in given if name in ("run", *by) or found[name].nunique(dropna=False) > 1]
-    for name in [*labels, "class", "memorised", "grokked", "delay", *ENDS, "mind"]:
+    for name in [*labels, "class", "memorised", "grokked", "delay", *text.ENDS.values(), "mind"]:
         table.add_column(plain(name), justify="left" if name in ("class", "mind") else "right")
     for row in found.head(MAX_ROWS).to_dict("records"):
         cells = [text.shown(row[name]) for name in labels] + [row["run_class"]]
         cells += [text.shown_interval(row, name, f"{name}_by") for name in ("memorised", "grokked")]
-        cells.append("–" if np.isnan(row["delay"]) else text.shown_steps(row["delay"]))
-        cells += [text.shown_interval(row, f"{boundary}_end", f"{boundary}_end") for boundary in RULES]
+        cells.append(text.shown_steps(row["delay"]))
+        cells += [text.shown_interval(row, name, name) for name in text.ENDS]
         table.add_row(*cells, ", ".join(name for name in ("diverged", "ungrokked", "overlap") if row[name]))
     if len(found) > MAX_ROWS:
         table.caption = f"{len(found) - MAX_ROWS:,} more; --csv FILE writes them all"
@@ -61,7 +58,7 @@ def groups_table(summary: phases.Summary, by: Sequence[str]) -> Table:
         "∞: beyond the budget"
     )
     table = Table(title=title, title_justify="left")
-    for name in [*by, "runs", "share grokked", "memorised", "grokked", "delay", *ENDS]:
+    for name in [*by, "runs", "share grokked", "memorised", "grokked", "delay", *text.ENDS.values()]:
         table.add_column(plain(name), justify="right")
     for row in summary.groups.to_dict("records"):
         cells = [text.shown(row[name]) for name in by] + [str(row["runs"])]
@@ -79,6 +76,5 @@ def fits_table(summary: phases.Summary, by: Sequence[str]) -> Table:
         table.add_column(plain(name), justify="right" if name in ("estimate", "interval", "runs") else "left")
     for row in summary.fits.to_dict("records"):
         cells = [text.shown(row[name]) for name in names] + [text.shown(row["quantity"]), text.shown(row["estimate"])]
-        interval = "–" if np.isnan(row["estimate"]) else f"[{text.shown(row['low'])}, {text.shown(row['high'])}]"
-        table.add_row(*cells, interval, text.shown(row["unit"]), str(row["runs"]))
+        table.add_row(*cells, text.shown_bounds(row), text.shown(row["unit"]), str(row["runs"]))
     return table

@@ -6,9 +6,10 @@ found = phases.find_phases(metrics)
 phases.summarize(found, by="weight_decay")
 """
 
+from grokjax.phases.curves import Settings
 from grokjax.phases.find import CLASSES, DESCRIPTIONS, find_phases, shade
 from grokjax.phases.readings import agreement, describe_rules, readings
-from grokjax.phases.rules import RULES, Settings
+from grokjax.phases.rules import RULES
 from grokjax.phases.summary import TIMES, Summary, summarize
 
 __all__ = [

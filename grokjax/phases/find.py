@@ -1,4 +1,4 @@
-"""When each run memorised, formed its circuit and cleaned up: one row per run, from a table of metrics.
+"""Finds when each run memorised, formed its circuit and cleaned up: a row per run, from a table of metrics.
 
 Takes any table with the columns step, train_loss and test_loss, whoever wrote it; further columns make further rules
 available. docs/phases.md explains the rules and checks them against published curves.
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grokjax.phases.rules import RULES, Curves, Reading, Settings
+from grokjax.phases.curves import Curves, Settings, side
+from grokjax.phases.rules import RULES, read
 from grokjax.phases.tables import Table
 
 CLASSES = ("comprehension", "grokking", "memorization", "confusion")  # Liu et al. 2022
@@ -61,7 +62,7 @@ def find_phases(metrics: pd.DataFrame, settings: Settings | None = None) -> pd.D
 
     Args:
       metrics: rows per (run, step) in any order, with step, train_loss and test_loss; without `run` it is one run. Null
-        and non-finite values count as missing. Other columns in `phase_rules.QUANTITIES` make more rules available.
+        and non-finite values count as missing. Other columns in `curves.QUANTITIES` make more rules available.
       settings: thresholds, and rules other than the defaults. If a run lacks what the default rule needs, the next
         available one is used; the row names the rule.
 
@@ -69,7 +70,8 @@ def find_phases(metrics: pd.DataFrame, settings: Settings | None = None) -> pd.D
       `run`, the columns that hold one value in every run, and those of `DESCRIPTIONS`; sorted by run.
 
     Raises:
-      InputError: a column is missing or holds what it cannot, or a rule that was asked for lacks its column.
+      InputError: a column is missing or holds what it cannot, or a rule that was asked for is unknown or lacks its
+        column.
 
     Example:
       >>> metrics = pd.DataFrame({"step": [0, 100, 200], "train_loss": [4.7, 0.1, 0.001], "test_loss": [4.7, 9.0, 9.9]})
@@ -93,8 +95,8 @@ def _row(c: Curves, diverged_step: float | None) -> dict[str, Any]:
         "grokked_rule": "accuracy" if c.column("test_acc") else "loss",
     }
     for name in ("memorised", "grokked", "ungrokked"):
-        event: Reading | None = getattr(c, name)
-        row |= {name: event is not None, f"{name}_after": _side(event, "after"), f"{name}_by": _side(event, "by")}
+        event = getattr(c, name)
+        row |= {name: event is not None, f"{name}_after": side(event, "after"), f"{name}_by": side(event, "by")}
     row |= {
         "delay": row["grokked_by"] - row["memorised_by"],
         "delay_min": row["grokked_after"] - row["memorised_by"],
@@ -113,19 +115,15 @@ def _every(c: Curves) -> float:
     return float(np.median(np.diff(c.step))) if c.step.size > 1 else np.nan
 
 
-def _side(reading: Reading | None, side: str) -> float:
-    return getattr(reading, side) if reading else np.nan
-
-
 def _boundary(c: Curves, boundary: str) -> dict[str, Any]:
     available = [name for name, rule in RULES[boundary].items() if not rule.lacks(c)]
     wanted = [name for name in available if c.settings.rules.get(boundary, name) == name]
-    reading = c.read(boundary, wanted[0]) if wanted else None
-    seen = [found.at for name in available if (found := c.read(boundary, name))]
+    reading = read(c, boundary, wanted[0]) if wanted else None
+    seen = [found.at for name in available if (found := read(c, boundary, name))]
     return {
-        f"{boundary}_end": _side(reading, "at"),
-        f"{boundary}_end_after": _side(reading, "after"),
-        f"{boundary}_end_by": _side(reading, "by"),
+        f"{boundary}_end": side(reading, "at"),
+        f"{boundary}_end_after": side(reading, "after"),
+        f"{boundary}_end_by": side(reading, "by"),
         f"{boundary}_end_rule": wanted[0] if wanted else None,
         f"{boundary}_end_earliest": min(seen, default=np.nan),
         f"{boundary}_end_latest": max(seen, default=np.nan),
@@ -135,7 +133,7 @@ def _boundary(c: Curves, boundary: str) -> dict[str, Any]:
 
 
 def _class(c: Curves) -> str:
-    """Of Liu et al. 2022: comprehension, grokking, memorization or confusion."""
+    """The class of Liu et al. 2022: comprehension, grokking, memorization or confusion."""
     budget = c.settings.class_budget
     train, test = (c.reached(split, c.settings.class_accuracy) for split in ("train", "test"))
     if not train or train.by > budget:

@@ -1,17 +1,17 @@
-"""What every rule reads on each run, and how far the rules agree."""
+"""Readings of every rule on each run, and how far the rules agree."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from grokjax.phases.find import _side
-from grokjax.phases.rules import QUANTITIES, RULES, Reading, Settings
+from grokjax.phases.curves import QUANTITIES, Reading, Settings, side
+from grokjax.phases.rules import RULES, read
 from grokjax.phases.tables import Table
 
 
 def readings(metrics: pd.DataFrame, settings: Settings | None = None) -> pd.DataFrame:
-    """What every rule, not only the default, reads on each run.
+    """Reads every rule, not only the default, on each run.
 
     Args:
       metrics, settings: as for `find_phases`.
@@ -24,23 +24,23 @@ def readings(metrics: pd.DataFrame, settings: Settings | None = None) -> pd.Data
     table = Table(metrics, settings or Settings())
     names = table.fixed().get("run", pd.Series(0, range(len(table))))
     rows = []
-    for name, (c, _) in zip(names, table.runs(), strict=True):
+    for run, (c, _) in zip(names, table.runs(), strict=True):
         for boundary, rules in RULES.items():
             for i, (key, rule) in enumerate(rules.items()):
-                lacks, found = rule.lacks(c), c.read(boundary, key)
+                lacks, found = rule.lacks(c), read(c, boundary, key)
                 columns = [c.column(need) for need in rule.needs if need in QUANTITIES]
-                row = {"run": name, "phase": boundary, "rule": key, "default": i == 0, "available": not lacks}
+                row = {"run": run, "phase": boundary, "rule": key, "default": i == 0, "available": not lacks}
                 row |= {"lacks": needed(lacks), "columns": ", ".join(filter(None, columns))}
                 indices = np.searchsorted(c.step, found) if found else [np.nan] * len(Reading._fields)
-                row |= {side: _side(found, side) for side in Reading._fields}
-                rows.append(row | {f"{side}_index": i for side, i in zip(Reading._fields, indices, strict=True)})
+                row |= {name: side(found, name) for name in Reading._fields}
+                rows.append(row | {f"{name}_index": i for name, i in zip(Reading._fields, indices, strict=True)})
     columns = ["run", "phase", "rule", "default", "available", "lacks", "columns"]
-    columns += [*Reading._fields, *(f"{side}_index" for side in Reading._fields)]
+    columns += [*Reading._fields, *(f"{name}_index" for name in Reading._fields)]
     return pd.DataFrame(rows, columns=columns).astype({"default": bool, "available": bool})
 
 
 def needed(needs: Sequence[str]) -> str:
-    """What a table must hold to have these quantities."""
+    """Names the columns that a table needs for these quantities."""
     chance = "test_loss at step 0 or p or the setting chance_loss"
     return ", ".join(chance if need == "chance" else " or ".join(QUANTITIES[need]) for need in needs)
 
@@ -66,7 +66,7 @@ def describe_rules(readings: pd.DataFrame | None = None) -> pd.DataFrame:
 
 
 def agreement(readings: pd.DataFrame) -> pd.DataFrame:
-    """How far each rule agrees with its phase's default.
+    """Compares each rule with its phase's default.
 
     Args:
       readings: of every rule on some table, as the function of that name returns them.

@@ -1,4 +1,4 @@
-"""What runs have in common: shares, censored times, and the critical value of a swept field."""
+"""Summaries of groups of runs: shares, censored times, and the critical value of a swept field."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ TIMES = {"memorised": "memorised_by", "grokked": "grokked_by", "delay": "delay"}
 
 
 class Summary(NamedTuple):
-    """What runs have in common.
+    """Groups of runs, and what was fitted over them.
 
     Attributes:
       groups: a row per group: number of `runs`, of those `memorised`, `grokked`, `censored`, `diverged`, `ungrokked`

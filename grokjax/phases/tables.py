@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from grokjax.errors import InputError
-from grokjax.phases.rules import COLUMNS, QUANTITIES, RULES, Curves, Settings
+from grokjax.phases.curves import COLUMNS, QUANTITIES, Curves, Settings
+from grokjax.phases.rules import named
 
 REQUIRED = ("step", "train_loss", "test_loss")
 ACCURACIES = ("train_acc", "test_acc")
@@ -40,7 +41,7 @@ class Table:
       constant: columns besides the measures that hold one value in every run: swept fields, seeds.
 
     Raises:
-      InputError: a column is missing or holds what it cannot.
+      InputError: a column is missing or holds what it cannot, or the settings name no rule of their phase.
     """
 
     def __init__(self, metrics: pd.DataFrame, settings: Settings, reserved: frozenset[str] = frozenset()):
@@ -73,7 +74,7 @@ class Table:
                     f"and the columns are {', '.join(map(str, self.frame.columns)) or 'none'}."
                 )
         for boundary, rule in self.settings.rules.items():
-            for need in RULES[boundary][rule].needs:
+            for need in named(boundary, rule).needs:
                 names = QUANTITIES.get(need, REQUIRED)
                 if not any(name in self.frame for name in names):
                     raise InputError(f"rule '{rule}' needs the column {' or '.join(names)}, which the metrics lack.")

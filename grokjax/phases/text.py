@@ -7,6 +7,9 @@ import numpy as np
 import pandas as pd
 
 from grokjax.errors import plain
+from grokjax.phases.rules import RULES
+
+ENDS = {f"{boundary}_end": f"{boundary.replace('_', ' ')} ends" for boundary in RULES}  # heads of columns
 
 
 def notes(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -30,11 +33,18 @@ def shown(value: Any) -> str:
 
 def shown_steps(value: float) -> str:
     """A number of steps; infinite is beyond the budget."""
+    if np.isnan(value):
+        return "–"
     return "∞" if np.isinf(value) else f"{value:,.0f}"
 
 
+def shown_bounds(row: Mapping[Any, Any]) -> str:
+    """The interval of an estimate, a row of `Summary.fits`."""
+    return "–" if np.isnan(row["estimate"]) else f"[{shown(row['low'])}, {shown(row['high'])}]"
+
+
 def shown_interval(row: Mapping[Any, Any], name: str, event: str) -> str:
-    """When an event of a row of `find_phases` happened: "after–by", or "> budget" if it was not seen."""
+    """The time of an event in a row of `find_phases`: "after–by", or "> budget" if it was not seen."""
     if not np.isnan(row[event]):
         return f"{shown_steps(row[f'{name}_after'])}–{shown_steps(row[f'{name}_by'])}"
     return "–" if pd.isna(row[f"{name}_rule"]) else f"> {shown_steps(row['last_step'])}"

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 
 from grokjax.errors import InputError
-from grokjax.interp import circuit as circuit_lib
 from grokjax.phases.rules import RULES
 from grokjax.phases.text import shown_steps
-from grokjax.report import downsampling, results
+from grokjax.report import downsampling
 from grokjax.report.downsampling import encoded
 from grokjax.report.panels import FIGURES, PHASE_COLORS, QUANTITIES, SPECTRA, STAND_INS, Curves
-from grokjax.report.results import CIRCUIT, Sweep, first_run, groups, sentence, shade, shown_value
+from grokjax.report.results import CIRCUIT, Results, first_run, groups, label, sentence, shade, shown_value
 
 VALUES = 1_250_000  # of curves in a page, up to 10 MB; 100 runs × 400 evaluations × 30 columns fit undiminished
 PIXELS = 4_600_000  # of images in a page, about 6 MB; 100 runs × 400 evaluations × 56 frequencies × 2 fit
@@ -23,35 +22,35 @@ MIN_POINTS = 8  # of a curve, however many runs there are
 MAX_EDGES = 80  # of the shading behind many curves
 
 
-def document(sweep: Sweep) -> dict[str, Any]:
-    """What the page's script draws, ready for JSON: every number finite, arrays as base64."""
-    runs = list(sweep.runs["run"])
-    figures = available(sweep)
+def document(results: Results) -> dict[str, Any]:
+    """Gathers what the page's script draws, ready for JSON: every number finite, arrays as base64."""
+    runs = list(results.runs["run"])
+    figures = available(results)
     return {
-        "name": sweep.path.resolve().name,
-        "runs": [_run(sweep, row) for row in sweep.runs.to_dict("records")],
-        "first": first_run(sweep.runs),
-        "axes": [_axis(sweep.runs, name) for name in sweep.axes],
-        "settings": list(sweep.settings),
-        "groups": [_group(sweep.runs, label, members) for label, members in groups(sweep)],
-        "medians": _medians(sweep),
+        "name": results.path.resolve().name,
+        "runs": [_run(results, row) for row in results.runs.to_dict("records")],
+        "first": first_run(results.runs),
+        "axes": [_axis(results.runs, name) for name in results.axes],
+        "settings": list(results.settings),
+        "groups": [_group(results.runs, label, members) for label, members in groups(results)],
+        "medians": _medians(results),
         "quantities": [
             {"name": name, "label": label, "unit": unit, "log": log}
             for name, (label, unit, log) in QUANTITIES.items()
-            if name in sweep.runs and sweep.runs[name].notna().any()
+            if name in results.runs and results.runs[name].notna().any()
         ],
         "phases": PHASE_COLORS,
         "figures": [dataclasses.asdict(figure) for figure in figures],
-        "steps": [encoded(steps, "<u4") for steps in _steps(sweep.metrics, runs)],
-        **_curves(sweep, figures, runs),
-        **_images(sweep, runs),
-        "circuit": _circuit(sweep, runs),
+        "steps": [encoded(steps, "<u4") for steps in _steps(results.metrics, runs)],
+        **_curves(results, figures, runs),
+        **_images(results, runs),
+        "circuit": _circuit(results, runs),
     }
 
 
-def available(sweep: Sweep) -> list[Curves]:
+def available(results: Results) -> list[Curves]:
     """The figures with the lines that this sweep has values of."""
-    held = {name for name in sweep.metrics if sweep.metrics[name].notna().any()}
+    held = {name for name in results.metrics if results.metrics[name].notna().any()}
     result = []
     for figure in FIGURES:
         wanted = {STAND_INS[line.column] for line in figure.lines if line.column in STAND_INS.keys() - held}
@@ -66,10 +65,10 @@ def _steps(metrics: pd.DataFrame, runs: Sequence[int]) -> list[np.ndarray]:
     return [by_run[run].to_numpy() if run in by_run else np.zeros(0) for run in runs]
 
 
-def _curves(sweep: Sweep, figures: Sequence[Curves], runs: Sequence[int]) -> dict[str, Any]:
+def _curves(results: Results, figures: Sequence[Curves], runs: Sequence[int]) -> dict[str, Any]:
     """Every line's values by column and run; and the most points of a curve, if some have been thinned to that."""
     names = [line.column for figure in figures for line in figure.lines]
-    by_run = dict(iter(sweep.metrics.groupby("run")))
+    by_run = dict(iter(results.metrics.groupby("run")))
     limit = max(MIN_POINTS, VALUES // max(1, len(by_run) * len(names)))
     longest = max((len(rows) for rows in by_run.values()), default=0)
     index_bytes = 2 if longest < 2**16 else 4
@@ -94,12 +93,12 @@ def _curve(values: np.ndarray, limit: int, index_bytes: int) -> dict[str, str] |
     return curve if where.size == values.size else curve | {"i": encoded(where, f"<u{index_bytes}")}
 
 
-def _images(sweep: Sweep, runs: Sequence[int]) -> dict[str, Any]:
+def _images(results: Results, runs: Sequence[int]) -> dict[str, Any]:
     """The images by matrix and run; and the most columns of one, if some have been thinned to that."""
-    held = [values for of_run in sweep.spectra.values() for _, values in of_run.values()]
+    held = [values for of_run in results.spectra.values() for _, values in of_run.values()]
     limit = max(MIN_POINTS, PIXELS // max(1, sum(values.shape[1] for values in held)))
     spectra = []
-    for column, of_run in sweep.spectra.items():
+    for column, of_run in results.spectra.items():
         scale = downsampling.value_range([values for _, values in of_run.values()])
         if scale is not None:
             images = [_image(of_run[run], scale, limit) if run in of_run else None for run in runs]
@@ -114,13 +113,13 @@ def _image(norms: tuple[np.ndarray, np.ndarray], scale: tuple[float, float], lim
     return {"steps": steps, "levels": levels, "frequencies": image.levels.shape[1]}
 
 
-def _run(sweep: Sweep, row: Mapping[Any, Any]) -> dict[str, Any]:
+def _run(results: Results, row: Mapping[Any, Any]) -> dict[str, Any]:
     return {
         "run": int(row["run"]),
-        "label": results.label(row, sweep.axes),
+        "label": label(row, results.axes),
         "status": row["status"],
         "text": sentence(row),
-        "axes": {name: shown_value(row[name]) for name in sweep.axes},
+        "axes": {name: shown_value(row[name]) for name in results.axes},
         "phases": [list(phase) for phase in shade(row)],
         "last_step": finite(row["last_step"]),
         "keys": None if pd.isna(row["n_key_freqs"]) else [int(k) for k in row["key_freqs"]],
@@ -171,31 +170,31 @@ def _axis(runs: pd.DataFrame, name: str) -> dict[str, Any]:
     }
 
 
-def _medians(sweep: Sweep) -> list[dict[str, Any]]:
+def _medians(results: Results) -> list[dict[str, Any]]:
     """Median times to grok by setting, for the figure of times."""
     return [
-        {"axes": {name: shown_value(row[name]) for name in sweep.by}}
+        {"axes": {name: shown_value(row[name]) for name in results.by}}
         | {key: finite(row[f"grokked_{key}"]) for key in ("median", "low", "high")}
-        for row in sweep.summary.groups.to_dict("records")
+        for row in results.summary.groups.to_dict("records")
         if row["runs"] > 1
     ]
 
 
-def _circuit(sweep: Sweep, runs: Sequence[int]) -> list[dict[str, Any] | None] | None:
-    """By run the step of the model and the rows of the table of claims: claim, paper, here, source, why it is null."""
-    if sweep.circuit is None:
+def _circuit(results: Results, runs: Sequence[int]) -> list[dict[str, Any] | None] | None:
+    """The step of each run's model and its rows of claims: claim, paper, here, source, why it is null."""
+    if results.circuit is None:
         return None
-    pass  # loaded when there is a table: it takes its time
+    from grokjax.interp.circuit import table  # loaded when there is a table: it brings JAX
 
-    found = {int(row["run"]): {str(k): v for k, v in row.items()} for row in sweep.circuit.to_dict("records")}
+    found = {int(row["run"]): {str(k): v for k, v in row.items()} for row in results.circuit.to_dict("records")}
     try:
-        return [_claims(circuit_lib, found[run]) if run in found else None for run in runs]
+        return [_claims(table.rows(found[run]), found[run]) if run in found else None for run in runs]
     except (KeyError, TypeError, ValueError):
-        file = sweep.path / CIRCUIT
+        file = results.path / CIRCUIT
         raise InputError(f"{file} is none of this version's: make it again with grokjax circuit.") from None
 
 
-def _claims(circuit, found: Mapping[str, Any]) -> dict[str, Any]:
+def _claims(rows: Sequence[Any], found: Mapping[str, Any]) -> dict[str, Any]:
     null = json.loads(found["null"])
-    rows = [[row.claim, row.paper, row.here, row.source, null.get(row.figure, "")] for row in circuit.rows(found)]
-    return {"step": int(found["step"]), "rows": rows}
+    texts = [[row.claim, row.paper, row.here, row.source, null.get(row.number, "")] for row in rows]
+    return {"step": int(found["step"]), "rows": texts}

@@ -10,7 +10,7 @@ DECADES = 5.0  # of the largest value that an image's levels cover: half a level
 
 
 def kept(values: np.ndarray, limit: int) -> np.ndarray:
-    """Which evaluations of a curve to draw: all of them, or the extremes of equal stretches.
+    """Chooses the evaluations of a curve to draw: all of them, or the extremes of equal stretches.
 
     Args:
       values: [T], in the order of their steps; not finite where there is a gap.

@@ -9,7 +9,7 @@ from grokjax import config
 from grokjax.phases import survival
 from grokjax.report import downsampling
 from grokjax.report.markup import Html, element, joined
-from grokjax.report.results import Sweep, shown_value
+from grokjax.report.results import Results, shown_value
 from grokjax.store import files as files_lib
 from grokjax.store import metrics
 
@@ -34,41 +34,41 @@ found = phases.find_phases(metrics)  # one row per run: the table of phases
 """
 
 
-def title(sweep: Sweep) -> str:
+def title(results: Results) -> str:
     """Such as "12 runs of add mod 53"."""
-    tasks, moduli = (_values(sweep, name) for name in ("task", "p"))
-    return f"{survival.counted(len(sweep.runs), 'run')} of {tasks} mod {moduli}"
+    tasks, moduli = (_values(results, name) for name in ("task", "p"))
+    return f"{survival.counted(len(results.runs), 'run')} of {tasks} mod {moduli}"
 
 
-def _values(sweep: Sweep, name: str) -> str:
+def _values(results: Results, name: str) -> str:
     """The values of a field over the runs, in order of appearance."""
-    if name not in sweep.runs:
+    if name not in results.runs:
         return "unknown"
-    values = [shown_value(value) for value in sweep.runs[name].drop_duplicates()]
+    values = [shown_value(value) for value in results.runs[name].drop_duplicates()]
     return ", ".join(values) if len(values) < 8 else f"{values[0]}, …, {values[-1]} ({len(values)} values)"
 
 
-def header(sweep: Sweep, now: datetime.datetime) -> Html:
-    """What was run, on what, and how far it is."""
-    parts = [element("p", _axes(sweep), class_="axes"), _cards(sweep)]
-    if sweep.running:
+def header(results: Results, now: datetime.datetime) -> Html:
+    """The head of the page: what was run, on what, and how far it is."""
+    parts = [element("p", _axes(results), class_="axes"), _cards(results)]
+    if results.running:
         text = (
             f"This sweep was still being trained at {now:%Y-%m-%d %H:%M} UTC: the page shows what there was by then, "
-            f"and grokjax report {shlex.quote(str(sweep.path))} writes it again."
+            f"and grokjax report {shlex.quote(str(results.path))} writes it again."
         )
         parts.insert(1, element("p", text, class_="running"))
-    rows = [joined(element("dt", name), element("dd", text)) for name, text in _facts(sweep, now).items() if text]
+    rows = [joined(element("dt", name), element("dd", text)) for name, text in _facts(results, now).items() if text]
     details = element("details", element("summary", "What was run, and on what"), element("dl", *rows), open=True)
     return joined(*parts, details)
 
 
-def _axes(sweep: Sweep) -> str:
-    axes = " × ".join(f"{name} {_values(sweep, name)}" for name in sweep.axes)
+def _axes(results: Results) -> str:
+    axes = " × ".join(f"{name} {_values(results, name)}" for name in results.axes)
     return f"Swept: {axes}." if axes else "Nothing was swept: every run has the same settings."
 
 
-def _cards(sweep: Sweep) -> Html:
-    runs, n = sweep.runs, len(sweep.runs)
+def _cards(results: Results) -> Html:
+    runs, n = results.runs, len(results.runs)
     status = runs["status"].value_counts()
     cards = {"runs": f"{n:,}"}
     cards |= {name: f"{status[name]:,}" for name in ("waiting", "training", "stopped", "diverged") if name in status}
@@ -84,10 +84,10 @@ def _cards(sweep: Sweep) -> Html:
     return element("ul", *items, class_="cards")
 
 
-def _facts(sweep: Sweep, now: datetime.datetime) -> dict[str, str]:
+def _facts(results: Results, now: datetime.datetime) -> dict[str, str]:
     """Name and text of each fact; those of config.json are missing where there is none."""
-    v = {name: _values(sweep, name) for name in sweep.runs if name in config.FIELDS}
-    record = sweep.record
+    v = {name: _values(results, name) for name in results.runs if name in config.FIELDS}
+    record = results.record
     facts = {"task": f"{v.get('task', 'unknown')} mod {v.get('p', '?')}"}
     if "train_fraction" in v:
         facts["task"] += f", train fraction {v['train_fraction']} of all pairs, split {v.get('split', '?')}"
@@ -108,10 +108,10 @@ def _facts(sweep: Sweep, now: datetime.datetime) -> dict[str, str]:
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items())
     facts["commit"] = record.get("git_commit") or ""
     facts["experiment"] = record.get("experiment") or ""
-    return facts | {"directory": str(sweep.path.resolve()), "this page": f"{now:%Y-%m-%d %H:%M} UTC"}
+    return facts | {"directory": str(results.path.resolve()), "this page": f"{now:%Y-%m-%d %H:%M} UTC"}
 
 
-def files(sweep: Sweep) -> Html:
+def files(results: Results) -> Html:
     """Links to the files, and the lines that load them."""
     what = {
         "../metrics": "metrics: one row per (run, step), Parquet",
@@ -120,19 +120,19 @@ def files(sweep: Sweep) -> Html:
         "losses.png": "losses.png: the losses as one picture",
     }
     links = [element("li", element("a", text, href=where)) for where, text in what.items()]
-    parts = metrics.parts(sweep.path / "metrics")
+    parts = metrics.parts(results.path / "metrics")
     listed = [element("li", element("a", part.name, href=f"../metrics/{part.name}")) for part in parts]
     every = element(
         "details", element("summary", f"{survival.counted(len(parts), 'part')} of metrics"), element("ul", *listed)
     )
-    load = LOAD if files_lib.is_local(sweep.path) else LOAD_OBJECTS.replace("SWEEP", str(sweep.path))
+    load = LOAD if files_lib.is_local(results.path) else LOAD_OBJECTS.replace("SWEEP", str(results.path))
     copy = element("button", "Copy", type="button", id="copy")
     code = element("div", copy, element("pre", element("code", load + PHASES, id="load"), tabindex="0"), class_="code")
     return joined(element("ul", *links), every, code)
 
 
-def notes(sweep: Sweep, data: Mapping[str, Any]) -> Html:
-    """What the figures leave out, in sentences."""
+def notes(results: Results, data: Mapping[str, Any]) -> Html:
+    """Sentences about what the figures leave out."""
     said = [
         "Phases, tables and medians use every evaluation; docs/phases.md of grokjax explains the rules. "
         "Key frequencies of curves without “keys of each step” are those of the run's final model, so these curves "
@@ -157,7 +157,7 @@ def notes(sweep: Sweep, data: Mapping[str, Any]) -> Html:
             f"Images were thinned to {data['image_limit']:,} columns, each with the largest norms over a stretch of "
             "evaluations, so that no peak is missing."
         )
-    diverged = int(sweep.runs["diverged_step"].notna().sum())
+    diverged = int(results.runs["diverged_step"].notna().sum())
     if diverged:
         said.append(f"{survival.counted(diverged, 'run')} diverged; counted as censored at the last finite loss.")
     return element("ul", *(element("li", sentence) for sentence in said))

@@ -3,6 +3,12 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
+  const figureOf = (id) => byId(id).closest("figure");
+  const axisOf = (name) => data.axes.find((one) => one.name === name);
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const on = (target, event, act) => target.addEventListener(event, act);
+  /** Sentences that are not empty, one after another. */
+  const paragraph = (...sentences) => sentences.filter(Boolean).join(" ");
   const touch = matchMedia("(pointer: coarse)").matches;
   const INK = "#1d2733",
     SOFT = "#5b6675",
@@ -90,6 +96,10 @@
     };
   }
 
+  function colorbar(title, more) {
+    return { thickness: 12, outlinewidth: 0, title: { text: title, side: "top" }, ...more };
+  }
+
   // The buttons by name: Plotly's own choice has one that uploads a figure.
   const CONFIG = {
     responsive: true,
@@ -101,8 +111,8 @@
   /** Draws a figure; `says` is its caption and what a screen reader hears. */
   function draw(id, traces, shape, says) {
     const plot = byId(id);
-    plot.setAttribute("aria-label", `${plot.closest("figure").querySelector("h3").textContent}. ${says}`);
-    plot.closest("figure").querySelector("figcaption").textContent = says;
+    plot.setAttribute("aria-label", `${figureOf(id).querySelector("h3").textContent}. ${says}`);
+    figureOf(id).querySelector("figcaption").textContent = says;
     const fresh = !plot.data;
     const done = Plotly.react(plot, traces, shape, CONFIG);
     if (fresh) {
@@ -117,7 +127,7 @@
 
   function save(id, format) {
     const plot = byId(id);
-    const figure = plot.closest("figure");
+    const figure = figureOf(id);
     const of = figure.dataset.of || document.querySelector("h1").textContent;
     const title = `${figure.querySelector("h3").textContent}: ${of}`;
     const named = {
@@ -138,7 +148,7 @@
 
   // ---- Curves over training --------------------------------------------------------------------------------------
 
-  const shown = { runs: [], detail: 0, text: "", label: "" };
+  const shown = { runs: [], group: null, detail: 0, label: "" };
 
   /** Phases behind the curves: of a run, or of many runs by the share of them that is in each. */
   function shading(group) {
@@ -224,8 +234,8 @@
   }
 
   function drawCurves(figure) {
-    const place = byId(figure.name).closest("figure");
-    const boxes = [...place.querySelectorAll("input")];
+    const frame = figureOf(figure.name);
+    const boxes = all("input", frame);
     boxes.forEach((box) => {
       box.parentElement.classList.toggle(
         "absent",
@@ -246,7 +256,7 @@
       hovermode: many ? "closest" : "x unified",
       uirevision: shown.label,
     });
-    place.dataset.of = shown.label;
+    frame.dataset.of = shown.label;
     const last = many
       ? ""
       : made
@@ -265,7 +275,7 @@
     const id = `spectrum_${spectrum.matrix}`;
     const run = data.runs[shown.detail],
       held = spectrum.images[shown.detail];
-    byId(id).closest("figure").dataset.of = run.label;
+    figureOf(id).dataset.of = run.label;
     if (!held) return draw(id, [], layout(axis("step"), axis("frequency")), `${run.label}: no norms were recorded.`);
     const x = Array.from(decode(held.steps, Uint32Array));
     const levels = decode(held.levels, Uint8Array);
@@ -295,13 +305,7 @@
       colorscale: "Viridis",
       text: z.map((row) => row.map((v) => (v === null ? null : 10 ** v))),
       hovertemplate: "frequency %{y}, step %{x:,}<br>norm %{text:.3~g}<extra></extra>",
-      colorbar: {
-        thickness: 12,
-        outlinewidth: 0,
-        tickvals: ticks,
-        ticktext: ticks.map((p) => `10<sup>${p}</sup>`),
-        title: { text: "norm", side: "top" },
-      },
+      colorbar: colorbar("norm", { tickvals: ticks, ticktext: ticks.map((p) => `10<sup>${p}</sup>`) }),
     };
     const about = run.keys
       ? `Final key frequencies: ${run.keys.join(", ") || "none"}.`
@@ -313,7 +317,7 @@
 
   /** Places on an axis for its values: to scale where they are numbers, in a row otherwise. */
   function places(name) {
-    const held = data.axes.find((one) => one.name === name);
+    const held = axisOf(name);
     if (!held) return { at: () => 0, ticks: [0], texts: [""], gap: 1, note: "" };
     const n = held.numbers;
     let at = held.values.map((_, i) => i),
@@ -342,12 +346,14 @@
     };
   }
 
-  /** Runs that have evaluations as [index, run], in named sets that differ in one more axis, or all together. */
+  // Runs that have evaluations as [index, run].
+  const begun = data.runs.map((run, i) => [i, run]).filter(([, run]) => run.last_step !== null);
+
+  /** Those in named sets that differ in one more axis, or all together. */
   function series(name) {
-    const held = data.axes.find((one) => one.name === name);
-    const all = data.runs.map((run, i) => [i, run]).filter(([, run]) => run.last_step !== null);
-    if (!held) return [["", all]];
-    return held.values.map((value) => [`${name} = ${value}`, all.filter(([, run]) => run.axes[name] === value)]);
+    const held = axisOf(name);
+    if (!held) return [["", begun]];
+    return held.values.map((value) => [`${name} = ${value}`, begun.filter(([, run]) => run.axes[name] === value)]);
   }
 
   // What became of a run, in its point: when, at which step, and the sign if that is not the set's own.
@@ -411,14 +417,14 @@
       axis("step", logAxis(traces.flatMap((t) => t.y))),
       { hovermode: "closest", showlegend: true, legend },
     );
-    const censored = series("")[0][1].filter(([, run]) => OUTCOMES.find((one) => one.of(run)) === OUTCOMES[1]).length;
-    const said = [
+    const censored = begun.filter(([, run]) => OUTCOMES.find((one) => one.of(run)) === OUTCOMES[1]).length;
+    const said = paragraph(
       "Every run is a point.",
       censored ? `Open triangles: ${censored} that had not grokked by the step where they stand.` : "",
       where.note,
       "Choose a point to see its curves.",
-    ];
-    return draw("times", traces, shape, said.filter(Boolean).join(" "));
+    );
+    return draw("times", traces, shape, said);
   }
 
   /** Whether runs that agree on these axes are the groups of the table of settings. */
@@ -466,33 +472,27 @@
 
   /** The runs of a cell and the number that it shows: null for none, infinite for "not by the last evaluation". */
   function cell(what, wanted) {
-    const runs = data.runs
-      .map((run, i) => [i, run])
-      .filter(
-        ([, run]) =>
-          run.last_step !== null && Object.entries(wanted).every(([name, value]) => run.axes[name] === value),
-      );
+    const axes = Object.entries(wanted);
+    const runs = begun.filter(([, run]) => axes.every(([name, value]) => run.axes[name] === value));
     const missing = what.unit === "steps" ? Infinity : null;
     const values = runs.map(([, run]) => run.values[what.name] ?? missing).filter((v) => v !== null);
     const mean = values.reduce((a, b) => a + b, 0) / values.length;
     const shows = !values.length ? null : what.name === "grokked" ? mean : median(values);
-    const text =
+    const label =
       shows === null ? "" : shows === Infinity ? "not yet" : what.unit === "steps" ? steps(shows) : number(shows);
-    const which = Object.entries(wanted)
-      .map(([name, value]) => `${name} = ${value}`)
-      .join(", ");
-    const hover = `${plain(which)}<br>${runs.length} run${runs.length === 1 ? "" : "s"}: ${text || "no value"}`;
-    return { n: runs.length, first: runs.length ? runs[0][0] : null, shows, text, hover };
+    const which = axes.map(([name, value]) => `${name} = ${value}`).join(", ");
+    const hover = `${plain(which)}<br>${runs.length} run${runs.length === 1 ? "" : "s"}: ${label || "no value"}`;
+    return { n: runs.length, first: runs.length ? runs[0][0] : null, shows, label, hover };
   }
 
   function drawHeat() {
     const [across, up, name] = ["heat_x", "heat_y", "heat_value"].map((id) => byId(id).value);
     const what = data.quantities.find((one) => one.name === name);
-    const [xs, ys] = [across, up].map((axisName) => data.axes.find((one) => one.name === axisName)?.values || [""]);
+    const [xs, ys] = [across, up].map((axisName) => axisOf(axisName)?.values || [""]);
     const cells = ys.map((y) =>
       xs.map((x) => cell(what, { [across]: x, ...(up && up !== across ? { [up]: y } : {}) })),
     );
-    const all = cells.flat(),
+    const flat = cells.flat(),
       each = (make) => cells.map((row) => row.map(make));
     const common = {
       type: "heatmap",
@@ -503,8 +503,8 @@
       customdata: each((c) => c.first),
       hovertext: each((c) => c.hover),
       hoverinfo: "text",
-      text: each((c) => c.text),
-      texttemplate: all.length <= 150 ? "%{text}" : "",
+      text: each((c) => c.label),
+      texttemplate: flat.length <= 150 ? "%{text}" : "",
     };
     const scaled = (v) => (what.log ? Math.log10(Math.max(v, 1e-45)) : v);
     const unit = what.log ? `log<sub>10</sub> ${what.unit}` : what.unit;
@@ -514,10 +514,7 @@
         z: each((c) => (c.shows === Infinity ? 0 : null)),
         showscale: false,
         textfont: { color: INK },
-        colorscale: [
-          [0, "#d5dae0"],
-          [1, "#d5dae0"],
-        ],
+        colorscale: [0, 1].map((at) => [at, "#d5dae0"]),
       },
       {
         ...common,
@@ -525,21 +522,16 @@
         colorscale: "Cividis",
         reversescale: what.unit === "steps",
         ...(name === "grokked" ? { zmin: 0, zmax: 1 } : {}),
-        colorbar: {
-          thickness: 12,
-          outlinewidth: 0,
-          title: { text: unit, side: "top" },
-          tickformat: what.log ? "" : "~s",
-        },
+        colorbar: colorbar(unit, { tickformat: what.log ? "" : "~s" }),
       },
     ];
     const [x, y] = [across, up].map((title) => axis(plain(title), { type: "category", showgrid: false }));
-    const said = [
+    const said = paragraph(
       `${what.label[0].toUpperCase()}${what.label.slice(1)}.`,
-      all.some((c) => c.n > 1) ? `Cells of several runs: their ${name === "grokked" ? "mean" : "median"}.` : "",
-      all.some((c) => c.shows === Infinity) ? "Grey: not by the last evaluation." : "",
-    ];
-    return draw("heat", traces, layout(x, y, { hovermode: "closest" }), said.filter(Boolean).join(" "));
+      flat.some((c) => c.n > 1) ? `Cells of several runs: their ${name === "grokked" ? "mean" : "median"}.` : "",
+      flat.some((c) => c.shows === Infinity) ? "Grey: not by the last evaluation." : "",
+    );
+    return draw("heat", traces, layout(x, y, { hovermode: "closest" }), said);
   }
 
   // ---- The circuit's table ---------------------------------------------------------------------------------------
@@ -558,9 +550,7 @@
       return row;
     });
     byId("claims").tBodies[0].replaceChildren(...rows);
-    byId("claims")
-      .querySelectorAll("th")
-      .forEach((head) => head.removeAttribute("aria-sort"));
+    all("th", byId("claims")).forEach((head) => head.removeAttribute("aria-sort"));
   }
 
   // ---- Choosing --------------------------------------------------------------------------------------------------
@@ -610,7 +600,7 @@
     if (!shown.runs.includes(shown.detail)) shown.detail = shown.runs[0];
     byId("choose").value = what;
     byId("said").textContent = group ? group.text : data.runs[i].text;
-    document.querySelectorAll("#runs tbody tr").forEach((row) => {
+    all("#runs tbody tr").forEach((row) => {
       const mine = shown.runs.includes(Number(row.querySelector("button").dataset.run));
       if (mine && !group) row.setAttribute("aria-current", "true");
       else row.removeAttribute("aria-current");
@@ -631,7 +621,7 @@
 
   function sort(table, column, head) {
     const up = head.getAttribute("aria-sort") !== "ascending";
-    table.querySelectorAll("thead th").forEach((th) => th.removeAttribute("aria-sort"));
+    all("thead th", table).forEach((th) => th.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
     const key = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
     const rows = [...table.tBodies[0].rows].map((row) => [key(row), row]);
@@ -656,41 +646,31 @@
 
   // ---- Start -----------------------------------------------------------------------------------------------------
 
-  document
-    .querySelectorAll("table")
-    .forEach((table) =>
-      table
-        .querySelectorAll("thead th")
-        .forEach((head, column) => head.firstElementChild.addEventListener("click", () => sort(table, column, head))),
+  /** Draws a figure again when one of its controls is changed. */
+  const redraw = (id, drawing) => on(figureOf(id), "change", () => queue(id, drawing));
+
+  for (const table of all("table"))
+    all("thead th", table).forEach((head, column) =>
+      on(head.firstElementChild, "click", () => sort(table, column, head)),
     );
-  document
-    .querySelectorAll("#runs tbody button")
-    .forEach((button) => button.addEventListener("click", () => choose(`run ${button.dataset.run}`, true)));
-  document
-    .querySelectorAll("[data-export]")
-    .forEach((button) =>
-      button.addEventListener("click", () => save(button.closest("figure").dataset.figure, button.dataset.export)),
-    );
-  data.figures.forEach((figure) =>
-    byId(figure.name)
-      .closest("figure")
-      .addEventListener("change", () => queue(figure.name, () => drawCurves(figure))),
-  );
-  byId("choose").addEventListener("change", (event) => choose(event.target.value));
-  byId("detail").addEventListener("change", (event) => {
+  for (const button of all("#runs tbody button"))
+    on(button, "click", () => choose(`run ${button.dataset.run}`, true));
+  for (const button of all("[data-export]"))
+    on(button, "click", () => save(button.closest("figure").dataset.figure, button.dataset.export));
+  for (const figure of data.figures) redraw(figure.name, () => drawCurves(figure));
+  on(byId("choose"), "change", (event) => choose(event.target.value));
+  on(byId("detail"), "change", (event) => {
     shown.detail = Number(event.target.value);
     drawDetail();
   });
-  byId("previous").addEventListener("click", () => move(-1));
-  byId("next").addEventListener("click", () => move(1));
-  byId("copy").addEventListener("click", (event) => copy(event.target, byId("load").textContent));
+  on(byId("previous"), "click", () => move(-1));
+  on(byId("next"), "click", () => move(1));
+  on(byId("copy"), "click", (event) => copy(event.target, byId("load").textContent));
   if (innerWidth < 600) document.querySelector("header details").open = false;
   choose(`run ${data.first}`);
   for (const [id, drawing] of Object.entries({ times: drawTimes, heat: drawHeat })) {
     if (!byId(id)) continue;
-    byId(id)
-      .closest("figure")
-      .addEventListener("change", () => queue(id, drawing));
+    redraw(id, drawing);
     queue(id, drawing);
   }
 })();

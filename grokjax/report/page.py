@@ -14,35 +14,35 @@ from grokjax.report import document, facts, tables
 from grokjax.report.document import available
 from grokjax.report.markup import Html, element, embedded, joined
 from grokjax.report.panels import Curves
-from grokjax.report.results import Sweep
+from grokjax.report.results import Results
 
 ASSETS = resources.files("grokjax.report")
 
 
-def html(sweep: Sweep, now: datetime.datetime | None = None) -> str:
+def html(results: Results, now: datetime.datetime | None = None) -> str:
     """The page.
 
     Args:
-      sweep: what it shows.
+      results: what it shows.
       now: the time to print on it; by default the current one.
     """
-    data = document.document(sweep)
+    data = document.document(results)
     scripts = [offline.get_plotlyjs(), _asset("page.js")]
     pieces = {
         "policy": policy(scripts),
-        "title": facts.title(sweep),
+        "title": facts.title(results),
         "style": Html(_asset("page.css")),
-        "header": facts.header(sweep, now or datetime.datetime.now(datetime.UTC)),
-        "settings": joined(tables.groups(sweep), tables.group_doubts(sweep), tables.fits(sweep)),
-        "runs": tables.runs(sweep),
-        "figures": joined(*(figure(curves, sweep.columns) for curves in available(sweep))),
+        "header": facts.header(results, now or datetime.datetime.now(datetime.UTC)),
+        "settings": joined(tables.groups(results), tables.group_doubts(results), tables.fits(results)),
+        "runs": tables.runs(results),
+        "figures": joined(*(figure(curves, results.columns) for curves in available(results))),
         "comparison": comparison(data),
         "chooser": chooser(data),
         "key": tables.key(of_strips=False),
         "spectra": spectra(data),
-        "circuit": circuit(sweep, data),
-        "files": facts.files(sweep),
-        "notes": facts.notes(sweep, data),
+        "circuit": circuit(results, data),
+        "files": facts.files(results),
+        "notes": facts.notes(results, data),
         "data": embedded(data),
         "plotly": Html(scripts[0]),
         "script": Html(scripts[1]),
@@ -149,11 +149,11 @@ def select(name: str, label: str, options: list[tuple[str, str]], chosen: str | 
     return element("label", label, " ", element("select", *items, id=name))
 
 
-def circuit(sweep: Sweep, data: dict[str, Any]) -> Html:
+def circuit(results: Results, data: dict[str, Any]) -> Html:
     """The place of the table of claims, or how to make it."""
     if data["circuit"] is None:
-        command = element("code", f"grokjax circuit {shlex.quote(str(sweep.path))} --all")
-        again = element("code", f"grokjax report {shlex.quote(str(sweep.path))}")
+        command = element("code", f"grokjax circuit {shlex.quote(str(results.path))} --all")
+        again = element("code", f"grokjax report {shlex.quote(str(results.path))}")
         what = " repeats the paper's reverse engineering for every finished run, and "
         return element("p", "No circuit.parquet yet: ", command, what, again, " then shows it here.")
     head = [tables.heading(name, numeric=False) for name in ("claim", "the paper's mainline", "this model", "source")]

@@ -1,4 +1,4 @@
-"""What a page can draw: columns as curves, and figures of them."""
+"""Figures that a page can draw: columns as curves."""
 
 import dataclasses
 

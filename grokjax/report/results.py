@@ -1,4 +1,4 @@
-"""A sweep as its files tell it, finished or not."""
+"""The results of a sweep, finished or not, read from its files."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ import pyarrow as pa
 from grokjax import config, phases
 from grokjax.columns import ARROW
 from grokjax.errors import InputError
-from grokjax.phases.rules import COLUMNS as PHASE_COLUMNS
+from grokjax.phases.curves import COLUMNS as PHASE_COLUMNS
 from grokjax.phases.rules import RULES
 from grokjax.phases.text import shown, shown_steps
 from grokjax.report.panels import FIGURES, SPECTRA
@@ -25,8 +25,8 @@ MAX_GROUPS = 60  # rows of a table over settings; a random search has as many se
 
 
 @dataclasses.dataclass(frozen=True)
-class Sweep:
-    """A sweep as its files tell it.
+class Results:
+    """Everything that a report shows of a sweep.
 
     Attributes:
       path: of the working directory.
@@ -61,7 +61,7 @@ class Sweep:
         return bool(self.runs["status"].isin(["waiting", "training"]).any())
 
 
-def read(path: str | Path) -> Sweep:
+def read(path: str | Path) -> Results:
     """Reads a working directory, also while its sweep is being trained.
 
     Raises:
@@ -90,7 +90,7 @@ def read(path: str | Path) -> Sweep:
     # A table of one evaluation has every measure as a constant, and eval_every is a config field too.
     found = found[[name for name in ("run", *phases.DESCRIPTIONS) if name in ("run", "last_step") or name not in runs]]
     by = settings if len(runs[settings].drop_duplicates()) <= MAX_GROUPS else []
-    return Sweep(
+    return Results(
         path=path,
         record=record,
         runs=_joined(runs, found),
@@ -169,13 +169,13 @@ def shown_value(value: Any) -> str:
 
 
 def label(row: Mapping[Any, Any], axes: Iterable[str]) -> str:
-    """Which run it is: "run 3: weight_decay = 1, seed = 2"."""
+    """Names a run: "run 3: weight_decay = 1, seed = 2"."""
     what = ", ".join(f"{name} = {shown_value(row[name])}" for name in axes)
     return f"run {row['run']}" + (f": {what}" if what else "")
 
 
 def sentence(row: Mapping[Any, Any]) -> str:
-    """What became of a run."""
+    """A sentence about a run: how far it came, and when."""
     if pd.isna(row["memorised"]):
         return "Not trained yet."
     by = {name: row[f"{name}_by"] for name in ("memorised", "grokked")}
@@ -200,11 +200,11 @@ def first_run(runs: pd.DataFrame) -> int:
     return int(trained[0]) if trained.size else 0
 
 
-def groups(sweep: Sweep) -> list[tuple[str, np.ndarray]]:
+def groups(results: Results) -> list[tuple[str, np.ndarray]]:
     """Sets of two or more runs to look at together: a label, and indices of rows."""
-    runs = sweep.runs
+    runs = results.runs
     result = [(f"all {len(runs)} runs", np.arange(len(runs)))] if len(runs) > 1 else []
-    keys = [[name] for name in sweep.axes] + ([list(sweep.settings)] if len(sweep.settings) > 1 else [])
+    keys = [[name] for name in results.axes] + ([list(results.settings)] if len(results.settings) > 1 else [])
     for names in keys:
         for values, members in runs.groupby(names, sort=True, dropna=False).indices.items():
             members = np.asarray(members)

@@ -7,13 +7,11 @@ import numpy as np
 import pandas as pd
 
 from grokjax import phases
-from grokjax.phases.rules import RULES
-from grokjax.phases.text import notes, shown, shown_interval, shown_median, shown_steps
+from grokjax.phases.text import ENDS, notes, shown, shown_bounds, shown_interval, shown_median, shown_steps
 from grokjax.report.markup import Html, element, joined
 from grokjax.report.panels import PHASE_COLORS
-from grokjax.report.results import Sweep, shade, shown_value
+from grokjax.report.results import Results, shade, shown_value
 
-ENDS = {f"{boundary}_end": f"{boundary.replace('_', ' ')} ends" for boundary in RULES}
 STRIP = 140  # width of a run's strip of phases, in its own units
 
 
@@ -40,15 +38,15 @@ def cell(content: Any, value: Any = None, numeric: bool = True, title: str | Non
     return element("td", content, data_value=by, class_="number" if numeric else None, title=title)
 
 
-def groups(sweep: Sweep) -> Html:
+def groups(results: Results) -> Html:
     """Shares and median times per setting."""
-    head = [heading(name) for name in sweep.by] + [heading("runs"), heading("memorised"), heading("grokked")]
+    head = [heading(name) for name in results.by] + [heading("runs"), heading("memorised"), heading("grokked")]
     head.append(heading("share that grokked", "with Wilson's 95 % interval", False))
     times = {"grokked": "time to grok", "delay": "delay"} | ENDS
     head += [heading(text, "Kaplan–Meier median in steps; ∞: beyond the last evaluation") for text in times.values()]
     rows = []
-    for row in sweep.summary.groups.to_dict("records"):
-        cells = [cell(shown_value(row[name]), row[name]) for name in sweep.by]
+    for row in results.summary.groups.to_dict("records"):
+        cells = [cell(shown_value(row[name]), row[name]) for name in results.by]
         cells += [cell(row[name]) for name in ("runs", "memorised", "grokked")]
         cells.append(cell(_share(row), float(row["fraction_grokked"]), numeric=False))
         cells += [_median(row, name) for name in times]
@@ -78,19 +76,18 @@ def _share(row: Mapping[Any, Any]) -> Html:
     return joined(drawn, f" {at:.0f} % [{low:.0f}, {high:.0f}]")
 
 
-def fits(sweep: Sweep) -> Html | None:
+def fits(results: Results) -> Html | None:
     """The critical value and the power law; None if there is nothing to fit over."""
-    found = sweep.summary.fits
-    if len(sweep.summary.groups) < 2 or found.empty:
+    found = results.summary.fits
+    if len(results.summary.groups) < 2 or found.empty:
         return None
-    labels = [name for name in sweep.by if name in found]
+    labels = [name for name in results.by if name in found]
     head = [heading(name) for name in labels] + [heading("quantity", numeric=False), heading("estimate")]
     head += [heading("95 % interval"), heading("unit", numeric=False), heading("runs")]
     rows = []
     for row in found.to_dict("records"):
         cells = [cell(shown_value(row[name])) for name in labels] + [cell(row["quantity"], numeric=False)]
-        interval = "–" if np.isnan(row["estimate"]) else f"[{shown(row['low'])}, {shown(row['high'])}]"
-        cells += [cell(shown(row["estimate"]), float(row["estimate"])), cell(interval)]
+        cells += [cell(shown(row["estimate"]), float(row["estimate"])), cell(shown_bounds(row))]
         rows.append(element("tr", *cells, cell(row["unit"], numeric=False), cell(row["runs"])))
     critical = found[found["quantity"].str.startswith("critical")].iloc[0]
     name, at = str(critical["quantity"]).removeprefix("critical_"), shown(critical["estimate"])
@@ -101,9 +98,9 @@ def fits(sweep: Sweep) -> Html | None:
     return element("details", element("summary", said), content)
 
 
-def group_doubts(sweep: Sweep) -> Html | None:
-    """What speaks against the groups' figures."""
-    return doubts(notes(sweep.summary.groups, list(sweep.by)))
+def group_doubts(results: Results) -> Html | None:
+    """Warnings about the table of groups."""
+    return doubts(notes(results.summary.groups, list(results.by)))
 
 
 def doubts(sentences: Sequence[str]) -> Html | None:
@@ -112,25 +109,25 @@ def doubts(sentences: Sequence[str]) -> Html | None:
     return element("ul", *items, class_="doubts") if items else None
 
 
-def runs(sweep: Sweep) -> Html:
+def runs(results: Results) -> Html:
     """Every run: its settings, when it memorised and grokked, its phases, how it ended."""
-    longest = float(sweep.runs["last_step"].max())
-    status = [heading("status", numeric=False)] if (sweep.runs["status"] != "finished").any() else []
-    head = [heading("run"), *(heading(name) for name in sweep.axes), *status]
+    longest = float(results.runs["last_step"].max())
+    status = [heading("status", numeric=False)] if (results.runs["status"] != "finished").any() else []
+    head = [heading("run"), *(heading(name) for name in results.axes), *status]
     head.append(heading("phases", "over training, up to the last evaluation", False))
     head += [heading(name, f"{phases.DESCRIPTIONS[name]} After which and by which step.") for name in EVENTS]
     head.append(heading("delay", phases.DESCRIPTIONS["delay"]))
     head += [heading(text, phases.DESCRIPTIONS[name]) for name, text in ENDS.items()]
     head += [heading(text, unit) for text, unit in LAST.items()]
     head.append(heading("class", phases.DESCRIPTIONS["run_class"], False))
-    records = sweep.runs.to_dict("records")
-    rows = [element("tr", *_run(sweep, i, row, bool(status), longest)) for i, row in enumerate(records)]
+    records = results.runs.to_dict("records")
+    rows = [element("tr", *_run(results, i, row, bool(status), longest)) for i, row in enumerate(records)]
     caption = "Each run. a–b: after step a, by step b; > c: not seen by step c. Choose a number to see its curves."
     return joined(key(), table("runs", caption, head, rows))
 
 
 def key(of_strips: bool = True) -> Html:
-    """What the colours of phases mean, and the other signs of a strip."""
+    """The key to the colours of phases and the other signs of a strip."""
     colors = PHASE_COLORS | ({"after": "#e3e7ec"} if of_strips else {})
     items = [element("li", element("i", style=f"background:{color}"), name) for name, color in colors.items()]
     mark = element("li", element("i", class_="mark"), "grokked") if of_strips else None
@@ -141,10 +138,10 @@ EVENTS = ("memorised", "grokked")
 LAST = {"train loss": "nats, at the last evaluation", "test loss": "nats, at the last evaluation", "keys": "final keys"}
 
 
-def _run(sweep: Sweep, index: int, row: Mapping[Any, Any], with_status: bool, longest: float) -> list[Html]:
+def _run(results: Results, index: int, row: Mapping[Any, Any], with_status: bool, longest: float) -> list[Html]:
     choose = element("button", row["run"], type="button", data_run=index, title="Show this run's curves")
     cells = [element("th", choose, scope="row", class_="number", data_value=row["run"])]
-    cells += [cell(shown_value(row[name]), row[name]) for name in sweep.axes]
+    cells += [cell(shown_value(row[name]), row[name]) for name in results.axes]
     if with_status:
         at = "" if pd.isna(row["diverged_step"]) else f" at {shown_steps(row['diverged_step'])}"
         cells.append(cell(row["status"] + at, numeric=False))
@@ -153,7 +150,7 @@ def _run(sweep: Sweep, index: int, row: Mapping[Any, Any], with_status: bool, lo
     first = min([end for _, _, end in shade(row)], default="")
     cells.append(cell(strip(row, longest), first, numeric=False))
     cells += [cell(shown_interval(row, name, f"{name}_by"), row[f"{name}_by"]) for name in EVENTS]
-    cells.append(cell("–" if np.isnan(row["delay"]) else shown_steps(row["delay"]), row["delay"]))
+    cells.append(cell(shown_steps(row["delay"]), row["delay"]))
     cells += [cell(shown_interval(row, name, name), row[name], title=_rule(row, name)) for name in ENDS]
     cells += [_loss(row.get(name)) for name in ("train_loss", "test_loss")]
     n_keys = row["n_key_freqs"]
@@ -173,7 +170,7 @@ def _loss(value: Any) -> Html:
 
 
 def _rule(row: Mapping[Any, Any], name: str) -> str | None:
-    """How an end was read, and what other rules say."""
+    """Names the rule that read an end, and says what others see."""
     if pd.isna(row[f"{name}_rule"]):
         return None
     others = f"{shown_steps(row[f'{name}_earliest'])}–{shown_steps(row[f'{name}_latest'])}"

@@ -3,19 +3,18 @@
 import io
 from pathlib import Path
 
-from grokjax.report.page import html
-from grokjax.report.picture import losses
+from grokjax.report import losses, page
 from grokjax.report.results import read
 from grokjax.store import files
 
 
 def page_path(workdir: str | Path) -> Path:
-    """Where `write` puts the page."""
+    """The file of the page."""
     return files.path(workdir) / "report" / "index.html"
 
 
 def figure_path(workdir: str | Path) -> Path:
-    """Where `write` puts the loss curves."""
+    """The file of the loss curves."""
     return files.path(workdir) / "report" / "losses.png"
 
 
@@ -29,11 +28,11 @@ def write(workdir: str | Path) -> Path:
       InputError: the directory holds no evaluations, or files that cannot be read.
       StorageError: the report cannot be written.
     """
-    held = read(workdir)
+    results = read(workdir)
     path = page_path(workdir)
     files.make_folder(path.parent)
     picture = io.BytesIO()
-    losses(held.metrics, held.runs).savefig(picture, dpi=130, format="png")
+    losses.figure(results.metrics, results.runs).savefig(picture, dpi=130, format="png")
     files.write_bytes(picture.getvalue(), figure_path(workdir))
-    files.write_text(html(held), path)
+    files.write_text(page.html(results), path)
     return path

@@ -1,4 +1,4 @@
-"""What the model answers with a part of it replaced (§4.4, App. A.1, App. C.1). Each function returns logits, [P², P].
+"""Answers of the model with a part of it replaced (§4.4, App. A.1, App. C.1). Each function returns logits, [P², P].
 
 The skip around the MLP stays as it is wherever neurons are changed.
 """

@@ -17,7 +17,7 @@ from grokjax.core.problem import Problem
 from grokjax.errors import InputError
 from grokjax.interp.checkpoint import Checkpoint, load_checkpoint
 from grokjax.interp.circuit.anatomy import Anatomy
-from grokjax.interp.circuit.registry import FIGURES
+from grokjax.interp.circuit.registry import NUMBERS
 from grokjax.interp.measure import NO_SPLIT, Subject, described, plain, settle
 
 NO_KEY = "the model has no key frequency by this rule"
@@ -34,14 +34,14 @@ def analyse(
     split: str | None = None,
     task: str | None = None,
 ) -> dict[str, Any]:
-    """The figures of the paper's reverse engineering, of one model.
+    """The numbers of the paper's reverse engineering, of one model.
 
     Args:
-      model: of one layer; a file or snapshot as `interop.load` takes it, or what it returned.
+      model: of one layer; a file or snapshot as `checkpoint.load_checkpoint` takes it, or what it returned.
       keys, rule, threshold, split, task: as for `measure.measure`.
 
     Returns:
-      Each of `circuits.FIGURES` by name, ready for JSON: numbers, lists, and sets of frequencies as lists of k; lists
+      Each of `registry.NUMBERS` by name, ready for JSON: numbers, lists, and sets of frequencies as lists of k; lists
       over frequencies start at k = 1. None where it is undefined. Under "null" the reason for every None; under
       "measured" what was measured and how.
 
@@ -54,7 +54,7 @@ def analyse(
     subject = settle(checkpoint, tuple(keys), rule, threshold, split, task)
     values = _values(subject)
     null = _null(subject, values)
-    found = {name: None if name in null else plain(f, values[name]) for name, f in FIGURES.items()}
+    found = {name: None if name in null else plain(f, values[name]) for name, f in NUMBERS.items()}
     return {**found, "null": null, "measured": described(subject)}
 
 
@@ -62,7 +62,7 @@ ONE_LAYER = "the reverse engineering is of one layer's parts"
 
 
 def _values(subject: Subject) -> dict[str, np.ndarray]:
-    """Every figure that is defined for the task."""
+    """Every number that is defined for the task."""
     p = subject.problem.model.p
     train_N = np.zeros(p * p, bool)
     if subject.train_pairs is not None:
@@ -82,14 +82,14 @@ def _compute(problem: Problem, params: Params, train_N, answers, keys_K) -> dict
     s = Anatomy(problem.model, problem.direction, params, no_pairs, answers, None, *rule)
     s.train_mask_N = train_N
     s.key_freqs_K = jnp.where(jnp.any(keys_K), keys_K, s.keys_by(problem.key_rule))
-    return {name: f.function(s) for name, f in FIGURES.items() if f.defined(problem.direction)}
+    return {name: f.function(s) for name, f in NUMBERS.items() if f.defined(problem.direction)}
 
 
 def _null(subject: Subject, values: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """The reason for each figure that this model does not have."""
+    """The reason for each number that this model does not have."""
     n_pairs, no_key = subject.checkpoint.cfg.p**2, not np.any(values["key_freqs"])
     null = {}
-    for name, f in FIGURES.items():
+    for name, f in NUMBERS.items():
         if name not in values:
             null[name] = f"task '{subject.task.name}' is no function of a ± b"
         elif f.keyed and no_key:

@@ -1,12 +1,12 @@
-"""The table of claims: each figure with what the paper says of it. The command, the Parquet schema, the docs read it.
+"""The table of claims: each number with what the paper says of it. The command, the Parquet schema, the docs read it.
 
-    @figure("W_L", claim="…", paper="under 0.55 %", unit="fraction", description="…", source="…", show=text.percent)
+    @number("W_L", claim="…", paper="under 0.55 %", unit="fraction", description="…", source="…", show=text.percent)
     def W_L_residual(s): ...
 
     @ablation(claim="…", paper="2.48e-7", description="…", source="…")
     def loss_neurons_as_polynomials(s): ...  # the logits with something replaced
 
-`s` is an `Anatomy`. An ablation makes three figures: the loss on all pairs under its own name, and those on the
+`s` is an `Anatomy`. An ablation makes three numbers: the loss on all pairs under its own name, and those on the
 training and test pairs under names that end in _train and _test.
 """
 
@@ -26,40 +26,40 @@ PAIRS = {"": "all pairs", "_train": "the training pairs", "_test": "the test pai
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure(Measure):
-    """A measure of a finished model that the paper has a figure of; the group is the part of the model it is about.
+class Number(Measure):
+    """A measure of a finished model that the paper has a number of; the group is the part of the model it is about.
 
     Attributes:
-      claim: what the paper claims, in words; "" for a figure that is shown in another's row.
-      paper: the paper's figure for its mainline model, "" if it has none.
-      show: how the figure is printed.
+      claim: what the paper claims, in words; "" for a number that is shown in another's row.
+      paper: the paper's number for its mainline model, "" if it has none.
+      show: how the number is printed.
       needs_split: whether it is of the training or test pairs alone.
     """
 
     claim: str = ""
     paper: str = ""
-    show: text.Show = text.number
+    show: text.Show = text.scalar
     needs_split: bool = False
 
 
-FIGURES: dict[str, Figure] = {}
+NUMBERS: dict[str, Number] = {}
 
 
-def figure(group: str, **column) -> Callable:
-    """Registers the decorated function, of an `Anatomy`, as a figure; see `Figure` and `Measure`."""
+def number(group: str, **column) -> Callable:
+    """Registers the decorated function, of an `Anatomy`, as a number of the paper; see `Number` and `Measure`."""
 
     def decorate(function):
-        _add(Figure(function.__name__, group, function, **column))
+        _add(Number(function.__name__, group, function, **column))
         return function
 
     return decorate
 
 
 def known(name: str, group: str, **changed) -> None:
-    """Registers a measure as a figure, with what changes beside the claim."""
+    """Registers a measure as a number of the paper, with what changes beside the claim."""
     m = MEASURES[name]
     kept = {field.name: getattr(m, field.name) for field in dataclasses.fields(m)}
-    _add(Figure(**{**kept, "group": group, "count_of": None, **changed}))
+    _add(Number(**{**kept, "group": group, "count_of": None, **changed}))
 
 
 def ablation(per_freq: bool = False, **column) -> Callable:
@@ -67,7 +67,7 @@ def ablation(per_freq: bool = False, **column) -> Callable:
 
     Args:
       per_freq: whether the function also takes a frequency's index, k - 1, and the losses are lists over frequencies.
-      column: as for `Figure`; the description says what is replaced.
+      column: as for `Number`; the description says what is replaced.
     """
 
     def decorate(function):
@@ -80,7 +80,7 @@ def ablation(per_freq: bool = False, **column) -> Callable:
                 "paper": column["paper"] * (not suffix),
             }
             _add(
-                Figure(
+                Number(
                     function.__name__ + suffix,
                     "ablations",
                     _one_of(function, per_freq, i),
@@ -114,6 +114,6 @@ def _for_each_freq(s: Anatomy, function: Callable) -> jax.Array:
     return jax.lax.map(lambda k: s.mean_losses(function(s, k)), jnp.arange(fourier.n_freqs(s.cfg.p)))
 
 
-def _add(new: Figure) -> None:
-    assert new.name not in FIGURES, f"two figures are named {new.name}"
-    FIGURES[new.name] = new
+def _add(new: Number) -> None:
+    assert new.name not in NUMBERS, f"two numbers are named {new.name}"
+    NUMBERS[new.name] = new

@@ -12,7 +12,7 @@ from grokjax.config import FIELDS
 from grokjax.errors import InputError
 from grokjax.interp.checkpoint import load_checkpoint
 from grokjax.interp.circuit.analysis import ONE_LAYER, analyse
-from grokjax.interp.circuit.registry import FIGURES, Figure
+from grokjax.interp.circuit.registry import NUMBERS, Number
 from grokjax.interp.measure import settle
 from grokjax.store import files
 from grokjax.store.metrics import read_runs
@@ -47,7 +47,7 @@ def circuits_of(
 
     Args:
       folder: a sweep's working directory.
-      keys, rule, threshold: as for `circuit`; by default each run's own.
+      keys, rule, threshold: as for `analyse`; by default each run's own.
       track: wraps the runs, to show progress.
 
     Returns:
@@ -106,7 +106,7 @@ def listed(missed: Iterable[Missed]) -> str:
 
 
 def schema(axes: Iterable[str] = ()) -> pa.Schema:
-    """Of circuit.parquet; every column says in its metadata what it is, its unit and source, and the paper's figure."""
+    """Builds the schema of circuit.parquet: each column tells its meaning, unit, source and the paper's number."""
     describe = field_metadata
     fields = [
         pa.field("run", pa.int32(), False, describe("Number of the run in the sweep, as in runs.parquet.")),
@@ -114,13 +114,13 @@ def schema(axes: Iterable[str] = ()) -> pa.Schema:
     ]
     for axis in axes:
         fields.append(pa.field(axis, ARROW[FIELDS[axis].type], True, describe(f"Swept: {FIELDS[axis].doc}.")))
-    fields += [_field(f) for f in FIGURES.values()]
+    fields += [_field(f) for f in NUMBERS.values()]
     for name, what in (("null", "Why each null is one"), ("measured", "What was measured and how")):
         fields.append(pa.field(name, pa.string(), False, describe(f"{what}, as JSON.")))
     return pa.schema(fields)
 
 
-def _field(f: Figure) -> pa.Field:
+def _field(f: Number) -> pa.Field:
     is_set = f.dtype == "bool" and f.shape == ("freq",)
     kind = pa.int64() if is_set or f.dtype == "int32" else pa.float64()
     return pa.field(

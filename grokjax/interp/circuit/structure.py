@@ -1,11 +1,11 @@
-"""What the paper finds in the weights, the neurons, the logits and the attention of a trained model (§4, App. C.1)."""
+"""Numbers that the paper finds in weights, neurons, logits and attention of a trained model (§4, App. C.1)."""
 
 import jax.numpy as jnp
 
 from grokjax.core import fourier
 from grokjax.interp.circuit import text
 from grokjax.interp.circuit.anatomy import LAST, Anatomy
-from grokjax.interp.circuit.registry import figure, known
+from grokjax.interp.circuit.registry import known, number
 from grokjax.measures.paper import NANDA
 from grokjax.measures.shared import NEURON_FVE
 from grokjax.measures.vectors import ratio
@@ -17,8 +17,8 @@ FLAT_HEAD = "a head's attention is the same for all pairs"
 
 
 def _share(group: str, **column):
-    """A figure that is a share of something, shown in percent."""
-    return figure(group, unit="fraction", range="[0, 1]", show=text.percent, **column)
+    """A number that is a share of something, shown in percent."""
+    return number(group, unit="fraction", range="[0, 1]", show=text.percent, **column)
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
@@ -35,7 +35,7 @@ known("key_rule_agreement", "keys", claim="agreement of the rules (smallest Jacc
 # --- the map from neurons to logits ---------------------------------------------------------------------------------
 
 
-@figure(
+@number(
     "W_L",
     claim="rank of W_L",
     paper="about 10",
@@ -50,7 +50,7 @@ def W_L_rank(s: Anatomy):
     return jnp.sum(sizes_X > RANK_SHARE * sizes_X[0])
 
 
-@figure(
+@number(
     "W_L",
     claim="directions cos(w_k c) u_k, sin(w_k c) v_k",
     paper="10",
@@ -99,7 +99,7 @@ def _readout(letter: str, wave: str, start: int) -> None:
         return s.readout_fve_P[start : 2 * fourier.n_freqs(s.cfg.p) + 1 : 2]
 
     fve.__name__ = f"readout_fve_{wave}"
-    figure(
+    number(
         "W_L",
         claim=f"{letter}_k·MLP as a multiple of {wave} w_k(a+b), FVE",
         paper="93.2–98.2 %",
@@ -123,7 +123,7 @@ _readout("v", "sin", 2)
 known("fve_logits_trig", "logits", claim="logits as Σ α_k cos(w_k(a+b−c)), FVE", paper="95 %", show=text.percent)
 
 
-@figure(
+@number(
     "logits",
     claim="significant components of the logits' 2D spectrum",
     paper="20",
@@ -138,7 +138,7 @@ def logit_components(s: Anatomy):
     return jnp.sum(_significant(s))
 
 
-@figure(
+@number(
     "logits",
     claim="… of them in 2×2 blocks of a key frequency",
     paper="20, five blocks",
@@ -225,7 +225,7 @@ def localisation_match(s: Anatomy):
 # --- attention ------------------------------------------------------------------------------------------------------
 
 
-@figure(
+@number(
     "attention",
     claim="attention from = to = by head",
     paper="0.1–0.4 %",
@@ -243,7 +243,7 @@ def attention_to_equals(s: Anatomy):
 FIT = "0.5 + α(cos w_k a − cos w_k b) + β(sin w_k a − sin w_k b)"
 
 
-@figure(
+@number(
     "attention",
     claim="attention ≈ 0.5 + α(cos w_k a − cos w_k b) + β(sin …): k by head",
     paper="35, 42, 52, 42",
@@ -259,7 +259,7 @@ def attention_freq(s: Anatomy):
     return jnp.argmax(s.attention_energy_KxH, 0) + 1
 
 
-@figure(
+@number(
     "attention",
     claim="… FVE by head",
     paper="99.03 %, 98.49 %, 99.07 %, 97.91 %",
@@ -276,7 +276,7 @@ def attention_fve(s: Anatomy):
     return _attention_fve(s, jnp.max(s.attention_energy_KxH, 0))
 
 
-@figure(
+@number(
     "attention",
     claim="… FVE by head with every key at once",
     unit="fraction",

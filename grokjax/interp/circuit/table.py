@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from grokjax.interp import measure
 from grokjax.interp.circuit import text
-from grokjax.interp.circuit.registry import FIGURES
+from grokjax.interp.circuit.registry import NUMBERS
 from grokjax.interp.measure import listing
 from grokjax.measures.paper import NANDA
 
@@ -14,17 +14,17 @@ from grokjax.measures.paper import NANDA
 
 
 class Row(NamedTuple):
-    """A claim of the paper with its figure and a model's, as text; "" where the paper has none, "–" where the model.
+    """A claim of the paper with its number and a model's, as text; "" where the paper has none, "–" where the model.
 
     Attributes:
-      figure: the name in `circuits.FIGURES`.
+      number: the name in `registry.NUMBERS`.
       claim: what is claimed.
-      paper: the paper's figure for its mainline model.
+      paper: the paper's number for its mainline model.
       here: this model's.
       source: paper and section.
     """
 
-    figure: str
+    number: str
     claim: str
     paper: str
     here: str
@@ -35,9 +35,9 @@ def rows(found: Mapping[str, Any]) -> list[Row]:
     """The table of claims.
 
     Args:
-      found: what `circuit` returned, or a row of circuit.parquet (`frame.loc[i]`).
+      found: what `analyse` returned, or a row of circuit.parquet (`frame.loc[i]`).
     """
-    shown = {name: f for name, f in FIGURES.items() if f.claim}
+    shown = {name: f for name, f in NUMBERS.items() if f.claim}
     return [
         Row(name, f.claim, f.paper, "–" if text.absent(found.get(name)) else f.show(name, found), f.source)
         for name, f in shown.items()
@@ -45,7 +45,7 @@ def rows(found: Mapping[str, Any]) -> list[Row]:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """What `circuit` returned, to read: one line per claim."""
+    """The text of what `analyse` returned: one line per claim."""
     heading = [*measure.heading(found["measured"]), f"source {NANDA}; its figures are of its mainline model"]
     cells = [("claim", "paper", "this model", "source")]
     cells += [(row.claim, row.paper, row.here, _short(row.source)) for row in rows(found)]

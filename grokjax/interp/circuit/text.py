@@ -1,11 +1,11 @@
-"""Figures in few words, as the table shows them."""
+"""Numbers in few words, as the table shows them."""
 
 import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Show = Callable[[str, Mapping[str, Any]], str]  # a figure's name and all figures, to what is printed
+Show = Callable[[str, Mapping[str, Any]], str]  # a number's name and all numbers, to what is printed
 
 
 def loss_text(x: float) -> str:
@@ -18,8 +18,8 @@ def percent_text(x: float) -> str:
     return f"{100 * x:.4g} %"
 
 
-def number(name: str, found: Mapping[str, Any]) -> str:
-    """A number, an integer whole."""
+def scalar(name: str, found: Mapping[str, Any]) -> str:
+    """A single number, an integer whole."""
     return f"{found[name]:.4g}" if isinstance(found[name], float) else str(found[name])
 
 

@@ -11,7 +11,7 @@ from planted import ENDS, planted, sweep_of_planted
 from grokjax import phases
 from grokjax.errors import InputError
 from grokjax.phases import find_phases
-from grokjax.phases.rules import COLUMNS, Settings
+from grokjax.phases.curves import COLUMNS, Settings
 
 
 def test_swept_fields_are_carried_and_measures_are_not():

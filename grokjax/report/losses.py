@@ -1,4 +1,4 @@
-"""The losses of a sweep as one picture."""
+"""The figure of a sweep's losses."""
 
 import math
 
@@ -16,12 +16,12 @@ CURVES = {
 }
 
 
-def losses(metrics: pd.DataFrame, runs: pd.DataFrame):
-    """A matplotlib figure of the losses over training: a panel per setting, a line per run and curve.
+def figure(metrics: pd.DataFrame, runs: pd.DataFrame):
+    """Draws the losses over training with Matplotlib: a panel per setting, a line per run and curve.
 
     Args:
-      metrics: rows per (run, step), as `results.read_metrics` gives them.
-      runs: rows per run, as `results.read_runs` gives them.
+      metrics: rows per (run, step), as `store.metrics.read_metrics` gives them.
+      runs: rows per run, as `store.metrics.read_runs` gives them.
     """
     from matplotlib.figure import Figure
 
@@ -30,8 +30,8 @@ def losses(metrics: pd.DataFrame, runs: pd.DataFrame):
     n_columns = min(4, len(groups))
     n_rows = math.ceil(len(groups) / n_columns)
     with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure((3.0 * n_columns + 0.6, 2.6 * n_rows + 0.7), layout="constrained")
-        panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+        drawn = Figure((3.0 * n_columns + 0.6, 2.6 * n_rows + 0.7), layout="constrained")
+        panels = drawn.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
         for panel, (setting, group) in zip(panels.flat, groups, strict=False):
             _panel(panel, metrics[metrics["run"].isin(group["run"])])
             grokked = int(group["grokked_step"].notna().sum())
@@ -39,11 +39,11 @@ def losses(metrics: pd.DataFrame, runs: pd.DataFrame):
             panel.set_title(f"{title}\n{grokked} of {len(group)} runs grokked".strip(), fontsize=9)
         for panel in panels.flat[len(groups) :]:
             panel.set_axis_off()
-        figure.supxlabel("step", fontsize=9)
-        figure.supylabel("loss (nats)", fontsize=9)
+        drawn.supxlabel("step", fontsize=9)
+        drawn.supylabel("loss (nats)", fontsize=9)
         handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-    return figure
+        drawn.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    return drawn
 
 
 def _panel(panel, metrics: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""Every figure of the reverse engineering against its slow float64 definition, and what must hold for any model."""
+"""Every number of the reverse engineering against its slow float64 definition, and what must hold for any model."""
 
 import functools
 
@@ -15,25 +15,25 @@ from hypothesis import strategies as st
 from grokjax.interp.checkpoint import from_arrays
 from grokjax.interp.circuit.analysis import analyse
 from grokjax.interp.circuit.anatomy import Anatomy
-from grokjax.interp.circuit.registry import FIGURES, PAIRS
+from grokjax.interp.circuit.registry import NUMBERS, PAIRS
 
-KEYS = {name for name, f in FIGURES.items() if f.group == "keys"}
+KEYS = {name for name, f in NUMBERS.items() if f.group == "keys"}
 
 
-def figures(case: Case, keys):
-    """Every figure that the case has, as arrays."""
+def numbers(case: Case, keys):
+    """Every number that the case has, as arrays."""
     arrays = case.params | {"train_indices": case.train_pairs}
     checkpoint = from_arrays(arrays, act=case.cfg.act, n_heads=case.cfg.n_heads)
     found = analyse(checkpoint, keys, task=case.task)
-    return {name: np.asarray(found[name]) for name in FIGURES if found[name] is not None}
+    return {name: np.asarray(found[name]) for name in NUMBERS if found[name] is not None}
 
 
 def check(found, exact, tolerance, freqs=None):
-    """Whether the figures are the exact ones; lists over frequencies at `freqs` where given."""
+    """Whether the numbers are the exact ones; lists over frequencies at `freqs` where given."""
     assert exact
     for name, value in exact.items():
         got = found[name]
-        if FIGURES[name].shape == ("freq",) and freqs and len(value) == len(freqs):
+        if NUMBERS[name].shape == ("freq",) and freqs and len(value) == len(freqs):
             got = np.asarray(got)[np.array(freqs) - 1]
         np.testing.assert_allclose(got, value, rtol=tolerance, atol=tolerance * 1e-3, err_msg=name)
 
@@ -47,33 +47,33 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_small_models_have_the_definitions_figures(name):
+def test_small_models_have_the_definitions_numbers(name):
     shape, keys = SMALL[name]
     case = random_case(**shape)
     args = (case.params, keys, case.train_pairs, case.answers, case.direction, case.cfg.act)
-    exact = oracle_circuit.figures(*args)
-    found = figures(case, keys)
+    exact = oracle_circuit.numbers(*args)
+    found = numbers(case, keys)
     check(found, exact, 1e-4)
     assert set(exact) == set(found) - KEYS
 
 
 @pytest.fixture(scope="module")
 def grokked(training_run):
-    """A model that has learned addition modulo 23, its keys and its figures."""
+    """A model that has learned addition modulo 23, its keys and its numbers."""
     case = training_run[2000]
     keys = oracle.key_freqs(case.params)
-    return case, keys, figures(case, keys)
+    return case, keys, numbers(case, keys)
 
 
-def test_a_grokked_model_has_the_definitions_figures(grokked):
+def test_a_grokked_model_has_the_definitions_numbers(grokked):
     case, keys, found = grokked
-    exact = oracle_circuit.figures(case.params, keys, case.train_pairs, case.answers)
-    assert set(exact) == set(FIGURES) - KEYS
+    exact = oracle_circuit.numbers(case.params, keys, case.train_pairs, case.answers)
+    assert set(exact) == set(NUMBERS) - KEYS
     check(found, exact, 1e-4)
 
 
 def test_a_grokked_model_bears_the_claims_out(grokked):
-    """Not figures but signs: what helps, what hurts."""
+    """Not numbers but signs: what helps, what hurts."""
     _, keys, found = grokked
     assert found["loss_logits_as_cosines"] < found["loss_sum_directions"] < found["loss_key_components"] < found["loss"]
     assert found["loss_null_space"] > 5 * found["loss_key_directions"]
@@ -93,7 +93,7 @@ some_keys = st.sets(st.integers(1, 3), min_size=1)
 @hypothesis.settings(max_examples=10)
 def test_keeping_every_frequency_of_the_sum_loses_what_is_no_function_of_it(case):
     """With all keys the restricted logits are the averages over a + b, and W_L is kept but for its constant."""
-    found = figures(case, [1, 2, 3])
+    found = numbers(case, [1, 2, 3])
     by_sum = oracle.restricted_logits(oracle.all_logits(case.params), [1, 2, 3])
     exact = oracle_circuit.mean_losses(by_sum, case.answers, case.train_pairs)
     np.testing.assert_allclose(found["loss_sum_directions"], exact[0], rtol=1e-4)
@@ -107,9 +107,9 @@ def test_keeping_every_frequency_of_the_sum_loses_what_is_no_function_of_it(case
 @hypothesis.settings(max_examples=10)
 def test_parts_add_up(case, keys):
     """Loss on all pairs is the weighted mean of the other two; shares are shares; no approximation beats the best."""
-    found = figures(case, sorted(keys))
+    found = numbers(case, sorted(keys))
     n, n_train = case.cfg.p**2, len(case.train_pairs)
-    for name in (name for name, f in FIGURES.items() if f.group == "ablations" and f.claim):
+    for name in (name for name, f in NUMBERS.items() if f.group == "ablations" and f.claim):
         both = n_train * found[name + "_train"] + (n - n_train) * found[name + "_test"]
         np.testing.assert_allclose(found[name], both / n, rtol=1e-5, err_msg=name)
     assert found["W_L_residual_best"] <= found["W_L_residual"] * (1 + 1e-5)
@@ -129,7 +129,7 @@ def test_a_model_of_one_wave_is_explained_whole():
         s = Anatomy(case.cfg, 1, case.params, case.train_pairs, case.answers)
         s._forward = (s.with_acts(acts), acts)
         names = ("loss", "loss_without_freq", "loss_without_neurons", "neurons_per_freq")
-        found = {name: FIGURES[name].function(s) for name in names}
+        found = {name: NUMBERS[name].function(s) for name in names}
         return found | {"polynomials": s.polynomials_NxM, "constant": s.with_acts(0 * acts + jnp.mean(acts, 0))}
 
     found = jax.device_get(look(acts))
@@ -146,14 +146,14 @@ def test_a_model_of_one_wave_is_explained_whole():
 
 @needs_reference
 @pytest.mark.parametrize("name", ["mod113_step10000", "released_wd0.1"])
-def test_reference_models_have_the_definitions_figures(name):
+def test_reference_models_have_the_definitions_numbers(name):
     case, listed = reference_case(name)
     keys = listed["key_freqs"]
-    found = figures(case, keys)
-    exact = oracle_circuit.figures(case.params, keys, case.train_pairs, case.answers, freqs=keys)
-    assert set(exact) == set(FIGURES) - KEYS
+    found = numbers(case, keys)
+    exact = oracle_circuit.numbers(case.params, keys, case.train_pairs, case.answers, freqs=keys)
+    assert set(exact) == set(NUMBERS) - KEYS
     check(found, exact, 2e-4, keys)
-    for figure, of in {"loss": "loss", "loss_sum_directions": "restricted_loss"}.items():
+    for here, of in {"loss": "loss", "loss_sum_directions": "restricted_loss"}.items():
         for suffix in list(PAIRS)[1:]:
             listed_name = f"{of}{suffix}" if of != "loss" else f"{suffix[1:]}_loss"
-            np.testing.assert_allclose(found[figure + suffix], listed[listed_name], rtol=1e-4)
+            np.testing.assert_allclose(found[here + suffix], listed[listed_name], rtol=1e-4)

@@ -11,7 +11,8 @@ from planted import CHANCE, ENDS, planted, reference, sweep_of_planted
 from grokjax import phases
 from grokjax.errors import InputError
 from grokjax.phases import find_phases
-from grokjax.phases.rules import RULES, Settings, running_median
+from grokjax.phases.curves import Settings
+from grokjax.phases.rules import RULES
 
 # What published curves say; the readings by eye and their reasons are in docs/phases.md.
 
@@ -148,45 +149,6 @@ def test_a_pause_after_memorising_is_no_floor():
     assert np.isnan(phases.readings(early).set_index("rule").loc["train_level", "at"])
 
 
-@given(st.lists(st.floats(-10, 10), max_size=30), st.sampled_from([1, 3, 5, 7]))
-def test_running_median_leaves_monotone_curves_alone(values, width):
-    monotone = np.sort(np.array(values, float))
-    np.testing.assert_array_equal(running_median(monotone, width), monotone)
-
-
-# What rules need.
-
-
-def test_rules_without_their_columns_are_named():
-    metrics = planted(1_000, 5_000, 7_000, 12_000)[["step", "train_loss", "test_loss"]]
-    rules = phases.describe_rules(phases.readings(metrics)).set_index("rule")
-    assert set(rules.index[rules["runs"] == 0]) == {
-        "excluded_turn",
-        "excluded_peak",
-        "weights_drop",
-        "weights_settled",
-        "gini_jump",
-        "gini_settled",
-    }
-    assert "sum_sq_weights" in rules.loc["weights_drop", "lacks"]
-    with pytest.raises(InputError, match=r"rule 'weights_drop' needs the column sum_sq_weights, which .* lack"):
-        find_phases(metrics, Settings(rules={"circuit_formation": "weights_drop"}))
-    agreed = phases.agreement(phases.readings(metrics))
-    assert set(agreed["rule"]) == set(rules.index[rules["runs"] > 0])
-
-
-def test_final_keys_come_before_keys_of_the_step():
-    metrics = planted(1_000, 5_000, 7_000, 12_000).rename(columns={"excluded_loss_max": "excluded_loss_online"})
-    columns = phases.readings(metrics).set_index("rule")["columns"]
-    assert columns["excluded_turn"] == "train_loss, excluded_loss_online"
-    metrics["excluded_loss"] = metrics["excluded_loss_online"].where(metrics["step"] % 500 == 0)
-    columns = phases.readings(metrics).set_index("rule")["columns"]
-    assert columns["excluded_turn"] == "train_loss, excluded_loss"
-    metrics["excluded_loss"] = np.nan  # the run has not ended
-    columns = phases.readings(metrics).set_index("rule")["columns"]
-    assert columns["excluded_turn"] == "train_loss, excluded_loss_online"
-
-
 def test_chance_loss_without_step_0():
     metrics = planted(1_000, 5_000, 7_000, 12_000)
     whole = find_phases(metrics).iloc[0]
@@ -204,17 +166,12 @@ def test_chance_loss_without_step_0():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("rules", "message"),
     [
-        ({"train_accuracy": 99}, "train_accuracy = 99 must be between 0 and 1"),
-        ({"smooth": 4}, "smooth = 4 must be an odd number"),
-        ({"gap": 1}, "gap = 1 must be above 1"),
-        ({"ungrok_accuracy": 0.999}, "ungrok_accuracy = 0.999 must be at most test_accuracy"),
-        ({"chance_loss": 0.0}, "chance_loss = 0.0 must be above 0"),
-        ({"rules": {"memorisation": "test_peak"}}, "phase 'memorisation' is unknown: did you mean 'memorization'"),
-        ({"rules": {"cleanup": "test_leveled"}}, "did you mean 'test_level'"),
+        ({"memorisation": "test_peak"}, "phase 'memorisation' is unknown: did you mean 'memorization'"),
+        ({"cleanup": "test_leveled"}, "did you mean 'test_level'"),
     ],
 )
-def test_bad_settings(options, message):
+def test_rules_of_other_names(rules, message):
     with pytest.raises(InputError, match=message):
-        Settings(**options)
+        find_phases(planted(1_000, 5_000, 7_000, 9_000), Settings(rules=rules))

@@ -1,102 +1,28 @@
 """The report's data: what is read, what is left out, and that nothing of a config becomes markup."""
 
-import base64
 import html
-import json
 import re
 import subprocess
 import sys
 
-import hypothesis.extra.numpy as npst
 import made_up
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tiny
-from hypothesis import given
-from hypothesis import strategies as st
+from pages import HOSTILE, data_of, decoded, hostile, page_of, rewritten, with_circuit
 
 from grokjax.errors import InputError
-from grokjax.report import document, downsampling, markup, page, write
+from grokjax.report import document, page, write
 from grokjax.report.results import read, shade
-from grokjax.report.write import page_path
 from grokjax.store.metrics import read_metrics, read_runs
-
-HOSTILE = '</script><img src=x onerror="window.hurt=1">{{data}}&<b>'
 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
     """A made-up sweep: ten weight decays, two seeds, 40 evaluations, P = 11."""
     return made_up.make_sweep(tmp_path_factory.mktemp("made") / "small", 20, 40, 11)
-
-
-def page_of(path) -> str:
-    return page.html(read(path))
-
-
-def data_of(text: str):
-    """What a page's script will read."""
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
-
-
-# --- downsampling -----------------------------------------------------------------------------------------------------
-
-values_with_gaps = st.sampled_from([0.0, 1e-8, 1e-3, 0.5, 7.0, np.nan, np.inf])
-curves = npst.arrays(np.float64, st.integers(0, 300), elements=values_with_gaps)
-norms = npst.arrays(
-    np.float32, st.tuples(st.integers(1, 90), st.integers(1, 6)), elements=st.floats(0.001, 999, width=16)
-)
-
-
-@given(curves, st.integers(8, 60))
-def test_a_thinned_curve_keeps_its_extremes_ends_and_gaps_at_their_steps(values, limit):
-    kept = downsampling.kept(values, limit)
-    assert len(kept) <= limit or len(kept) == len(values)
-    assert (np.diff(kept) > 0).all()
-    if len(values) == 0:
-        return
-    assert kept[0] == 0
-    assert kept[-1] == len(values) - 1
-    finite = np.isfinite(values)
-    assert finite.all() == np.isfinite(values[kept]).all()
-    if finite.any():
-        assert values[kept][np.isfinite(values[kept])].max() == values[finite].max()
-        assert values[kept][np.isfinite(values[kept])].min() == values[finite].min()
-
-
-@given(st.integers(100, 5_000), st.integers(8, 90), st.data())
-def test_no_single_spike_vanishes(n, limit, data):
-    values = np.ones(n)
-    at = data.draw(st.integers(0, n - 1))
-    values[at] = data.draw(st.sampled_from([0.5, 2.0, np.nan]))
-    assert at in downsampling.kept(values, limit)
-
-
-@given(
-    npst.arrays(
-        np.float32, st.tuples(st.integers(1, 90), st.integers(1, 6)), elements=st.floats(2**-10, 2**10, width=32)
-    )
-)
-def test_an_image_is_within_half_a_level_and_keeps_every_peak(values):
-    scale = downsampling.value_range([values])
-    half = downsampling.level_ratio(scale) ** 0.5
-    whole = downsampling.image(np.arange(len(values)), values, scale, 1_000)
-    shown = scale[0] * (scale[1] / scale[0]) ** (whole.levels / 254)
-    inside = values >= scale[0]
-    np.testing.assert_array_less(np.abs(np.log(shown / values))[inside], np.log(half) * 1.001 + 1e-6)
-    thinned = downsampling.image(np.arange(len(values)), values, scale, 8)
-    np.testing.assert_array_equal(thinned.levels.max(0), whole.levels.max(0))
-    assert len(thinned.steps) == min(8, len(values))
-    assert set(thinned.steps) <= set(range(len(values)))
-
-
-def test_missing_norms_have_a_level_of_their_own():
-    values = np.array([[1.0, np.nan], [0.0, 4.0]])
-    assert downsampling.image(np.arange(2), values, (1.0, 4.0), 9).levels.tolist() == [[0, 255], [0, 254]]
-    assert downsampling.value_range([np.zeros((2, 2))]) is None
 
 
 # --- the page's data --------------------------------------------------------------------------------------------------
@@ -115,10 +41,6 @@ def test_every_evaluation_of_a_usual_sweep_is_in_the_page(small):
         held = rows["restricted_loss"].notna().to_numpy()
         np.testing.assert_array_equal(decoded(sparse["i"], "<u2"), np.flatnonzero(held))
         np.testing.assert_array_equal(decoded(sparse["v"], "<f4"), rows["restricted_loss"].to_numpy("f4")[held])
-
-
-def decoded(text, dtype):
-    return np.frombuffer(base64.b64decode(text), dtype)
 
 
 def test_long_curves_are_thinned_and_the_page_says_so(small, monkeypatch):
@@ -174,12 +96,10 @@ def test_the_settings_table_is_that_of_summarize(small):
     assert f"{found.loc[0.5, 'grokked_median']:,.0f}" in row
 
 
-def with_circuit(path, out):
-    """A copy of a sweep with a circuit.parquet of run 3."""
-    rewritten(path, out)
-    row = {"run": 3, "step": 3900, "key_freqs": [1, 4], "W_L_residual": None, "null": '{"W_L_residual": "unknown"}'}
-    pd.DataFrame([row | {"measured": "{}"}]).to_parquet(out / "circuit.parquet")
-    return out
+def test_a_page_without_circuits_loads_no_jax(small):
+    program = "import sys\nfrom grokjax.report import page, results, write\n"
+    program += f"page.html(results.read({str(small)!r}))\nsys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_the_circuit_table_is_there_once_it_was_made(small, tmp_path):
@@ -198,15 +118,6 @@ def test_the_circuit_table_is_there_once_it_was_made(small, tmp_path):
 
 
 # --- unfinished, odd and foreign sweeps -------------------------------------------------------------------------------
-
-
-def rewritten(path, out, metrics=lambda frame: frame, runs=lambda frame: frame, schema=None):
-    """A copy of a sweep's tables, changed."""
-    (out / "metrics").mkdir(parents=True)
-    frame = metrics(read_metrics(path))
-    frame.to_parquet(out / "metrics" / "part-000000.parquet", schema=schema)
-    runs(read_runs(path)).to_parquet(out / "runs.parquet")
-    return out
 
 
 def test_a_sweep_in_training_has_a_page(small, tmp_path):
@@ -314,20 +225,6 @@ def test_what_is_no_sweep_is_one_sentence(small, tmp_path):
 # --- safety -----------------------------------------------------------------------------------------------------------
 
 
-def hostile(path, out):
-    """A sweep whose config holds markup wherever it can hold text."""
-
-    def runs(frame):
-        texts = {"model.act": [HOSTILE, "relu"] * 10, "task": HOSTILE, "status": ["finished", HOSTILE] * 10}
-        return frame.assign(**texts)
-
-    rewritten(path, out, runs=runs)
-    record = json.loads((path / "config.json").read_text())
-    record |= {"experiment": HOSTILE, "device_kind": HOSTILE, "git_commit": HOSTILE, "versions": {HOSTILE: HOSTILE}}
-    (out / "config.json").write_text(json.dumps(record))
-    return out
-
-
 def test_text_of_a_config_stays_text(small, tmp_path):
     text = page_of(hostile(small, tmp_path / HOSTILE.replace("/", ":")))
     assert "<img" not in text.split('<script type="application/json"')[0]
@@ -336,47 +233,9 @@ def test_text_of_a_config_stays_text(small, tmp_path):
     assert data["runs"][0]["axes"]["model.act"] == HOSTILE
 
 
-@given(st.text())
-def test_embedded_data_has_no_character_that_html_reads(text):
-    embedded = markup.embedded({text: [text]})
-    assert not set("<>&") & set(embedded)
-    assert json.loads(embedded) == {text: [text]}
-
-
-@given(st.text(alphabet="<>&\"' a/"))
-def test_an_element_escapes_what_is_not_html(text):
-    made = markup.element("a", text, title=text)
-    assert html.unescape(re.fullmatch(r'<a title="([^"<>]*)">([^<>]*)</a>', made)[2]) == text
-
-
 def test_the_policy_names_the_scripts_and_forbids_the_network(small):
     text = page_of(small)
     policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1])
     assert "default-src 'none'" in policy
     assert "'unsafe-inline'" not in re.search(r"script-src ([^;]*)", policy)[1]
     assert not re.search(r'<(?:link|script|img)[^>]+(?:src|href)="(?!data:)', text)
-
-
-# --- at the end of a sweep --------------------------------------------------------------------------------------------
-
-
-def test_a_sweep_ends_with_a_report_and_says_where(finished):
-    path, printed = finished
-    assert str(page_path(path)) in printed
-    data = data_of(page_path(path).read_text())
-    assert len(data["runs"]) == 4
-    assert {line["column"] for line in data["figures"][0]["lines"]} >= {"restricted_loss", "excluded_loss"}
-    assert not list((path / "report").glob(".*.tmp"))
-
-
-def test_a_report_that_cannot_be_written_does_not_fail_the_sweep(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(page, "html", full)
-    status, printed = tiny.train(tiny.get_config(), tmp_path / "tiny")
-    assert status == 0
-    assert "No space left on device" in printed
-    assert f"grokjax report {tmp_path / 'tiny'}" in printed.replace("\n", " ")
-    assert not list((tmp_path / "tiny" / "report").glob("*index*"))
-    assert write.figure_path(tmp_path / "tiny").is_file()
