@@ -18,7 +18,8 @@ from grokjax.errors import InputError, StorageError
 from grokjax.experiment import import_experiment
 from grokjax.interp import measure
 from grokjax.interp.checkpoint import Checkpoint, load_checkpoint
-from grokjax.interp.measure import table, to_json
+from grokjax.interp.measure import to_json
+from grokjax.interp.measure_table import table
 from grokjax.store import files
 
 # --- the command line -----------------------------------------------------------------------------------------------
@@ -48,7 +49,7 @@ def command(name: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def add_subject(parser: argparse.ArgumentParser) -> None:
-    """Adds what a model is measured by (see `settle`), for this command and `grokjax.circuit`."""
+    """Adds what a model is measured by (see `interp.subject.subject_of`), for this command and `grokjax.circuit`."""
     parser.add_argument("--keys", type=terminal.integers, default=(), help="key frequencies, such as 6,23,37")
     parser.add_argument("--rule", help="key_rule where no keys are given: W_L, W_E, neurons or logits")
     parser.add_argument("--threshold", type=float, help="key_threshold of rules W_L and W_E, in (0, 1)")

@@ -18,7 +18,7 @@ from grokjax.store import files
 from grokjax.store.metrics import how_to_read
 
 
-def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, replay.Request]:
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, replay.Replay]:
     """The command line."""
     parser = terminal.Parser(prog="grokjax replay", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("workdir", help="of a sweep")
@@ -32,16 +32,16 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, replay.Request]:
     parser.add_argument("--experiment", help="experiment file whose measures and tasks to use")
     parser.add_argument("--overwrite", action="store_true", help="compute again what has been replayed before")
     args = parser.parse_args(argv)
-    return args, replay.Request(args.rule, args.threshold, args.keys, args.measures, args.runs)
+    return args, replay.Replay(args.rule, args.threshold, args.keys, args.measures, args.runs)
 
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
     from rich.progress import track
 
-    args, request = parse(argv)
+    args, wanted = parse(argv)
     cache.enable()
     path = files.path(args.workdir)
     import_experiment(args.experiment)
-    folder = replay.replay(path, request, lambda items, text: track(items, f"replaying {text}"), args.overwrite)
+    folder = replay.replay(path, wanted, lambda items, text: track(items, f"replaying {text}"), args.overwrite)
     terminal.say(f"replayed into {folder}: {how_to_read(folder)}")
