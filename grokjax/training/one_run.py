@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from grokjax.core import backends, model, optimizers, precision
 from grokjax.core.backends import XLA, Backend
@@ -35,7 +36,7 @@ def train_step(problem: Training, state: State, gradient_at: Callable[[model.Par
     return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
 
 
-def train(problem: Training, state: State, n_steps: jax.Array | int, backend: Backend = XLA) -> State:
+def train(problem: Training, state: State, n_steps: Int[Array, ""] | int, backend: Backend = XLA) -> State:
     """Trains a run.
 
     Args:
@@ -83,7 +84,9 @@ def shared(
     )
 
 
-def evaluate(problem: Problem, state: State, slow: bool = False, backend: Backend = XLA) -> dict[str, jax.Array]:
+def evaluate(
+    problem: Problem, state: State, slow: bool = False, backend: Backend = XLA
+) -> dict[str, Shaped[Array, "..."]]:
     """The in-step measures of the problem's groups, by column name; shapes are declared in `grokjax.measures`.
 
     Args:
@@ -97,12 +100,12 @@ def evaluate(problem: Problem, state: State, slow: bool = False, backend: Backen
         return registry.compute(registry.in_step(problem.measures, slow), seen)
 
 
-def counted(state: State, test_loss: jax.Array) -> State:
-    """The state after an evaluation has found this test loss (float32 [], nats), as `stopped` needs it."""
+def counted(state: State, test_loss: Float[Array, ""]) -> State:
+    """The state after an evaluation has found this test loss (nats), as `stopped` needs it."""
     is_below = test_loss < state.inputs.stop_loss
     return state._replace(below=jnp.where(is_below, state.below + 1, 0))
 
 
-def stopped(state: State) -> jax.Array:
-    """Whether the run has reached its stop rule (bool []): test loss below stop_loss for stop_evals evaluations."""
+def stopped(state: State) -> Bool[Array, ""]:
+    """Whether the run has reached its stop rule: test loss below stop_loss for stop_evals evaluations."""
     return state.below >= state.inputs.stop_evals
