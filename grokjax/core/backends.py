@@ -33,7 +33,7 @@ class Backend(Protocol):
         """Logits and MLP activations of all pairs; not necessarily differentiable."""
 
     def serves(self, problem: Training) -> bool:
-        """Whether it can compute such runs here."""
+        """Whether this backend can compute such runs here."""
 
     def identity(self) -> str | None:
         """The compiler that bits depend on beside JAX's own, in a line; None where there is none."""

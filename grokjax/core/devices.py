@@ -1,4 +1,4 @@
-"""The machine's devices and memory: a CPU's cores as JAX devices, what fits, and what is given back."""
+"""The machine's devices and memory: a CPU's cores as JAX devices, and memory that is freed or free."""
 
 import ctypes
 import functools

@@ -44,7 +44,7 @@ def _margin(others_BxC, right_B):
 
 
 def cross_entropy_of(others_BxC: Float[Array, "B C"], right_B: Float[Array, " B"]) -> Float[Array, " B"]:
-    """`cross_entropy` where right logits and the others lie apart; cheaper when many are taken of the same labels.
+    """Cross-entropy where right logits and the others lie apart; cheaper when many are taken of the same labels.
 
     Args:
       others_BxC: the logits, -∞ at the right class.

@@ -1,4 +1,4 @@
-"""The transformer, twice: token by token as one reads it, and factored for one layer as one computes it.
+"""The transformer, twice: token by token, which is the definition, and factored for one layer, which is faster.
 
 Parameters travel as a flat dict from TransformerLens's state-dict keys ("embed.W_E", "blocks.0.attn.W_Q", …) to arrays
 in TransformerLens's axes:
@@ -113,7 +113,7 @@ class Attention(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """One hidden layer with biases."""
+    """A hidden layer with biases."""
 
     def __init__(self, cfg: ModelConfig, normal: _Normal):
         self.act = ACTIVATIONS[cfg.act]
@@ -231,7 +231,7 @@ def grid(p: int) -> Pairs:
 
 
 class Tables(NamedTuple):
-    """One layer's parameters multiplied out as far as that needs no pair; the factored forward is a function of these.
+    """Products of one layer's parameters, as far as they need no pair; the factored forward is a function of these.
 
     Attributes:
       a_PxX: first token's scores (one per head) and then values, X = H + D.
@@ -283,7 +283,7 @@ def tables(cfg: ModelConfig, params: Params) -> Tables:
 
 
 def factored_tables(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
-    """`factored` from the model's tables."""
+    """Computes `factored` from the model's tables."""
     _, z_BxHxE = _attend(cfg, t, pairs)
     z_BxX = z_BxHxE.reshape(-1, cfg.d_model)
     acts_BxM = FACTORED_ACTIVATIONS[cfg.act](_dense(z_BxX, t.in_DxM) + t.in_M)
@@ -305,7 +305,7 @@ def _attend(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[jax.Array, jax.A
 def attention_to_last(
     cfg: ModelConfig, params: Params, pairs: Pairs
 ) -> tuple[Float[Array, "B H 3"], Float[Array, "B H E"]]:
-    """One layer's attention from "=", by tables of P rows.
+    """Computes one layer's attention from "=", by tables of P rows.
 
     Returns:
       The pattern from "=" over a, b, "=", and the weighted values z.
@@ -314,7 +314,7 @@ def attention_to_last(
 
 
 def factored(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
-    """The one-layer model with nothing computed that the answer does not depend on; see `tables`.
+    """Runs the one-layer model, with nothing computed that the answer does not depend on; see `tables`.
 
     Returns:
       Logits, and MLP activations after the nonlinearity.
@@ -399,7 +399,7 @@ FACTORED_ACTIVATIONS = ACTIVATIONS | {"relu": _relu}
 
 
 def token_by_token(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
-    """`Transformer` on these pairs, for any number of layers.
+    """Runs `Transformer` on these pairs, for any number of layers.
 
     Returns:
       Logits, and the last layer's MLP activations above "=".
@@ -420,7 +420,7 @@ def forward(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Array
 
 
 def forward_grid(cfg: ModelConfig, params: Params) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
-    """`forward` of all P² pairs."""
+    """Runs `forward` on all P² pairs."""
     return forward(cfg, params, grid(cfg.p))
 
 

@@ -1,4 +1,4 @@
-"""A run as training and evaluation see it: the static `Problem`, the traced `Inputs`, the `State` between steps.
+"""Run descriptions for training and evaluation: the static `Problem`, the traced `Inputs`, the `State` between steps.
 
 Size letters: B training pairs, N all P² pairs.
 """
@@ -19,7 +19,14 @@ HYPERPARAMETERS = ("learning_rate", "weight_decay", "beta1", "beta2", "eps", "wa
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """The static fields that training steps depend on."""
+    """The static fields that training steps depend on.
+
+    Attributes:
+      model: its shape.
+      n_train: the number of training pairs.
+      optimizer: a name in `OPTIMIZERS` of core.optimizers.
+      precision: of products, a name in core.precision.
+    """
 
     model: ModelConfig
     n_train: int
@@ -29,7 +36,15 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Problem(Training):
-    """The static part of a run, evaluation included: one compilation serves every run that shares it."""
+    """The static part of a run, evaluation included: one compilation serves every run that shares it.
+
+    Attributes:
+      direction: +1 or -1 if the task's answer is a function of a + b or a - b, else None.
+      eval_every: steps between evaluations.
+      measures: groups to evaluate.
+      key_rule: a name in `KEY_RULES` of measures.shared.
+      key_threshold: of the rules W_L and W_E, a fraction of the largest norm.
+    """
 
     direction: int | None = 1
     eval_every: int = 100

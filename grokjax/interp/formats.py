@@ -115,7 +115,7 @@ def _of_layer(name: str, layer: int) -> str:
 
 
 def _every_layer(names: Mapping[str, Any], n_layers: int) -> list[tuple[str, int]]:
-    """Each name with each layer that has it."""
+    """Pairs of a name and each layer that has it."""
     return [(name, layer) for name in names for layer in range(n_layers if name.startswith("blocks.") else 1)]
 
 

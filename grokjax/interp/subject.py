@@ -1,4 +1,7 @@
-"""The subject of a measurement: a trained model with the task, split and key frequencies that it is measured by."""
+"""The subject of a measurement: a trained model with the task, split and key frequencies that it is measured by.
+
+Size letters: N all P² pairs, B training pairs, K = (P-1)//2 frequencies.
+"""
 
 import dataclasses
 from typing import Any
@@ -6,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Int32
 
 from grokjax import tasks
 from grokjax.config import FIELDS, coerce
@@ -23,8 +27,8 @@ class Subject:
     Attributes:
       checkpoint: the model.
       task: that the model computes.
-      answers: int32 [P²], the task's.
-      train_pairs: int32, sorted, each a * P + b; None where the split is not known.
+      answers: the task's.
+      train_pairs: sorted, each a * P + b; None where the split is not known.
       split: where train_pairs come from, in words; "" if there are none.
       keys: the given key frequencies, k from 1; empty for the model's own by `problem.key_rule`.
       problem: with the settings by which to measure.
@@ -32,8 +36,8 @@ class Subject:
 
     checkpoint: Checkpoint
     task: tasks.Task
-    answers: np.ndarray
-    train_pairs: np.ndarray | None
+    answers: Int32[np.ndarray, " N"]
+    train_pairs: Int32[np.ndarray, " B"] | None
     split: str
     keys: tuple[int, ...]
     problem: Problem
@@ -44,8 +48,8 @@ class Subject:
         return None if self.train_pairs is None else len(self.train_pairs)
 
     @property
-    def keys_K(self) -> np.ndarray | None:
-        """The given keys, bool [(P-1)//2]; None for the model's own."""
+    def keys_K(self) -> Bool[np.ndarray, " K"] | None:
+        """The given keys; None for the model's own."""
         return np.isin(np.arange(fourier.n_freqs(self.problem.model.p)) + 1, self.keys) if self.keys else None
 
     @property
@@ -102,7 +106,7 @@ def subject_of(
     return Subject(checkpoint, found, answers, train_pairs, words, keys, problem)
 
 
-def _split(checkpoint: Checkpoint, given: str | None) -> tuple[np.ndarray | None, str, int | None]:
+def _split(checkpoint: Checkpoint, given: str | None) -> tuple[Int32[np.ndarray, " B"] | None, str, int | None]:
     """The training pairs, where they come from in words, and the split's seed if it is known."""
     p = checkpoint.cfg.p
     if given is None or given == "mask":

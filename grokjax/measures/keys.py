@@ -1,4 +1,7 @@
-"""Key frequencies by each rule (group "paper")."""
+"""Key frequencies by each rule (group "paper").
+
+Size letters as in `measures.shared`.
+"""
 
 import itertools
 from typing import Any

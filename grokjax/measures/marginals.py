@@ -43,7 +43,7 @@ def _averages(grid_NxC: jax.Array, p: int) -> tuple[jax.Array, ...]:
 
 
 def _averages_by_rows(grid_NxC: jax.Array, p: int) -> tuple[jax.Array, ...]:
-    """`_averages` in one pass over a: the pairs of a lie together, and turned by a places also in order of their sum.
+    """Computes `_averages` in one pass over a: the pairs of a lie together, and turned by a places, in order of sum.
 
     On a CPU this is faster, since a core's cache holds the sums.
     """

@@ -1,4 +1,7 @@
-"""The progress measures of Nanda et al. 2023 and the quantities they are read beside."""
+"""The progress measures of Nanda et al. 2023 and the quantities they are read beside.
+
+Size letters as in `measures.shared`, X any.
+"""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float

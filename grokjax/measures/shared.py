@@ -23,7 +23,7 @@ LOGIT_SHARES = 3  # a frequency is key by "logits" with this many times the shar
 
 
 class Shared:
-    """One model at one step, seen over the whole grid of pairs. Attributes are traced arrays.
+    """The intermediates of one model at one step, over the whole grid of pairs. Attributes are traced arrays.
 
     Args, each also an attribute:
       cfg: the model's shape.

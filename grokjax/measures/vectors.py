@@ -1,4 +1,7 @@
-"""Norms, cosines and quotients that are exact for tiny numbers and NaN on purpose where they are undefined."""
+"""Norms, cosines and quotients that are exact for tiny numbers and NaN on purpose where they are undefined.
+
+Size letters: X any.
+"""
 
 from collections.abc import Iterable
 

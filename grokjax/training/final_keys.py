@@ -91,7 +91,7 @@ KEYS = {"key_freqs": registry.MEASURES["key_freqs"]}
 def final_keys(
     path: Path, found: Snapshots, problem: Problem, runs: Sequence[Run], width: int = 1, backend: Backend = XLA
 ) -> tuple[Bool[np.ndarray, "R K"], Models]:
-    """Each run's key frequencies at its last snapshot, of those found in a working directory, by the problem's rule.
+    """Finds each run's key frequencies at its last snapshot in a working directory, by the problem's rule.
 
     Returns:
       The keys, and the parameters they were read from, by run and step.

@@ -1,4 +1,4 @@
-"""One run as a pure function: init, train_step, evaluate. Nothing here knows that there are other runs.
+"""A run as pure functions: init, train_step, evaluate. Nothing here knows that there are other runs.
 
 What shapes arrays or chooses code is in `Problem` (static, hashable); what enters arithmetic is in the state (traced).
 """
@@ -30,7 +30,7 @@ def _optimizer(problem: Training, inputs: Inputs) -> optax.GradientTransformatio
 
 
 def train_step(problem: Training, state: State, gradient_at: Callable[[model.Params], model.Params]) -> State:
-    """One full-batch step; `gradient_at` gives the gradient of the run's mean loss at some parameters."""
+    """Takes one full-batch step; `gradient_at` gives the gradient of the run's mean loss at some parameters."""
     grads = precision.rounded(gradient_at, problem.precision)(state.params)
     updates, opt_state = _optimizer(problem, state.inputs).update(grads, state.opt_state, state.params)
     return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
@@ -87,7 +87,7 @@ def shared(
 def evaluate(
     problem: Problem, state: State, slow: bool = False, backend: Backend = XLA
 ) -> dict[str, Shaped[Array, "..."]]:
-    """The in-step measures of the problem's groups, by column name; shapes are declared in `grokjax.measures`.
+    """The in-step measures of the problem's groups, by column name; shapes are declared in `measures`.
 
     Args:
       problem: of the run.

@@ -1,4 +1,4 @@
-"""Many runs as one compiled program: slots, vmap width, devices.
+"""Populations: many runs as one compiled program, in slots, under vmap, on devices.
 
 A population has a fixed number of slots per device, each holding one run or nothing. On a device, `vmap_width` slots
 train together under vmap, and such sets of slots follow one another; devices hold independent slots side by side. A

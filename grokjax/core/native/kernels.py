@@ -21,7 +21,7 @@ MOST_PARTS = 8  # of the pairs, on as many threads: each has tables of its own t
 
 
 class Rows(NamedTuple):
-    """One layer's parameters multiplied out until only sums over heads are left for a pair.
+    """Products of one layer's parameters, multiplied out until only sums over heads are left for a pair.
 
     The weights that attention gives to a, b and "=" add up to 1, so the rows of a and b are differences from "="'s,
     whose own rows are in the bias.
@@ -59,7 +59,7 @@ def identity() -> str | None:
 
 
 def suits(cfg: ModelConfig) -> bool:
-    """Whether it is made for such a model, in float32: with narrower heads, sums of rows cost what products do."""
+    """Whether the C++ is made for such a model, in float32: with narrower heads, sums of rows cost what products do."""
     return cfg.n_layers == 1 and cfg.act == "relu" and cfg.d_head >= 4 and jnp.result_type(float) == jnp.float32
 
 
@@ -126,7 +126,7 @@ def gradient(cfg: ModelConfig, params: Params, pairs: Tokens, n_parts: int = 1) 
 
 
 def forward(cfg: ModelConfig, params: Params) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
-    """`model.forward` of all P² pairs; it has no gradient.
+    """Runs `model.forward` on all P² pairs; it has no gradient.
 
     Returns:
       Logits, and MLP activations after ReLU.
