@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = [
     *("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "launch.py"),
-    *("grokjax", "benchmarks", "constraints", "docs", "experiments", "faults", "scripts", "tests"),
+    *("grokjax", "benchmarks", "constraints", "docs", "experiments", "faults", "scripts", "tests", "tools"),
 ]
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")

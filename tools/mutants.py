@@ -16,7 +16,6 @@ import dataclasses
 import difflib
 import hashlib
 import importlib.util
-import itertools
 import json
 import os
 import random
@@ -57,7 +56,7 @@ class Mutant:
     occurrence: int
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line} {self.operator.removeprefix('core/')}"
+        return f"{self.path}:{self.line} {self.operator.removeprefix('core/')} {self.occurrence}"
 
 
 def room(path: str) -> str:
@@ -109,29 +108,20 @@ def mutate(mutant: Mutant, source: str) -> str | None:
         return None
 
 
-def quotas(sizes: dict[str, int], n: int) -> dict[str, int]:
-    """Shares n out in proportion to sizes, by largest remainders."""
-    exact = {name: n * size / sum(sizes.values()) for name, size in sizes.items()}
-    shares = {name: int(share) for name, share in exact.items()}
-    for name in sorted(exact, key=lambda name: shares[name] - exact[name])[: n - sum(shares.values())]:
-        shares[name] += 1
-    return shares
-
-
 def sample(sources: dict[str, str], n: int, seed: int) -> list[tuple[Mutant, str]]:
-    """Draws n mutants with their modules' texts: places uniformly, each room's in proportion, one mutant for a place."""
-    by_room = collections.defaultdict(list)
-    for path, source in sorted(sources.items()):
-        by_room[room(path)] += places(path, source)
-    drawn = []
-    for name, share in quotas({name: len(found) for name, found in by_room.items()}, n).items():
-        rng = random.Random(f"{seed} {name}")
-        rng.shuffle(by_room[name])
-        mutants = (rng.choice(group) for group in by_room[name])
-        texts = ((mutant, mutate(mutant, sources[mutant.path])) for mutant in mutants)
-        valid = ((mutant, text) for mutant, text in texts if text is not None)
-        drawn += itertools.islice(valid, share)
-    return drawn
+    """Draws n mutants, with their modules' texts: at places spread evenly over the rooms, one mutant for a place."""
+    rng = random.Random(seed)
+    found = [group for path, source in sorted(sources.items()) for group in places(path, source)]
+    found.sort(key=lambda group: (room(group[0].path), rng.random()))
+    drawn: dict[Mutant, str] = {}
+    for start in range(0, len(found) * n, len(found)):
+        for group in found[start // n :]:  # the first from there on that is not drawn and can be mutated
+            if drawn.keys().isdisjoint(group):
+                mutant = rng.choice(group)
+                if (text := mutate(mutant, sources[mutant.path])) is not None:
+                    drawn[mutant] = text
+                    break
+    return list(drawn.items())
 
 
 def tests_of(path: str, modules: Iterable[str], folder: Path) -> list[str]:
@@ -154,7 +144,7 @@ def run(folder: Path, tests: Sequence[str], limit: float | None = None) -> tuple
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     started = time.monotonic()
-    process = subprocess.Popen(
+    with subprocess.Popen(
         ["nice", "-n", "10", *PYTEST, *tests],
         cwd=folder,
         env=environ,
@@ -163,15 +153,14 @@ def run(folder: Path, tests: Sequence[str], limit: float | None = None) -> tuple
         text=True,
         errors="replace",
         start_new_session=True,
-    )
-    try:
-        said, status = process.communicate(timeout=limit)[0], process.returncode
-    except subprocess.TimeoutExpired:
-        said, status = "", None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # and the processes that tests have started
-        process.wait()
+    ) as process:
+        try:
+            said, status = process.communicate(timeout=limit)[0], process.returncode
+        except subprocess.TimeoutExpired:
+            said, status = "", None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and the processes that tests have started
     first = next((line for line in said.splitlines() if line.startswith(("FAILED ", "ERROR "))), "")
     return status, round(time.monotonic() - started, 1), first.partition(" - ")[0]
 
@@ -213,6 +202,24 @@ def copy(folder: Path) -> str:
         if name.startswith(("grokjax/", "tests/")) and (ROOT / name).is_file():
             digest.update(f"{name}\0".encode() + (ROOT / name).read_bytes())
     return digest.hexdigest()[:16]
+
+
+def unmutated(
+    pool: concurrent.futures.Executor, whole: Path, results: Results, files: Sequence[str]
+) -> dict[str, float]:
+    """Runs test files without a mutation: the seconds of those that pass, cheapest first."""
+    print(f"First the {len(files)} test files, without a mutation.", flush=True)
+
+    def one(file: str) -> dict[str, Any]:
+        return results.of(file, lambda: dict(zip(("status", "seconds", "by"), run(whole, [file]), strict=True)))
+
+    seconds = {}
+    for file, row in zip(files, pool.map(one, files), strict=True):
+        if row["status"] == 0:
+            seconds[file] = row["seconds"]
+        elif row["status"] != 5:  # 5: all its tests are long
+            print(f"{file} fails without a mutation and is left out: {row['by'] or row['status']}", flush=True)
+    return dict(sorted(seconds.items(), key=lambda item: item[1]))
 
 
 def judge(whole: Path, mutant: Mutant, text: str, tests: Sequence[str], limit: float) -> dict[str, Any]:
@@ -262,48 +269,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not chosen:
             parser.error(f"no room {args.room}; there are {', '.join(sorted(set(map(room, modules))))}")
         drawn = sample({path: (whole / path).read_text() for path in chosen}, args.n, args.seed)
-        with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-            try:
-                print(summary(_judged(pool, whole, results, modules, drawn, args)))
-            finally:
-                pool.shutdown(cancel_futures=True)  # interrupted: ends with the mutants that are running
+        wanted = {mutant.path: tests_of(mutant.path, modules, whole) for mutant, _ in drawn}
+        pool = concurrent.futures.ThreadPoolExecutor(args.jobs)
+        try:
+            seconds = unmutated(pool, whole, results, sorted(set().union(*wanted.values())))
+            tests = {path: [test for test in seconds if test in some] for path, some in wanted.items()}
+            costs = {path: sum(seconds[test] for test in some) for path, some in tests.items()}
+            left = sum(costs[mutant.path] for mutant, _ in drawn if str(mutant) not in results.known)
+            print(f"{len(drawn)} mutants, at most about {left / 60 / args.jobs:.0f} minutes.", flush=True)
+
+            def one(mutant: Mutant, text: str) -> tuple[Mutant, dict[str, Any]]:
+                limit = max(args.limit, SLACK * costs[mutant.path])
+                row = results.of(str(mutant), lambda: judge(whole, mutant, text, tests[mutant.path], limit))
+                print(f"{mutant} {row['outcome']} {row['seconds']:.0f} s", flush=True)
+                return mutant, row
+
+            print(summary(list(pool.map(one, *zip(*drawn, strict=True)))))
+        finally:
+            pool.shutdown(cancel_futures=True)  # interrupted, it ends with the mutants that are running
     return 0
-
-
-def _judged(
-    pool: concurrent.futures.Executor,
-    whole: Path,
-    results: Results,
-    modules: Sequence[str],
-    drawn: Sequence[tuple[Mutant, str]],
-    args: argparse.Namespace,
-) -> list[tuple[Mutant, dict[str, Any]]]:
-    """Runs the unmutated tests, then every mutant, and says what came out as it goes."""
-    wanted = {mutant.path: tests_of(mutant.path, modules, whole) for mutant, _ in drawn}
-    files = sorted({test for tests in wanted.values() for test in tests})
-    print(f"{len(drawn)} mutants; first their {len(files)} test files without a mutation.", flush=True)
-
-    def unmutated(test: str) -> dict[str, Any]:
-        return results.of(test, lambda: dict(zip(("status", "seconds", "by"), run(whole, [test]), strict=True)))
-
-    clean = dict(zip(files, pool.map(unmutated, files), strict=True))
-    for test, row in clean.items():
-        if row["status"] not in (0, 5):  # 5: all its tests are long
-            print(f"{test} fails without a mutation and is left out: {row['by'] or 'exit status'} {row['status']}")
-    cheapest = sorted((test for test in files if clean[test]["status"] == 0), key=lambda test: clean[test]["seconds"])
-    tests = {path: [test for test in cheapest if test in some] for path, some in wanted.items()}
-    seconds = {path: sum(clean[test]["seconds"] for test in some) for path, some in tests.items()}
-    left = sum(seconds[mutant.path] for mutant, _ in drawn if f"{mutant} {mutant.occurrence}" not in results.known)
-    print(f"At most about {left / 60 / args.jobs:.0f} minutes; less where mutants are caught early.", flush=True)
-
-    def one(pair: tuple[Mutant, str]) -> tuple[Mutant, dict[str, Any]]:
-        mutant, text = pair
-        limit = max(args.limit, SLACK * seconds[mutant.path])
-        row = results.of(f"{mutant} {mutant.occurrence}", lambda: judge(whole, mutant, text, tests[mutant.path], limit))
-        print(f"{mutant} {row['outcome']} {row['seconds']:.0f} s", flush=True)
-        return mutant, row
-
-    return list(pool.map(one, drawn))
 
 
 if __name__ == "__main__":
