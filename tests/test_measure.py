@@ -282,7 +282,7 @@ def test_lists_are_summarised():
 
 def test_help_names_every_flag(capsys):
     with pytest.raises(SystemExit) as stop:
-        measure.parse(["--help"])
+        measure.main(["--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
     for flag in ("--keys", "--split", "--out", "--act", "--task", "--measures", "--heads", "--rule", "--threshold"):
@@ -411,7 +411,7 @@ def test_reference_models_in_float32(name):
 def float64(tmp_path_factory):
     """What the command writes about all of them, in a process of its own: JAX takes its widest float as it starts."""
     folder = tmp_path_factory.mktemp("float64")
-    code = ["from grokjax import measure"]
+    code = ["from grokjax.cli import measure"]
     for name in REFERENCE_MODELS:
         args = [str(REFERENCE / f"{name}.npz"), f"--measures={','.join(GROUPS)}", f"--out={folder / name}.json"]
         args.append(f"--keys={','.join(map(str, listed_values(name)['key_freqs']))}")

@@ -35,14 +35,12 @@ PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cache
 SLACK = 3  # times the unmutated tests' seconds, where that is longer than --limit
 # Tests of a room that are named for no module of it; patterns of tests/test_*.py, which need not exist.
 OTHER_TESTS = {
-    "cli": ("cli_*", "display"),
-    "core": ("random_draws",),
-    "grokjax": ("fuzz_config", "study"),
-    "interp": ("interop*", "circuit*", "export"),
-    "measures": ("measures_*",),
-    "phases": ("phase_*", "statistics"),
-    "store": ("results", "storage", "object_store", "old_directories"),
-    "training": ("training", "random_draws", "small_reference"),
+    "cli": ("cli_*",),
+    "core": ("random_draws", "small_reference"),
+    "grokjax": ("fuzz_config", "api"),
+    "interp": ("circuit*", "checkpoint_*", "export"),
+    "store": ("old_directories", "opening"),
+    "training": ("random_draws", "replay_uneven", "small_reference"),
 }
 
 
