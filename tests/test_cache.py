@@ -14,10 +14,8 @@ SHOW = """
 import jax
 from grokjax.core import cache
 cache.enable()
-print(jax.config.values['jax_compilation_cache_dir'])
+print(jax.config.values["jax_compilation_cache_dir"])
 """
-    "import jax; from grokjax.core import cache; cache.enable(); print(jax.config.values['jax_compilation_cache_dir'])"
-)
 
 
 def python(tmp_path, *args, **variables) -> str:
