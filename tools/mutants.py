@@ -36,12 +36,12 @@ SLACK = 3  # times the unmutated tests' seconds, where that is longer than --lim
 # Tests of a room that are named for no module of it; patterns of tests/test_*.py, which need not exist.
 OTHER_TESTS = {
     "cli": ("cli_*", "display"),
-    "core": ("random_draws",),
+    "core": ("random_draws", "reference"),
     "grokjax": ("fuzz_config", "study"),
     "interp": ("interop*", "circuit*", "export"),
     "measures": ("measures_*",),
     "phases": ("phase_*", "statistics"),
-    "store": ("results", "storage", "object_store", "old_directories"),
+    "store": ("results", "storage", "object_store", "old_directories", "fuzz_files"),
     "training": ("training", "random_draws", "small_reference"),
 }
 
@@ -125,10 +125,10 @@ def sample(sources: dict[str, str], n: int, seed: int) -> list[tuple[Mutant, str
 
 
 def tests_of(path: str, modules: Iterable[str], folder: Path) -> list[str]:
-    """The test files of a module: its own, and those of its room's modules."""
-    name = room(path)
-    stems = {Path(path).stem, name, *(Path(module).stem for module in modules if room(module) == name)}
-    patterns = [pattern for stem in stems for pattern in (stem, f"{stem}_*")] + list(OTHER_TESTS.get(name, ()))
+    """The test files of a module: those named for it, its room, and the room's other modules."""
+    same = [Path(module).with_suffix("") for module in modules if room(module) == room(path)]
+    stems = {part for module in same for part in module.parts[1:]}
+    patterns = [pattern for stem in stems for pattern in (stem, f"{stem}_*")] + list(OTHER_TESTS.get(room(path), ()))
     return sorted({f"tests/{file.name}" for p in patterns for file in (folder / "tests").glob(f"test_{p}.py")})
 
 
@@ -217,7 +217,7 @@ def unmutated(
     for file, row in zip(files, pool.map(one, files), strict=True):
         if row["status"] == 0:
             seconds[file] = row["seconds"]
-        elif row["status"] != 5:  # 5: all its tests are long
+        elif row["status"] != 5:  # 5: none is to run, all are long or lack an emulator
             print(f"{file} fails without a mutation and is left out: {row['by'] or row['status']}", flush=True)
     return dict(sorted(seconds.items(), key=lambda item: item[1]))
 
