@@ -12,10 +12,6 @@ import ast
 import collections
 import concurrent.futures
 import contextlib
-import dataclasses
-import difflib
-import hashlib
-import importlib.util
 import json
 import os
 import random
@@ -26,26 +22,28 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).parent.parent
 PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not long")
-SLACK = 3  # times the unmutated tests' seconds, where that is longer than --limit
-# Tests of a room that are named for no module of it; patterns of tests/test_*.py, which need not exist.
+# Tests of a room that are named for no module of it; patterns of tests/test_*.py.
 OTHER_TESTS = {
     "cli": ("cli_*",),
-    "core": ("random_draws", "small_reference"),
+    "core": ("random_draws", "measures_*"),
     "grokjax": ("fuzz_config", "api"),
     "interp": ("circuit*", "checkpoint_*", "export"),
-    "store": ("old_directories", "opening"),
-    "training": ("random_draws", "replay_uneven", "small_reference"),
+    "measures": ("measures_*",),
+    "store": ("old_directories", "api"),
+    "training": ("random_draws", "replay_uneven", "api"),
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Mutant:
+class Mutant(NamedTuple):
     """One mutation: cosmic-ray's operator at its n-th place in a module."""
 
     path: str
@@ -59,54 +57,41 @@ class Mutant:
 
 def room(path: str) -> str:
     """The room of a module: its folder in grokjax, "grokjax" for those beside the folders."""
-    folders = Path(path).parts[1:-1]
-    return folders[0] if folders else "grokjax"
+    return (*Path(path).parts[1:-1], "grokjax")[0]
 
 
 def places(path: str, source: str) -> list[list[Mutant]]:
     """The mutants of a module outside annotations, those of one kind at one place together: `+` has eleven."""
-    from cosmic_ray.ast import ast_nodes, get_ast
-    from cosmic_ray.plugins import get_operator, operator_names
-
-    nodes = list(ast_nodes(get_ast(source)))
-    found = collections.defaultdict(list)
+    annotations = [
+        ((a.lineno, a.col_offset), (a.end_lineno, a.end_col_offset))
+        for node in ast.walk(ast.parse(source))
+        for a in (getattr(node, "annotation", None), getattr(node, "returns", None))
+        if a is not None
+    ]
+    nodes, found = list(ast_nodes(get_ast(source))), collections.defaultdict(list)
     for name in operator_names():
         if get_operator(name).arguments():
             continue  # those that need to be told names of variables
         operator = get_operator(name)()
-        where = ((node, start) for node in nodes for start, _ in operator.mutation_positions(node))
-        for occurrence, (node, start) in enumerate(where):
-            if not _in_annotation(node):
+        starts = (start for node in nodes for start, _ in operator.mutation_positions(node))
+        for occurrence, start in enumerate(starts):
+            if not any(begin <= start < end for begin, end in annotations):
                 found[start, name.split("_")[0]].append(Mutant(path, start[0], name, occurrence))
     return list(found.values())
 
 
-def _in_annotation(node: Any) -> bool:
-    while (parent := node.parent) is not None:
-        if parent.type == "tfpdef" or (parent.type == "annassign" and node is parent.children[1]):
-            return True
-        if parent.type == "funcdef" and node is parent.annotation:
-            return True
-        node = parent
-    return False
-
-
 def mutate(mutant: Mutant, source: str) -> str | None:
     """The mutated module; None if it does not compile without a warning, or means the same."""
-    from cosmic_ray.mutating import mutate_code
-    from cosmic_ray.plugins import get_operator
-
     code = mutate_code(source, get_operator(mutant.operator)(), mutant.occurrence)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+        with warnings.catch_warnings(action="error"):
             compile(code, mutant.path, "exec")
             return None if ast.dump(ast.parse(code)) == ast.dump(ast.parse(source)) else code
     except SyntaxError:
         return None
 
 
-def sample(sources: dict[str, str], n: int, seed: int) -> list[tuple[Mutant, str]]:
+def sample(sources: dict[str, str], n: int, seed: int) -> dict[Mutant, str]:
     """Draws n mutants, with their modules' texts: at places spread evenly over the rooms, one mutant for a place."""
     rng = random.Random(seed)
     found = [group for path, source in sorted(sources.items()) for group in places(path, source)]
@@ -114,179 +99,111 @@ def sample(sources: dict[str, str], n: int, seed: int) -> list[tuple[Mutant, str
     drawn: dict[Mutant, str] = {}
     for start in range(0, len(found) * n, len(found)):
         for group in found[start // n :]:  # the first from there on that is not drawn and can be mutated
-            if drawn.keys().isdisjoint(group):
-                mutant = rng.choice(group)
-                if (text := mutate(mutant, sources[mutant.path])) is not None:
-                    drawn[mutant] = text
-                    break
-    return list(drawn.items())
+            mutant = rng.choice(group)
+            text = mutate(mutant, sources[mutant.path]) if drawn.keys().isdisjoint(group) else None
+            if text is not None:
+                drawn[mutant] = text
+                break
+    return drawn
 
 
-def tests_of(path: str, modules: Iterable[str], folder: Path) -> list[str]:
-    """The test files of a module: its own, and those of its room's modules."""
-    name = room(path)
-    stems = {Path(path).stem, name, *(Path(module).stem for module in modules if room(module) == name)}
-    patterns = [pattern for stem in stems for pattern in (stem, f"{stem}_*")] + list(OTHER_TESTS.get(name, ()))
-    return sorted({f"tests/{file.name}" for p in patterns for file in (folder / "tests").glob(f"test_{p}.py")})
+def tests_of(path: str, modules: list[str], folder: Path) -> list[str]:
+    """The test files of a module: its own first, then those of its room's modules."""
+    stem, name = Path(path).stem, room(path)
+    stems = [stem, *sorted(Path(module).stem for module in modules if room(module) == name)]
+    patterns = [pattern for one in stems for pattern in (one, f"{one}_*")] + [*OTHER_TESTS.get(name, ())]
+    files = (file for pattern in patterns for file in sorted((folder / "tests").glob(f"test_{pattern}.py")))
+    return list(dict.fromkeys(f"tests/{file.name}" for file in files))
 
 
-def run(folder: Path, tests: Sequence[str], limit: float | None = None) -> tuple[int | None, float, str]:
-    """Runs tests in a copy: pytest's exit status (None after `limit` seconds), seconds, and what failed first."""
-    temporary = folder / ".tmp"
-    temporary.mkdir(exist_ok=True)
+def run(folder: Path, tests: list[str], limit: float | None = None) -> tuple[int | None, float]:
+    """Runs tests in a copy: pytest's exit status, None after `limit` seconds; and the seconds it took."""
     environ = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "mutants"),
         "XDG_CACHE_HOME": str(folder / ".cache"),  # what a mutant leaves there is nobody else's
-        "TMPDIR": str(temporary),
         "PYTHONPATH": str(folder),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    started = time.monotonic()
-    with subprocess.Popen(
-        ["nice", "-n", "10", *PYTEST, *tests],
-        cwd=folder,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as process:
-        try:
-            said, status = process.communicate(timeout=limit)[0], process.returncode
-        except subprocess.TimeoutExpired:
-            said, status = "", None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # and the processes that tests have started
-    first = next((line for line in said.splitlines() if line.startswith(("FAILED ", "ERROR "))), "")
-    return status, round(time.monotonic() - started, 1), first.partition(" - ")[0]
+    started, silent = time.monotonic(), subprocess.DEVNULL
+    command = ["nice", "-n", "10", *PYTEST, *tests]
+    process = subprocess.Popen(command, cwd=folder, env=environ, stdout=silent, stderr=silent, start_new_session=True)
+    try:
+        status = process.wait(limit)
+    except subprocess.TimeoutExpired:
+        status = None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and the processes that tests have started
+        process.wait()
+    return status, round(time.monotonic() - started, 1)
 
 
-def changed(before: str, after: str) -> str:
-    """What a mutation changed, in one line."""
-    lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm=""))[2:]
-    old, new = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
-    return f"{old}  →  {new}" if new else f"{old}  →  (gone)"
-
-
-class Results:
-    """What is known of this state of the checkout, kept as JSON lines if a file is given."""
-
-    def __init__(self, file: Path | None, tree: str):
-        self.file, self.tree = file, tree
-        lines = file.read_text().splitlines() if file is not None and file.exists() else []
-        rows = [json.loads(line) for line in lines]
-        self.known = {row["what"]: row for row in rows if row["tree"] == tree}
-
-    def of(self, what: str, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        if what not in self.known:
-            self.known[what] = {"tree": self.tree, "what": what, **find()}
-            if self.file is not None:
-                with self.file.open("a") as file:
-                    file.write(json.dumps(self.known[what], ensure_ascii=False) + "\n")
-        return self.known[what]
-
-
-def copy(folder: Path) -> str:
-    """Copies the checkout's tracked files as they are now; returns a digest of the package and its tests."""
-    digest = hashlib.sha256()
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in sorted(filter(None, listed.split("\0"))):
-        if not (ROOT / name).exists():
-            continue  # removed, not yet committed
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
-        if name.startswith(("grokjax/", "tests/")) and (ROOT / name).is_file():
-            digest.update(f"{name}\0".encode() + (ROOT / name).read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def unmutated(
-    pool: concurrent.futures.Executor, whole: Path, results: Results, files: Sequence[str]
-) -> dict[str, float]:
-    """Runs test files without a mutation: the seconds of those that pass, cheapest first."""
-    print(f"First the {len(files)} test files, without a mutation.", flush=True)
-
-    def one(file: str) -> dict[str, Any]:
-        return results.of(file, lambda: dict(zip(("status", "seconds", "by"), run(whole, [file]), strict=True)))
-
-    seconds = {}
-    for file, row in zip(files, pool.map(one, files), strict=True):
-        if row["status"] == 0:
-            seconds[file] = row["seconds"]
-        elif row["status"] != 5:  # 5: all its tests are long
-            print(f"{file} fails without a mutation and is left out: {row['by'] or row['status']}", flush=True)
-    return dict(sorted(seconds.items(), key=lambda item: item[1]))
-
-
-def judge(whole: Path, mutant: Mutant, text: str, tests: Sequence[str], limit: float) -> dict[str, Any]:
+def judge(whole: Path, mutant: Mutant, text: str, tests: list[str], limit: float) -> dict[str, Any]:
     """Runs the tests on one mutant, in a copy of its own."""
     with tempfile.TemporaryDirectory(prefix="mutant-", ignore_cleanup_errors=True) as name:
         folder = Path(name) / "copy"
-        shutil.copytree(whole, folder, symlinks=True, ignore=shutil.ignore_patterns(".tmp"))
+        shutil.copytree(whole, folder, symlinks=True)
         before = (folder / mutant.path).read_text()
         (folder / mutant.path).write_text(text)
-        status, seconds, first = run(folder, tests, limit) if tests else (0, 0.0, "")
+        status, seconds = run(folder, tests, limit)
+    old, new = ([*set(a.splitlines()) - set(b.splitlines())] for a, b in ((before, text), (text, before)))
+    change = f"{' '.join(map(str.strip, old))}  →  {' '.join(map(str.strip, new)) or '(gone)'}"
     outcome = {0: "survived", None: "timed out"}.get(status, "caught")
-    return {"outcome": outcome, "seconds": seconds, "by": first, "change": changed(before, text)}
+    return {"what": str(mutant), "outcome": outcome, "seconds": seconds, "change": change}
 
 
-def summary(rows: Sequence[tuple[Mutant, dict[str, Any]]]) -> str:
+def summary(rows: list[tuple[Mutant, dict[str, Any]]]) -> str:
     """A table by room, and the survivors."""
     by_room = collections.defaultdict(list)
     for mutant, row in rows:
-        by_room[room(mutant.path)].append(row["outcome"] != "survived")
-    by_room["all"] = [caught for found in by_room.values() for caught in found]
+        for name in (room(mutant.path), "all"):
+            by_room[name].append(row["outcome"] != "survived")
     lines = ["| room | mutants | caught | share |", "|---|---|---|---|"]
-    lines += [f"| {name} | {len(c)} | {sum(c)} | {sum(c) / len(c):.0%} |" for name, c in by_room.items()]
+    lines += [f"| {name} | {len(c)} | {sum(c)} | {sum(c) / len(c):.0%} |" for name, c in sorted(by_room.items())]
     survivors = [f"- {mutant}: `{row['change']}`" for mutant, row in rows if row["outcome"] == "survived"]
     return "\n".join([*lines, "", f"{len(survivors)} survived.", *survivors])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        "python -m tools.mutants", description="Samples mutants; which do the tests catch?"
-    )
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser("python -m tools.mutants", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--n", type=int, default=100, help="mutants (100)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (0)")
     parser.add_argument("--room", help='of this room alone; "grokjax" for the modules beside the rooms')
     parser.add_argument("--jobs", type=int, default=1, help="mutants side by side (1)")
-    parser.add_argument("--limit", type=float, default=180, help="seconds for a mutant's tests, at least (180)")
+    parser.add_argument("--limit", type=float, default=600, help="seconds for a mutant's tests (600)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep results here, and do not run again what it has")
     args = parser.parse_args(argv)
-    if args.n < 1 or args.jobs < 1:
-        parser.error("--n and --jobs are 1 or more")
-    if importlib.util.find_spec("cosmic_ray") is None:
-        parser.error("cosmic-ray is not installed: pip install -e '.[test,mutants]'")
+    lines = args.json.read_text().splitlines() if args.json and args.json.exists() else []
+    known = {row["what"]: row for row in map(json.loads, lines)}
     with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as name:
-        whole = Path(name)
-        results = Results(args.json, copy(whole))
+        whole = Path(name) / "whole"
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(whole)], check=True)
         modules = [str(path.relative_to(whole)) for path in sorted(whole.glob("grokjax/**/*.py"))]
-        chosen = [path for path in modules if args.room in (None, room(path))]
-        if not chosen:
-            parser.error(f"no room {args.room}; there are {', '.join(sorted(set(map(room, modules))))}")
-        drawn = sample({path: (whole / path).read_text() for path in chosen}, args.n, args.seed)
-        wanted = {mutant.path: tests_of(mutant.path, modules, whole) for mutant, _ in drawn}
-        pool = concurrent.futures.ThreadPoolExecutor(args.jobs)
-        try:
-            seconds = unmutated(pool, whole, results, sorted(set().union(*wanted.values())))
-            tests = {path: [test for test in seconds if test in some] for path, some in wanted.items()}
-            costs = {path: sum(seconds[test] for test in some) for path, some in tests.items()}
-            left = sum(costs[mutant.path] for mutant, _ in drawn if str(mutant) not in results.known)
-            print(f"{len(drawn)} mutants, at most about {left / 60 / args.jobs:.0f} minutes.", flush=True)
+        sources = {path: (whole / path).read_text() for path in modules if args.room in (None, room(path))}
+        drawn = sample(sources, args.n, args.seed)
+        rooms = sorted({room(mutant.path) for mutant in drawn})
+        print(
+            f"{len(drawn)} mutants of the last commit; first the tests of {len(rooms)} rooms as they are.", flush=True
+        )
+        for one in rooms:
+            path = next(mutant.path for mutant in drawn if room(mutant.path) == one)
+            status, seconds = run(whole, tests_of(path, modules, whole))
+            print(f"{one}: {'pass' if status == 0 else 'FAIL'}, {seconds:.0f} s", flush=True)
 
-            def one(mutant: Mutant, text: str) -> tuple[Mutant, dict[str, Any]]:
-                limit = max(args.limit, SLACK * costs[mutant.path])
-                row = results.of(str(mutant), lambda: judge(whole, mutant, text, tests[mutant.path], limit))
-                print(f"{mutant} {row['outcome']} {row['seconds']:.0f} s", flush=True)
-                return mutant, row
+        def found(mutant: Mutant) -> tuple[Mutant, dict[str, Any]]:
+            row = known.get(str(mutant))
+            if row is None:
+                row = judge(whole, mutant, drawn[mutant], tests_of(mutant.path, modules, whole), args.limit)
+                if args.json:
+                    with args.json.open("a") as file:
+                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            print(f"{mutant} {row['outcome']} {row['seconds']:.0f} s", flush=True)
+            return mutant, row
 
-            print(summary(list(pool.map(one, *zip(*drawn, strict=True)))))
-        finally:
-            pool.shutdown(cancel_futures=True)  # interrupted, it ends with the mutants that are running
-    return 0
+        with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+            print(summary(list(pool.map(found, drawn))))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
