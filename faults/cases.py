@@ -52,7 +52,7 @@ def make_whole(folder: Path) -> None:
     """Makes the whole files that cases damage: models/*, tables/*, sweeps/done and sweeps/stopped."""
     for state, stop in (("done", None), ("stopped", StopAfter(7))):
         path = folder / "sweeps" / state
-        api.train(Request(config_of(state), path, console=Console(file=io.StringIO()), stop=stop))
+        api.train(Request(config_of(state), path, console=Console(file=io.StringIO()), stop=stop or StopRequest()))
         shutil.rmtree(path / "report", ignore_errors=True)
     models, tables = folder / "models", folder / "tables"
     models.mkdir()

@@ -15,7 +15,7 @@ from grokjax.interp import replay
 from grokjax.interp.circuit import registry as registry_lib
 from grokjax.interp.circuit.registry import NUMBERS
 from grokjax.interp.circuit.runs import circuits_of, listed
-from grokjax.interp.replay import Request
+from grokjax.interp.replay import Replay
 from grokjax.measures import registry
 from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import read_metrics
@@ -134,12 +134,12 @@ def test_processes_share_the_runs(path):
 
 
 def test_replay_takes_the_runs_that_have_ended(path):
-    assert replay.replay(path, Request()) == path / "metrics"
+    assert replay.replay(path, Replay()) == path / "metrics"
     assert_filled(path, ENDED)
 
 
 def test_a_table_of_its_own_has_the_same(path):
-    folder = replay.replay(path, Request(threshold=0.5))
+    folder = replay.replay(path, Replay(threshold=0.5))
     assert [file.name for file in folder.glob("*.parquet")] == ["runs_0-2.4.6.parquet"]
     table = pd.read_parquet(folder)
     assert sorted(zip(table["run"], table["step"], strict=True)) == [(r, s) for r in ENDED for s in snapshot_steps(r)]
@@ -150,12 +150,12 @@ def test_a_table_of_its_own_has_the_same(path):
 
 
 def test_some_runs_alone(path):
-    folder = replay.replay(path, Request(keys=(2, 5), runs=(6, 2, 3)))
+    folder = replay.replay(path, Replay(keys=(2, 5), runs=(6, 2, 3)))
     table = pd.read_parquet(folder)
     assert sorted(zip(table["run"], table["step"], strict=True)) == [(r, s) for r in (2, 6) for s in snapshot_steps(r)]
     assert all(some.tolist() == mask(2, 5) for some in table["known_keys"])
     with pytest.raises(InputError) as error:
-        replay.replay(path, Request(runs=(3, 5)))
+        replay.replay(path, Replay(runs=(3, 5)))
     assert str(error.value) == f"{path} has no finished run to replay among those asked for."
 
 
