@@ -47,8 +47,10 @@ def test_devices(code, variables, expected):
 
 @pytest.mark.parametrize(
     ("cores", "n_runs", "recorded", "expected"),
-    [(3, 5, None, 3), (5, 3, None, 3), (4, 4, None, 4), (99, 99, None, 16), (99, 16, None, 16), (4, 0, None, 1)]
-    + [(4, 9, 99, 99), (4, 9, 1, 1), (4, 9, 0, 4)],
+    [
+        *[(3, 5, None, 3), (5, 3, None, 3), (4, 4, None, 4), (99, 99, None, 16), (99, 16, None, 16), (4, 0, None, 1)],
+        *[(4, 9, 99, 99), (4, 9, 1, 1), (4, 9, 0, 4)],
+    ],
 )
 def test_devices_are_no_more_than_cores_runs_and_sixteen(monkeypatch, cores, n_runs, recorded, expected):
     made = []
