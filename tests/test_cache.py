@@ -10,7 +10,12 @@ import pytest
 from grokjax.core import cache
 
 ROOT = Path(__file__).parent.parent
-SHOW = "import jax; from grokjax import cache; cache.enable(); print(jax.config.values['jax_compilation_cache_dir'])"
+SHOW = """
+import jax
+from grokjax.core import cache
+cache.enable()
+print(jax.config.values["jax_compilation_cache_dir"])
+"""
 
 
 def python(tmp_path, *args, **variables) -> str:

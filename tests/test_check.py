@@ -7,7 +7,7 @@ from commands import assert_refused, call
 from faultless import files, go_on, halfway, whole_and_halfway
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_storage import flip
+from test_files import flip
 
 from grokjax.cli import check
 from grokjax.interp import replay
@@ -25,7 +25,7 @@ def reported(finished, tmp_path_factory):
     """A finished sweep with its report, and snapshots replayed with other keys."""
     others = shutil.ignore_patterns("only_*", "replay")  # which other tests have left there
     path = shutil.copytree(finished[0], tmp_path_factory.mktemp("check") / "whole", ignore=others)
-    replay.replay(path, replay.Request(keys=(1, 3)))
+    replay.replay(path, replay.Replay(keys=(1, 3)))
     return path
 
 

@@ -273,12 +273,12 @@ def test_names_of_files_stay_in_their_folder(name, tmp_path):
     folder = Path(default_workdir(f"x.py:{name}"))
     assert folder.parent == Path("results")
     assert ".." not in folder.parts
-    assert replay_lib.Request().name == ""
-    request = replay_lib.Request(rule=name, measures=(name, name))
-    assert Path("a") / request.name != Path("a")
-    assert "/" not in request.name
-    assert request.name not in (".", "..")
-    assert replay_lib.Request(measures=(name or "x",)).name not in ("", ".", "..")
+    assert replay_lib.Replay().name == ""
+    wanted = replay_lib.Replay(rule=name, measures=(name, name))
+    assert Path("a") / wanted.name != Path("a")
+    assert "/" not in wanted.name
+    assert wanted.name not in (".", "..")
+    assert replay_lib.Replay(measures=(name or "x",)).name not in ("", ".", "..")
 
 
 def test_long_names_that_differ_stay_apart():

@@ -21,7 +21,8 @@ from grokjax.errors import InputError
 from grokjax.interp import files
 from grokjax.interp import measure as measure_lib
 from grokjax.interp.checkpoint import from_arrays, load_checkpoint
-from grokjax.interp.measure import NO_SPLIT, NO_UPDATE, _summary, to_json
+from grokjax.interp.measure import NO_SPLIT, NO_UPDATE, to_json
+from grokjax.interp.measure_table import summary
 from grokjax.measures import registry
 from grokjax.measures.registry import MEASURES
 from grokjax.store.metrics import read_metrics
@@ -267,21 +268,21 @@ def test_the_table_says_what_is_missing(run):
 
 
 def test_lists_are_summarised():
-    def summary(name, value):
-        return _summary(MEASURES[name], value)
+    def shown(name, value):
+        return summary(MEASURES[name], value)
 
-    assert summary("freq_norm_W_L", [0.5, 3.0, 0.25, 2.0, 1.0]) == "3 at k = 2, 2 at k = 4, 1 at k = 5, 0.5 at k = 1, …"
-    assert summary("trig_coef_all", [-3.0, 0.1]) == "-3 at k = 1, 0.1 at k = 2"
-    assert summary("key_freqs", [14, 35]) == "14, 35"
-    assert summary("key_freqs", []) == "none"
-    assert summary("neuron_freq", [3, 1, 3]) == "3 in 2, 1 in 1"
-    assert summary("neuron_fve", [0.5, 0.125, 1.0]) == "0.125 … 0.5 … 1"
-    assert summary("train_loss", 1.23456789e-8) == "1.23457e-08"
+    assert shown("freq_norm_W_L", [0.5, 3.0, 0.25, 2.0, 1.0]) == "3 at k = 2, 2 at k = 4, 1 at k = 5, 0.5 at k = 1, …"
+    assert shown("trig_coef_all", [-3.0, 0.1]) == "-3 at k = 1, 0.1 at k = 2"
+    assert shown("key_freqs", [14, 35]) == "14, 35"
+    assert shown("key_freqs", []) == "none"
+    assert shown("neuron_freq", [3, 1, 3]) == "3 in 2, 1 in 1"
+    assert shown("neuron_fve", [0.5, 0.125, 1.0]) == "0.125 … 0.5 … 1"
+    assert shown("train_loss", 1.23456789e-8) == "1.23457e-08"
 
 
 def test_help_names_every_flag(capsys):
     with pytest.raises(SystemExit) as stop:
-        measure.parse(["--help"])
+        measure.main(["--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
     for flag in ("--keys", "--split", "--out", "--act", "--task", "--measures", "--heads", "--rule", "--threshold"):
@@ -410,7 +411,7 @@ def test_reference_models_in_float32(name):
 def float64(tmp_path_factory):
     """What the command writes about all of them, in a process of its own: JAX takes its widest float as it starts."""
     folder = tmp_path_factory.mktemp("float64")
-    code = ["from grokjax import measure"]
+    code = ["from grokjax.cli import measure"]
     for name in REFERENCE_MODELS:
         args = [str(REFERENCE / f"{name}.npz"), f"--measures={','.join(GROUPS)}", f"--out={folder / name}.json"]
         args.append(f"--keys={','.join(map(str, listed_values(name)['key_freqs']))}")

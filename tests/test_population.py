@@ -213,8 +213,8 @@ def test_what_fits_is_60_percent_of_the_memory(monkeypatch):
 )
 def test_slots_are_filled_in_equal_waves(n_runs, slots, n_devices, expected):
     devices = jax.local_devices()[:1] * n_devices
-    shape = layouts.choose(PROBLEM, n_runs, slots, devices)
-    assert (shape.slots, layout.vmap_width, shape.n_devices) == (expected, 1, n_devices)
+    layout = layouts.choose(PROBLEM, n_runs, slots, devices)
+    assert (layout.slots, layout.vmap_width, layout.n_devices) == (expected, 1, n_devices)
 
 
 def test_an_accelerator_trains_all_slots_together(monkeypatch):

@@ -13,7 +13,7 @@ from tiny import train
 from grokjax.core import fourier
 from grokjax.errors import InputError
 from grokjax.interp import replay
-from grokjax.interp.replay import Request
+from grokjax.interp.replay import Replay
 from grokjax.measures import registry
 from grokjax.measures.registry import measure
 from grokjax.store.metrics import read_metrics, read_runs
@@ -63,13 +63,13 @@ def test_the_sum_spectrum_gives_the_same_restricted_loss(finished):
 def test_replaying_again_changes_nothing(finished):
     path, _ = finished
     before = read_metrics(path)
-    assert replay.replay(path, Request()) == path / "metrics"
+    assert replay.replay(path, Replay()) == path / "metrics"
     pd.testing.assert_frame_equal(before, read_metrics(path), check_exact=True)
 
 
 def test_other_keys_go_into_a_table_of_their_own(finished):
     path, _ = finished
-    folder = replay.replay(path, Request(keys=(1, 3)))
+    folder = replay.replay(path, Replay(keys=(1, 3)))
     table = pd.read_parquet(folder)
     assert sorted(zip(table["run"], table["step"], strict=True)) == [(r, s) for r in range(4) for s in (0, 100, 200)]
     assert all(mask.tolist() == [True, False, True] for mask in table["key_freqs"])
@@ -77,13 +77,13 @@ def test_other_keys_go_into_a_table_of_their_own(finished):
     request = json.loads(pq.read_schema(next(folder.glob("*.parquet"))).metadata[b"request"])
     assert request["keys"] == [1, 3]
     stamp = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-    replay.replay(path, Request(keys=(1, 3)))
+    replay.replay(path, Replay(keys=(1, 3)))
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == stamp
 
 
 def test_another_rule_and_threshold(finished):
     path, _ = finished
-    table = pd.read_parquet(replay.replay(path, Request(rule="W_E", threshold=0.9, runs=(0,))))
+    table = pd.read_parquet(replay.replay(path, Replay(rule="W_E", threshold=0.9, runs=(0,))))
     norms = read_metrics(path).query("run == 0").iloc[-1]["freq_norm_W_E"]
     assert table["run"].unique().tolist() == [0]
     assert all((mask == (norms > 0.9 * norms.max())).all() for mask in table["key_freqs"])
@@ -96,7 +96,7 @@ def test_a_measure_that_did_not_exist_when_the_sweep_ran(finished):
 
     path, _ = finished
     try:
-        table = pd.read_parquet(replay.replay(path, Request(measures=("test_mine",))))
+        table = pd.read_parquet(replay.replay(path, Replay(measures=("test_mine",))))
     finally:
         del registry.MEASURES["logits_squared"]
     assert table["logits_squared"].gt(0).all()
@@ -110,7 +110,7 @@ def test_mistakes_are_sentences(finished, tmp_path):
 
     def refused(where, **request):
         with pytest.raises(InputError) as error:
-            replay.replay(where, Request(**request))
+            replay.replay(where, Replay(**request))
         return str(error.value)
 
     assert refused(tmp_path) == f"{tmp_path} holds no sweep: config.json is missing."

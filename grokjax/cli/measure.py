@@ -24,7 +24,8 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
 
     from grokjax.core import cache
-    from grokjax.interp.measure import measure, table
+    from grokjax.interp.measure import measure
+    from grokjax.interp.measure_table import table
 
     cache.enable()
     checkpoint = model.load(args)

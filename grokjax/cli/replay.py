@@ -29,13 +29,13 @@ def main(argv: Sequence[str]) -> None:
     from rich.progress import track
 
     from grokjax.core import cache
-    from grokjax.interp.replay import Request, replay
+    from grokjax.interp.replay import Replay, replay
     from grokjax.store import files
     from grokjax.store.metrics import how_to_read
 
     cache.enable()
     path = files.path(args.workdir)
     import_experiment(args.experiment)
-    request = Request(args.rule, args.threshold, args.keys, args.measures, args.runs)
-    folder = replay(path, request, lambda items, text: track(items, f"replaying {text}"), args.overwrite)
+    wanted = Replay(args.rule, args.threshold, args.keys, args.measures, args.runs)
+    folder = replay(path, wanted, lambda items, text: track(items, f"replaying {text}"), args.overwrite)
     terminal.say(f"replayed into {folder}: {how_to_read(folder)}")

@@ -1,1 +1,1 @@
-"""The model, its losses and optimizers, precision, devices: what one step of one run is made of."""
+"""The model, its losses and optimizers, precision, devices: the parts of one step of one run."""

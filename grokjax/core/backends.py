@@ -1,7 +1,9 @@
-"""Backends: what computes a run's gradient, and its logits over the grid of pairs.
+"""Backends, which compute a run's gradient and its logits over the grid of pairs.
 
 XLA does it anywhere, C++ (`core.native`) on CPUs. A backend is static, since it chooses code, and a run's bits depend
 on it. An accelerator's own kernels would enter here, as one more class with these methods.
+
+Size letters: B training pairs (of a block), N all P² pairs, P residues, M d_mlp.
 """
 
 import dataclasses
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from grokjax.core import devices, losses, model
 from grokjax.core.model import ModelConfig, Params
@@ -21,22 +24,22 @@ BLOCK_BYTES = 3 << 19  # of one block's neurons
 
 
 class Backend(Protocol):
-    """One way to compute; hashable."""
+    """A way to compute; hashable."""
 
     def gradient(self, problem: Training, inputs: Inputs) -> Callable[[Params], Params]:
         """The gradient of a run's training loss, as a function of the parameters; made once, outside the loop."""
 
-    def forward(self, cfg: ModelConfig, params: Params) -> tuple[jax.Array, jax.Array]:
-        """Logits [P², P] and MLP activations [P², M] of all pairs; not necessarily differentiable."""
+    def forward(self, cfg: ModelConfig, params: Params) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
+        """Logits and MLP activations of all pairs; not necessarily differentiable."""
 
     def serves(self, problem: Training) -> bool:
-        """Whether it can compute such runs here."""
+        """Whether this backend can compute such runs here."""
 
     def identity(self) -> str | None:
         """The compiler that bits depend on beside JAX's own, in a line; None where there is none."""
 
     def record(self) -> dict[str, int]:
-        """Its settings as config.json holds them."""
+        """The settings as config.json holds them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Xla:
         pairs = blocks(problem, inputs, self.block)
         return lambda params: gradient(problem, params, pairs)
 
-    def forward(self, cfg: ModelConfig, params: Params) -> tuple[jax.Array, jax.Array]:
+    def forward(self, cfg: ModelConfig, params: Params) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
         """See `Backend`."""
         return model.forward_grid(cfg, params)
 
@@ -88,7 +91,7 @@ class Native:
         pairs = kernels.tokens(inputs.train_pairs, inputs.answers, problem.model.p)
         return lambda params: kernels.gradient(problem.model, params, pairs, self.n_parts)
 
-    def forward(self, cfg: ModelConfig, params: Params) -> tuple[jax.Array, jax.Array]:
+    def forward(self, cfg: ModelConfig, params: Params) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
         """See `Backend`."""
         return kernels.forward(cfg, params)
 
@@ -147,12 +150,12 @@ class Blocks(NamedTuple):
     """The training pairs ready for the forward pass, in equal blocks; the same at every step of a run."""
 
     pairs: model.Pairs  # [blocks, B] each
-    labels: jax.Array  # int32 [blocks, B]
-    weights: jax.Array  # float [blocks, B], 1 for a pair and 0 for what fills the last block
+    labels: Int[Array, "blocks B"]
+    weights: Float[Array, "blocks B"]  # 1 for a pair and 0 for what fills the last block
 
 
-def batch(problem: Training, inputs: Inputs) -> tuple[model.Pairs, jax.Array]:
-    """All training pairs ready for the forward pass, and their answers."""
+def batch(problem: Training, inputs: Inputs) -> tuple[model.Pairs, Int[Array, " B"]]:
+    """Prepares all training pairs for the forward pass, and looks up their answers."""
     return model.lookup(inputs.train_pairs, problem.model.p), inputs.answers[inputs.train_pairs]
 
 
@@ -174,7 +177,7 @@ def blocks(problem: Training, inputs: Inputs, size: int = 0) -> Blocks:
     )
 
 
-def loss(problem: Training, params: Params, pairs: model.Pairs, labels_B: jax.Array) -> jax.Array:
+def loss(problem: Training, params: Params, pairs: model.Pairs, labels_B: Int[Array, " B"]) -> Float[Array, ""]:
     """Mean cross-entropy over the pairs, in nats."""
     logits_BxP, _ = model.forward(problem.model, params, pairs)
     return jnp.mean(losses.cross_entropy(logits_BxP, labels_B))

@@ -1,7 +1,7 @@
-"""What is kept between starts in the user's cache folder.
+"""The user's cache folder, kept between starts.
 
-Compiled programs are, by JAX's persistent compilation cache, on by default; so are measured widths (`width`) and the
-compiled C++ (`native.build`).
+It holds compiled programs (JAX's persistent compilation cache, on by default), the training rates measured on
+accelerators (`training.tune`) and the compiled C++ (`core.native.build`).
 """
 
 import hashlib
@@ -26,7 +26,7 @@ def folder() -> Path:
 
 
 def processor() -> str:
-    """What tells instruction sets apart: Linux's list of them, elsewhere the processor's name."""
+    """A text that tells instruction sets apart: Linux's list of them, elsewhere the processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

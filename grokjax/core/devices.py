@@ -1,4 +1,4 @@
-"""The machine's devices and memory: a CPU's cores as JAX devices, what fits, and what is given back."""
+"""The machine's devices and memory: a CPU's cores as JAX devices, memory to use and memory to give back."""
 
 import ctypes
 import functools

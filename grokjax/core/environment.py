@@ -1,4 +1,4 @@
-"""What results may depend on beside the config: versions, devices, threads, and the commit they were made at."""
+"""The environment that results may depend on beside the config: versions, devices, threads, commit."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ PACKAGES = ("grokjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nu
 
 
 def environment() -> dict[str, Any]:
-    """What results may depend on beside the config: versions, devices, threads, and the commit they were made at."""
+    """Describes this environment, ready for JSON: versions, devices, threads, and the commit of the source tree."""
     devices = jax.local_devices()
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},

@@ -1,4 +1,4 @@
-"""The processes that train a sweep together, one per host (or per accelerator), and what they tell one another.
+"""Hosts: the processes that train a sweep together, one per host (or per accelerator), and the messages between them.
 
 Runs never exchange anything while they train. The processes only agree on what to do next: each learns the losses of
 all runs, so that all give away slots in the same way, and whether one of them was asked to stop.
@@ -28,11 +28,11 @@ class Hosts:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes what is written once."""
+        """Whether this process is the one that writes files of which there is one."""
         return self.index == 0
 
     def all_gather_bytes(self, mine: bytes) -> list[bytes]:
-        """Everybody's message, in the order of processes; returns once all have sent theirs.
+        """Gathers the message of every process, in the order of processes; returns once all have sent theirs.
 
         Raises:
           HostLost: another process is gone.
@@ -46,11 +46,19 @@ class Hosts:
         return [row[:length].tobytes() for row, length in zip(everything, lengths, strict=True)]
 
     def all_gather(self, mine: Any) -> list[Any]:
-        """Everybody's message, given and returned as what JSON can hold."""
+        """Gathers the message of every process; messages are what JSON can hold.
+
+        Raises:
+          HostLost: another process is gone.
+        """
         return [json.loads(message) for message in self.all_gather_bytes(json.dumps(mine).encode())]
 
     def barrier(self) -> None:
-        """Returns once all processes have come here."""
+        """Returns once all processes have come here.
+
+        Raises:
+          HostLost: another process is gone.
+        """
         self.all_gather_bytes(b"")
 
     def _exchange(self, mine: np.ndarray) -> np.ndarray:

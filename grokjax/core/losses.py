@@ -1,11 +1,15 @@
-"""Cross-entropy that stays exact however small it gets."""
+"""Cross-entropy that stays exact however small it gets.
+
+Size letters: B examples, C classes.
+"""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 
 @jax.custom_vjp
-def cross_entropy(logits_BxC: jax.Array, labels_B: jax.Array) -> jax.Array:
+def cross_entropy(logits_BxC: Float[Array, "B C"], labels_B: Int[Array, " B"]) -> Float[Array, " B"]:
     """Cross-entropy per example, in nats, with a relative error near machine precision even at 1e-30.
 
     The usual logsumexp(all) - right cancels: in float32 nothing under 6e-8 survives, and with it the gradient that
@@ -14,11 +18,11 @@ def cross_entropy(logits_BxC: jax.Array, labels_B: jax.Array) -> jax.Array:
     describe what the rounding does to training.)
 
     Args:
-      logits_BxC: [B, C].
-      labels_B: int [B], in [0, C).
+      logits_BxC: by class.
+      labels_B: in [0, C).
 
     Returns:
-      [B], in [0, ∞).
+      In [0, ∞).
     """
     return _forward(logits_BxC, labels_B)[0]
 
@@ -39,15 +43,15 @@ def _margin(others_BxC, right_B):
     return exp_BxC, total_B, jnp.log(total_B) + (top_B - right_B)
 
 
-def cross_entropy_of(others_BxC: jax.Array, right_B: jax.Array) -> jax.Array:
-    """`cross_entropy` where right logits and the others lie apart; cheaper when many are taken of the same labels.
+def cross_entropy_of(others_BxC: Float[Array, "B C"], right_B: Float[Array, " B"]) -> Float[Array, " B"]:
+    """Cross-entropy where right logits and the others lie apart; cheaper when many are taken of the same labels.
 
     Args:
-      others_BxC: [B, C], -∞ at the right class.
-      right_B: [B], the right logits.
+      others_BxC: the logits, -∞ at the right class.
+      right_B: the right logits.
 
     Returns:
-      [B], in [0, ∞), in nats.
+      In [0, ∞), in nats.
     """
     return jax.nn.softplus(_margin(others_BxC, right_B)[2])
 
@@ -61,6 +65,6 @@ def _backward(residuals, ct_B):
 cross_entropy.defvjp(_forward, _backward)
 
 
-def correct(logits_BxC: jax.Array, labels_B: jax.Array) -> jax.Array:
-    """Whether the largest logit is the right one, bool [B]."""
+def correct(logits_BxC: Float[Array, "B C"], labels_B: Int[Array, " B"]) -> Bool[Array, " B"]:
+    """Whether the largest logit is the right one."""
     return jnp.argmax(logits_BxC, 1) == labels_B

@@ -1,4 +1,4 @@
-"""The transformer, twice: token by token as one reads it, and factored for one layer as one computes it.
+"""The transformer, twice: token by token, which is the definition, and factored for one layer, which is faster.
 
 Parameters travel as a flat dict from TransformerLens's state-dict keys ("embed.W_E", "blocks.0.attn.W_Q", …) to arrays
 in TransformerLens's axes:
@@ -8,7 +8,7 @@ in TransformerLens's axes:
 
 The input is a, b, "=" with "=" as token P; the answer is read above "=". No LayerNorm, no biases but b_in and b_out,
 untied embeddings (Nanda et al. 2023, §3.1). Size letters: B batch, T position (3), V vocabulary, D d_model, H heads,
-E d_head, M d_mlp, P residues.
+E d_head, M d_mlp, P residues, N = P² pairs, X = H + D columns of a table.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, Int, Key
 
 Params = dict[str, jax.Array]
 
@@ -28,7 +29,7 @@ N_CTX = 3
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Everything that shapes the model; names as in TransformerLens's HookedTransformerConfig."""
+    """The model's shape; names as in TransformerLens's HookedTransformerConfig."""
 
     p: int = 113
     n_layers: int = 1
@@ -39,6 +40,7 @@ class ModelConfig:
 
     @property
     def d_head(self) -> int:
+        """d_model over n_heads."""
         return self.d_model // self.n_heads
 
     @property
@@ -75,7 +77,7 @@ class Embed(nnx.Module):
     def __init__(self, cfg: ModelConfig, normal: _Normal):
         self.W_E = normal(cfg.d_model, cfg.d_vocab, cfg.d_model)
 
-    def __call__(self, tokens_BxT: jax.Array) -> jax.Array:
+    def __call__(self, tokens_BxT: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         return jax.nn.one_hot(tokens_BxT, self.W_E.shape[0]) @ self.W_E[...]
 
 
@@ -96,22 +98,22 @@ class Attention(nnx.Module):
         self.W_V = normal(cfg.d_model, *to_head)
         self.W_O = normal(cfg.d_model, cfg.n_heads, cfg.d_head, cfg.d_model)
 
-    def pattern(self, x_BxTxD: jax.Array) -> jax.Array:
-        """Attention weights [B, H, query, key]."""
+    def pattern(self, x_BxTxD: Float[Array, "B T D"]) -> Float[Array, "B H T T"]:
+        """Attention weights by query and key."""
         q = jnp.einsum("btd,hde->bhte", x_BxTxD, self.W_Q[...])
         k = jnp.einsum("btd,hde->bhte", x_BxTxD, self.W_K[...])
         scores = jnp.einsum("bhqe,bhke->bhqk", q, k) / np.sqrt(q.shape[-1])
         causal = np.tril(np.ones((x_BxTxD.shape[1],) * 2, bool))
         return jax.nn.softmax(jnp.where(causal, scores, -jnp.inf), -1)
 
-    def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
+    def __call__(self, x_BxTxD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         v = jnp.einsum("btd,hde->bhte", x_BxTxD, self.W_V[...])
         z = jnp.einsum("bhqk,bhke->bhqe", self.pattern(x_BxTxD), v)
         return jnp.einsum("bhte,hed->btd", z, self.W_O[...])
 
 
 class MLP(nnx.Module):
-    """One hidden layer with biases."""
+    """A hidden layer with biases."""
 
     def __init__(self, cfg: ModelConfig, normal: _Normal):
         self.act = ACTIVATIONS[cfg.act]
@@ -120,7 +122,7 @@ class MLP(nnx.Module):
         self.W_out = normal(cfg.d_model, cfg.d_mlp, cfg.d_model)
         self.b_out = nnx.Param(jnp.zeros(cfg.d_model))
 
-    def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
+    def __call__(self, x_BxTxD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         return self.act(x_BxTxD @ self.W_in[...] + self.b_in[...]) @ self.W_out[...] + self.b_out[...]
 
 
@@ -131,7 +133,7 @@ class Block(nnx.Module):
         self.attn = Attention(cfg, normal)
         self.mlp = MLP(cfg, normal)
 
-    def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
+    def __call__(self, x_BxTxD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         x_BxTxD = x_BxTxD + self.attn(x_BxTxD)
         return x_BxTxD + self.mlp(x_BxTxD)
 
@@ -142,29 +144,29 @@ class Unembed(nnx.Module):
     def __init__(self, cfg: ModelConfig, normal: _Normal):
         self.W_U = normal(cfg.d_vocab, cfg.d_model, cfg.d_vocab_out)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... P"]:
         return x @ self.W_U[...]
 
 
 class Transformer(nnx.Module):
     """The readable definition, token by token; any number of layers, heads and widths."""
 
-    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs, init_scale: jax.Array | float = 1.0):
+    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs, init_scale: Float[Array, ""] | float = 1.0):
         normal = _Normal(cfg, rngs, init_scale)
         self.embed = Embed(cfg, normal)
         self.pos_embed = PosEmbed(cfg, normal)
         self.blocks = nnx.List([Block(cfg, normal) for _ in range(cfg.n_layers)])
         self.unembed = Unembed(cfg, normal)
 
-    def __call__(self, tokens_BxT: jax.Array) -> jax.Array:
-        """Logits above "=": int [B, 3] to [B, P]."""
+    def __call__(self, tokens_BxT: Int[Array, "B T"]) -> Float[Array, "B P"]:
+        """Logits above "=" of the tokens a, b, "="."""
         x_BxTxD = self.embed(tokens_BxT) + self.pos_embed.W_pos[...]
         for block in self.blocks:
             x_BxTxD = block(x_BxTxD)
         return self.unembed(x_BxTxD[:, -1])
 
 
-def init(cfg: ModelConfig, key: jax.Array, init_scale: jax.Array | float = 1.0) -> Params:
+def init(cfg: ModelConfig, key: Key[Array, ""], init_scale: Float[Array, ""] | float = 1.0) -> Params:
     """Initial parameters (PAPER set-up: normal, 1/√d_model, W_U 1/√d_vocab, biases 0), all times `init_scale`."""
     return flatten(Transformer(cfg, rngs=nnx.Rngs(params=key), init_scale=init_scale))
 
@@ -180,7 +182,7 @@ def shapes(cfg: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def n_parameters(p: int, n_layers: int, d_model: int, d_mlp: int) -> int:
-    """How many numbers `shapes` has; quick, however large the model."""
+    """Counts the numbers that `shapes` has; quick, however large the model."""
     per_layer = 4 * d_model**2 + 2 * d_model * d_mlp + d_mlp + d_model
     return (2 * p + 4) * d_model + n_layers * per_layer
 
@@ -192,30 +194,36 @@ def module(cfg: ModelConfig, params: Mapping[str, jax.Array]) -> Transformer:
     return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
-def tokens(pairs_B: jax.Array, p: int) -> jax.Array:
-    """Input tokens a, b, "=" of pairs numbered a * P + b: int [B] to int [B, 3]."""
+def tokens(pairs_B: Int[Array, " B"], p: int) -> Int[Array, "B 3"]:
+    """Input tokens a, b, "=" of pairs numbered a * P + b."""
     return jnp.stack([pairs_B // p, pairs_B % p, jnp.full_like(pairs_B, p)], 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Some pairs with what the factored forward needs to look up their tokens' tables; made by `lookup` or `grid`."""
+    """Some pairs, ready for the factored forward to look up their tokens' tables; made by `lookup` or `grid`.
 
-    pairs_B: jax.Array
-    one_hot_a_PxB: jax.Array | None = None
-    one_hot_b_PxB: jax.Array | None = None
+    Attributes:
+      pairs_B: each a * P + b.
+      one_hot_a_PxB: the first tokens, and
+      one_hot_b_PxB: the second tokens as one-hot columns; both None for the whole grid in order.
+    """
+
+    pairs_B: Int[Array, " B"]
+    one_hot_a_PxB: Float[Array, "P B"] | None = None
+    one_hot_b_PxB: Float[Array, "P B"] | None = None
 
 
 jax.tree_util.register_dataclass(Pairs, ["pairs_B", "one_hot_a_PxB", "one_hot_b_PxB"], [])
 
 
-def lookup(pairs_B: jax.Array, p: int) -> Pairs:
-    """Any pairs. The one-hot columns turn the look-up's transpose into a product; make them once, outside a loop."""
+def lookup(pairs_B: Int[Array, " B"], p: int) -> Pairs:
+    """Prepares any pairs; call it once, outside a loop. One-hot columns make the look-up's transpose a product."""
     return Pairs(pairs_B, jax.nn.one_hot(pairs_B // p, p, axis=0), jax.nn.one_hot(pairs_B % p, p, axis=0))
 
 
 def grid(p: int) -> Pairs:
-    """All P² pairs in order: tables are broadcast, nothing is looked up."""
+    """Prepares all P² pairs in order: tables are broadcast, nothing is looked up."""
     return Pairs(jnp.arange(p * p))
 
 
@@ -223,7 +231,7 @@ def grid(p: int) -> Pairs:
 
 
 class Tables(NamedTuple):
-    """One layer's parameters multiplied out as far as that needs no pair; the factored forward is a function of these.
+    """Products of one layer's parameters, as far as they need no pair; the factored forward is a function of these.
 
     Attributes:
       a_PxX: first token's scores (one per head) and then values, X = H + D.
@@ -236,14 +244,14 @@ class Tables(NamedTuple):
       skip_P: bias there.
     """
 
-    a_PxX: jax.Array
-    b_PxX: jax.Array
-    last_X: jax.Array
-    in_DxM: jax.Array
-    in_M: jax.Array
-    out_PxM: jax.Array
-    skip_PxD: jax.Array
-    skip_P: jax.Array
+    a_PxX: Float[Array, "P X"]
+    b_PxX: Float[Array, "P X"]
+    last_X: Float[Array, " X"]
+    in_DxM: Float[Array, "D M"]
+    in_M: Float[Array, " M"]
+    out_PxM: Float[Array, "P M"]
+    skip_PxD: Float[Array, "P D"]
+    skip_P: Float[Array, " P"]
 
 
 def tables(cfg: ModelConfig, params: Params) -> Tables:
@@ -274,8 +282,8 @@ def tables(cfg: ModelConfig, params: Params) -> Tables:
     )
 
 
-def factored_tables(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
-    """`factored` from the model's tables."""
+def factored_tables(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
+    """Computes `factored` from the model's tables."""
     _, z_BxHxE = _attend(cfg, t, pairs)
     z_BxX = z_BxHxE.reshape(-1, cfg.d_model)
     acts_BxM = FACTORED_ACTIVATIONS[cfg.act](_dense(z_BxX, t.in_DxM) + t.in_M)
@@ -294,20 +302,22 @@ def _attend(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[jax.Array, jax.A
     return pattern_BxHx3, w_a * v_a + w_b * v_b + w_last * t.last_X[h:].reshape(h, e)
 
 
-def attention_to_last(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
-    """One layer's attention from "=", by tables of P rows.
+def attention_to_last(
+    cfg: ModelConfig, params: Params, pairs: Pairs
+) -> tuple[Float[Array, "B H 3"], Float[Array, "B H E"]]:
+    """Computes one layer's attention from "=", by tables of P rows.
 
     Returns:
-      The pattern from "=" [B, H, 3] and the weighted values z [B, H, E].
+      The pattern from "=" over a, b, "=", and the weighted values z.
     """
     return _attend(cfg, tables(cfg, params), pairs)
 
 
-def factored(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
-    """The one-layer model with nothing computed that the answer does not depend on; see `tables`.
+def factored(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
+    """Runs the one-layer model, with nothing computed that the answer does not depend on; see `tables`.
 
     Returns:
-      Logits [B, P] and MLP activations after the nonlinearity [B, M].
+      Logits, and MLP activations after the nonlinearity.
     """
     return factored_tables(cfg, tables(cfg, params), pairs)
 
@@ -316,7 +326,7 @@ def factored(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[jax.Array,
 
 
 def _copied(x: jax.Array) -> jax.Array:
-    """On a CPU, a transpose that is written out.
+    """Writes a transpose out, on a CPU.
 
     XLA's CPU backend multiplies over the first axis of both factors at a lower rate than other products, and folds a
     plain transpose back into that form; the barrier keeps it from doing so. Other backends need no copy.
@@ -388,11 +398,11 @@ _relu.defvjp(_relu_forward, lambda positive, ct: (ct * jnp.sign(positive),))
 FACTORED_ACTIVATIONS = ACTIVATIONS | {"relu": _relu}
 
 
-def token_by_token(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
-    """`Transformer` on these pairs, for any number of layers.
+def token_by_token(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
+    """Runs `Transformer` on these pairs, for any number of layers.
 
     Returns:
-      Logits [B, P] and the last layer's MLP activations above "=" [B, M].
+      Logits, and the last layer's MLP activations above "=".
     """
     net = module(cfg, params)
     x_BxTxD = net.embed(tokens(pairs.pairs_B, cfg.p)) + net.pos_embed.W_pos[...]
@@ -404,16 +414,16 @@ def token_by_token(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[jax.
     return net.unembed(x_BxD + acts_BxM @ mlp.W_out[...] + mlp.b_out[...]), acts_BxM
 
 
-def forward(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
-    """Logits [B, P] and last-layer MLP activations [B, M]: factored for one layer, token by token otherwise."""
+def forward(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
+    """Logits and last-layer MLP activations: factored for one layer, token by token otherwise."""
     return (factored if cfg.n_layers == 1 else token_by_token)(cfg, params, pairs)
 
 
-def forward_grid(cfg: ModelConfig, params: Params) -> tuple[jax.Array, jax.Array]:
-    """`forward` of all P² pairs."""
+def forward_grid(cfg: ModelConfig, params: Params) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
+    """Runs `forward` on all P² pairs."""
     return forward(cfg, params, grid(cfg.p))
 
 
-def neuron_to_logit(cfg: ModelConfig, params: Params) -> jax.Array:
-    """W_L, [P, d_mlp]: the last layer's W_out and then W_U (Nanda et al. 2023, §3.1)."""
+def neuron_to_logit(cfg: ModelConfig, params: Params) -> Float[Array, "P M"]:
+    """W_L: the last layer's W_out and then W_U (Nanda et al. 2023, §3.1)."""
     return (params[f"blocks.{cfg.n_layers - 1}.mlp.W_out"] @ params["unembed.W_U"]).T

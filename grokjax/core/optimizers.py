@@ -7,13 +7,13 @@ the arithmetic stays that of the plain optax optimizer (`optax.inject_hyperparam
 
 from collections.abc import Callable, Mapping
 
-import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from grokjax.errors import unknown
 
-Hyperparameters = Mapping[str, jax.Array]
+Hyperparameters = Mapping[str, Float[Array, ""]]
 
 
 def warmup(h: Hyperparameters) -> optax.Schedule:

@@ -1,4 +1,4 @@
-"""What the products of a training step are rounded to.
+"""Precision of the products in a training step.
 
 An accelerator has such products; a CPU multiplies in float32 whatever is asked of it, so there they are emulated:
 factors are rounded (or split into rounded parts), products are summed in float32, which is what the hardware does.
@@ -19,7 +19,7 @@ import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
 
-# What each is called by jax.default_matmul_precision.
+# By name: that of jax.default_matmul_precision.
 JAX_NAMES = {
     "float32": "float32",
     "tensorfloat32": "tensorfloat32",
@@ -38,13 +38,13 @@ CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")  # 
 
 
 def products(name: str) -> contextlib.AbstractContextManager:
-    """Inside it, JAX traces products of this precision, as far as the device has them."""
+    """A context in which JAX traces products of this precision, as far as the device has them."""
     # A CPU has none but float32's, and jaxlib before 0.10.2 fails on some of the others.
     return jax.default_matmul_precision(JAX_NAMES["float32" if jax.default_backend() == "cpu" else name])
 
 
 def rounded(function: Callable, name: str) -> Callable:
-    """The function with its products in this precision: the device's own, or on a CPU emulated ones."""
+    """Wraps a function so that its products have this precision: the device's own, or on a CPU emulated ones."""
 
     def traced(*args):
         with products(name):

@@ -1,10 +1,14 @@
-"""A run as training and evaluation see it: the static `Problem`, the traced `Inputs`, the `State` between steps."""
+"""Run descriptions for training and evaluation: the static `Problem`, the traced `Inputs`, the `State` between steps.
+
+Size letters: B training pairs, N all P² pairs.
+"""
 
 import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
 import optax
+from jaxtyping import Float, Float32, Int32, UInt32
 
 from grokjax.core.model import ModelConfig, Params
 
@@ -15,7 +19,14 @@ HYPERPARAMETERS = ("learning_rate", "weight_decay", "beta1", "beta2", "eps", "wa
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """The static fields that training steps depend on."""
+    """The static fields that training steps depend on.
+
+    Attributes:
+      model: its shape.
+      n_train: the number of training pairs.
+      optimizer: a name in `OPTIMIZERS` of core.optimizers.
+      precision: of products, a name in core.precision.
+    """
 
     model: ModelConfig
     n_train: int
@@ -25,7 +36,15 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Problem(Training):
-    """The static part of a run, evaluation included: one compilation serves every run that shares it."""
+    """The static part of a run, evaluation included: one compilation serves every run that shares it.
+
+    Attributes:
+      direction: +1 or -1 if the task's answer is a function of a + b or a - b, else None.
+      eval_every: steps between evaluations.
+      measures: groups to evaluate.
+      key_rule: a name in `KEY_RULES` of measures.shared.
+      key_threshold: of the rules W_L and W_E, a fraction of the largest norm.
+    """
 
     direction: int | None = 1
     eval_every: int = 100
@@ -42,12 +61,12 @@ class Problem(Training):
 class Inputs(NamedTuple):
     """The traced part of a run: what may differ between runs of one compilation."""
 
-    seed: Array  # uint32 []
-    hyperparameters: dict[str, Array]  # float [] each, by the names in HYPERPARAMETERS
-    train_pairs: Array  # int32 [n_train], a * P + b
-    answers: Array  # int32 [P²]
-    stop_loss: Array = np.float32(0)  # float32 [], nats; a test loss is never below 0
-    stop_evals: Array = np.int32(1)  # int32 []
+    seed: UInt32[Array, ""]
+    hyperparameters: dict[str, Float[Array, ""]]  # by the names in HYPERPARAMETERS
+    train_pairs: Int32[Array, " B"]  # a * P + b
+    answers: Int32[Array, " N"]
+    stop_loss: Float32[Array, ""] = np.float32(0)  # nats; a test loss is never below 0
+    stop_evals: Int32[Array, ""] = np.int32(1)
 
 
 class State(NamedTuple):
@@ -56,4 +75,4 @@ class State(NamedTuple):
     params: Params
     opt_state: optax.OptState
     inputs: Inputs
-    below: Array = np.int32(0)  # int32 [], evaluations in a row with the test loss below stop_loss
+    below: Int32[Array, ""] = np.int32(0)  # evaluations in a row with the test loss below stop_loss

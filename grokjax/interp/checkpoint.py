@@ -37,7 +37,7 @@ class Checkpoint:
       cfg: the model's shape.
       train_pairs: int32, sorted, each a * P + b; None if the file does not tell.
       source: what was asked for, such as "model.npz" or "results/small:3:40000".
-      layout: whose names and axes the file has.
+      format: in words, such as "TransformerLens": the names and axes that the file has.
       task: that the file names, or None.
       split: where train_pairs come from, in words; "" if there are none.
       split_seed: of train_pairs, where it is known; the answers of tasks that draw them depend on it.
@@ -50,7 +50,7 @@ class Checkpoint:
     cfg: ModelConfig
     train_pairs: np.ndarray | None
     source: str
-    layout: str
+    format: str
     task: str | None = None
     split: str = ""
     split_seed: int | None = None
@@ -92,13 +92,13 @@ def from_arrays(
     n_heads: int | None = None,
     said: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
-    """A model from arrays by name, in any of the layouts.
+    """Makes a model of arrays by name, in any of the formats.
 
     Args:
       arrays: parameters, and train_mask (bool [P²]) or train_indices (integers, each a * P + b) if known.
       source: what to call them in messages.
       act: the nonlinearity; by default what `said` has, or else "relu".
-      n_heads: for layouts that do not tell; by default what `said` has.
+      n_heads: for formats that do not tell; by default what `said` has.
       said: a configuration that came with the arrays.
 
     Raises:
@@ -117,10 +117,10 @@ def from_arrays(
     cfg = reader.config(_activation(source, act, said))
     params = reader.params()
     split = _split_of(source, cfg.p, arrays, said)
-    return Checkpoint(params, cfg, source=source, layout=reader.layout.name, notes=tuple(reader.notes), **split)
+    return Checkpoint(params, cfg, source=source, format=reader.format.name, notes=tuple(reader.notes), **split)
 
 
-# What a configuration may say that the arrays do not show, and what this project's model does.
+# Settings that a configuration may have and arrays do not show, with the value that this project's model has.
 _MUST_BE = {
     "normalization_type": None,
     "positional_embedding_type": "standard",
@@ -140,7 +140,7 @@ def _activation(source: str, act: str | None, said: Mapping[str, Any]) -> str:
 
 
 def _split_of(source: str, p: int, arrays: Mapping[str, np.ndarray], said: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file tells of the split and the task, as fields of `Checkpoint`."""
+    """The fields of `Checkpoint` that tell the split and the task, as far as the file has them."""
     found: dict[str, Any] = {"train_pairs": None, "task": _RELEASED_TASKS.get(str(said.get("fn_name")))}
     given = next((name for name in files.SPLITS if name in arrays), None)
     if given:
@@ -195,7 +195,7 @@ def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) 
     return dataclasses.replace(
         from_arrays(params, f"{folder}:{number}:{step}", act or v["model.act"]),
         train_pairs=tasks.train_pairs(v["p"], v["train_fraction"], run.split_seed, v["split"]),
-        layout="a snapshot of grokjax",
+        format="a snapshot of grokjax",
         task=v["task"],
         split=f"{v['split']}:{run.split_seed}:{v['train_fraction']}, the run's own",
         split_seed=run.split_seed,

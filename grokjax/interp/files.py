@@ -15,11 +15,15 @@ from grokjax.core.model import ModelConfig
 from grokjax.errors import InputError
 from grokjax.interp.formats import LENS, Format, write
 
-SPLITS = ("train_mask", "train_indices")
+SPLITS = ("train_mask", "train_indices")  # arrays that tell the training pairs, see `checkpoint.from_arrays`
 
 
 def guarded(what: str, function: Callable, *args):
-    """Calls a function that reads files; damage is said in a sentence, whatever it made the function raise."""
+    """Calls a function that reads files.
+
+    Raises:
+      InputError: the function's own, or a sentence about the damage that made it raise anything else.
+    """
     try:
         with warnings.catch_warnings(action="ignore"):
             return function(*args)
@@ -34,7 +38,14 @@ def guarded(what: str, function: Callable, *args):
 
 
 def kind(path: str) -> str:
-    """What a file is, by what it holds: npz and torch files are both zip archives."""
+    """Tells npz files from torch files, both of them zip archives, by what they hold.
+
+    Returns:
+      A key of `READERS`.
+
+    Raises:
+      InputError: the file is neither, or cannot be read.
+    """
     with _opened(path) as file:
         head = file.read(6)
     if head[:2] == b"PK":
@@ -107,6 +118,7 @@ def _read_torch(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return {str(name): _to_numpy(torch, f"{path}: {name}", x) for name, x in tensors.items()}, said
 
 
+# By kind of file: from its path to arrays by name, and the config that lies beside them (empty if there is none).
 READERS: dict[str, Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]] = {
     "npz": _read_npz,
     "torch": _read_torch,
@@ -175,20 +187,20 @@ def _to_numpy(torch, called: str, x) -> np.ndarray:
 # --- to files -------------------------------------------------------------------------------------------------------
 
 
-def save_torch(params: Mapping[str, Any], cfg: ModelConfig, path: str | Path, layout: Format = LENS) -> None:
+def save_torch(params: Mapping[str, Any], cfg: ModelConfig, path: str | Path, format: Format = LENS) -> None:
     """Writes a plain state dict that TransformerLens loads; the file appears whole.
 
     Args:
       params: by TransformerLens key, in this project's axes.
       cfg: the model's shape.
       path: of the file.
-      layout: `LENS` for HookedTransformer, `BRIDGE` for TransformerBridge.
+      format: `LENS` for HookedTransformer, `BRIDGE` for TransformerBridge.
 
     Raises:
       InputError: torch is not installed, or the file cannot be written.
     """
     torch = import_torch(f"to write {path}")
-    state_dict = {name: torch.from_numpy(np.array(x)) for name, x in write(params, cfg, layout).items()}
+    state_dict = {name: torch.from_numpy(np.array(x)) for name, x in write(params, cfg, format).items()}
     _write(path, lambda file: torch.save(state_dict, file))
 
 

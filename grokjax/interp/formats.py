@@ -1,7 +1,7 @@
-"""Whose file holds which parameter under which name, and with its axes in which order.
+"""Checkpoint formats: the name under which a file holds each parameter, and the order of its axes.
 
-A `Layout` is a table; one routine reads arrays by it and another writes them, so that what is written can be read. P,
-the widths, heads and layers are read from the arrays' shapes, and what does not fit them is named.
+A `Format` is a table; one routine reads arrays by it and another writes them, so that what is written can be read. P,
+the widths, heads and layers are read from the arrays' shapes, and an array that does not fit them is named.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ AXES = {"V": "P + 1", "T": "3 positions", "D": "d_model", "H": "heads", "E": "d_
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """Where a kind of file holds each parameter.
+    """The names and axes that a kind of file has for each parameter.
 
     Attributes:
       name: in words.
@@ -115,30 +115,30 @@ def _of_layer(name: str, layer: int) -> str:
 
 
 def _every_layer(names: Mapping[str, Any], n_layers: int) -> list[tuple[str, int]]:
-    """Each name with each layer that has it."""
+    """Pairs of a name and each layer that has it."""
     return [(name, layer) for name in names for layer in range(n_layers if name.startswith("blocks.") else 1)]
 
 
-def write(params: Mapping[str, Any], cfg: ModelConfig, layout: Format = LENS) -> dict[str, np.ndarray]:
-    """A complete state dict in a layout, with zeros for the biases that this project's model has not.
+def write(params: Mapping[str, Any], cfg: ModelConfig, format: Format = LENS) -> dict[str, np.ndarray]:
+    """A complete state dict in a format, with zeros for the biases that this project's model has not.
 
     Args:
       params: by TransformerLens key, in this project's axes.
       cfg: the model's shape.
-      layout: `LENS` for HookedTransformer, which gets its buffers too, or `BRIDGE` for TransformerBridge.
+      format: `LENS` for HookedTransformer, which gets its buffers too, or `BRIDGE` for TransformerBridge.
     """
     widths = {"D": cfg.d_model, "H": cfg.n_heads, "E": cfg.d_head, "M": cfg.d_mlp}
     sizes = {"V": cfg.d_vocab, "T": N_CTX, "P": cfg.p, **widths}
     dtype = np.asarray(params["embed.W_E"]).dtype
     result = {}
     for name, layer in _every_layer(OURS, cfg.n_layers):
-        there, axes = layout.arrays[name]
+        there, axes = format.arrays[name]
         x = np.asarray(params[_of_layer(name, layer)])
         result[_of_layer(there, layer)] = _rearranged(x, OURS[name], axes, sizes)
     for name, layer in _every_layer(ZERO, cfg.n_layers):
-        there, axes = layout.arrays[name]
+        there, axes = format.arrays[name]
         result[_of_layer(there, layer)] = np.zeros(_shape(axes, sizes), dtype)
-    if layout is LENS:
+    if format is LENS:
         for layer in range(cfg.n_layers):
             result[f"blocks.{layer}.attn.mask"] = np.tril(np.ones((N_CTX, N_CTX), bool))
             result[f"blocks.{layer}.attn.IGNORE"] = np.array(-np.inf, dtype)
@@ -146,19 +146,21 @@ def write(params: Mapping[str, Any], cfg: ModelConfig, layout: Format = LENS) ->
 
 
 class Reader:
-    """A model's arrays, in whichever layout they are; every one of them is accounted for.
+    """A model's arrays in any of the formats; every one of them is accounted for.
 
     Args:
       source: what to call the file in messages.
       arrays: by name, as they are in the file; "W_Q" stands for "blocks.0.attn.W_Q".
-      n_heads: for the layout that does not tell.
+      n_heads: for the format that does not tell.
 
     Attributes:
-      layout: that was recognised.
+      format: that was recognised.
+      n_layers: counted from the arrays' names.
+      sizes: of the axes, by the letters of `AXES`.
       notes: what was dropped, in words.
 
     Raises:
-      InputError: an array is missing or of the wrong shape, or the layout does not tell the number of heads.
+      InputError: an array is missing or of the wrong shape, or the format does not tell the number of heads.
     """
 
     def __init__(self, source: str, arrays: Mapping[str, np.ndarray], n_heads: int | None = None):
@@ -170,7 +172,7 @@ class Reader:
             if name in self._arrays:
                 raise InputError(f"{source} has both {self._given[name]} and {given}, which are the same parameter.")
             self._arrays[name], self._given[name] = array, given
-        self.layout = self._recognised()
+        self.format = self._recognised()
         self.n_layers = self._count_layers()
         self.sizes = self._read_sizes(n_heads)
         self.notes: list[str] = []
@@ -194,7 +196,7 @@ class Reader:
         result = {}
         for name, layer in _every_layer(OURS, self.n_layers):
             x = self._checked(name, layer)
-            result[_of_layer(name, layer)] = _rearranged(x, self.layout.arrays[name][1], OURS[name], self.sizes)
+            result[_of_layer(name, layer)] = _rearranged(x, self.format.arrays[name][1], OURS[name], self.sizes)
         return result
 
     # --- what there is ----------------------------------------------------------------------------------------------
@@ -220,11 +222,11 @@ class Reader:
                 f"{self._called('embed.W_E')} has {v} tokens, the last of them '=', so that P is {v - 1}, but it must "
                 f"be {right.right}."
             )
-        if self.layout is not BRIDGE:
+        if self.format is not BRIDGE:
             n_heads = self._read_size(ATTN + "W_Q", "H")
         elif not n_heads:
             raise InputError(
-                f"{self.source} is in the layout of {BRIDGE.name}, where arrays do not tell the number of heads: give "
+                f"{self.source} is in the format of {BRIDGE.name}, where arrays do not tell the number of heads: give "
                 "--heads, such as --heads=4."
             )
         if d % n_heads:
@@ -235,7 +237,7 @@ class Reader:
         return {"T": N_CTX, "D": d, "V": v, "P": v - 1, "H": n_heads, "E": d // n_heads, "M": m}
 
     def _read_size(self, name: str, letter: str) -> int:
-        text = self.layout.arrays[name][1]
+        text = self.format.arrays[name][1]
         array, axes = self._get(name), _axes(text)
         if array.ndim != len(axes) or not array.size:
             raise InputError(f"{self._called(name)} has shape {list(array.shape)}, but {_in_words(text)} is expected.")
@@ -244,7 +246,7 @@ class Reader:
     # --- single arrays ----------------------------------------------------------------------------------------------
 
     def _key(self, name: str, layer: int = 0) -> str:
-        return _of_layer(self.layout.arrays[name][0], layer)
+        return _of_layer(self.format.arrays[name][0], layer)
 
     def _called(self, name: str, layer: int = 0) -> str:
         key = self._key(name, layer)
@@ -255,7 +257,7 @@ class Reader:
         if key not in self._arrays:
             have = ", ".join(list(self._given.values())[:12]) or "none"
             raise InputError(
-                f"{self.source} has no array {key} {_in_words(self.layout.arrays[name][1])}: its arrays are {have}"
+                f"{self.source} has no array {key} {_in_words(self.format.arrays[name][1])}: its arrays are {have}"
                 f"{', …' if len(self._given) > 12 else ''}."
             )
         return self._arrays[key]
@@ -268,7 +270,7 @@ class Reader:
             if re.search(r"\bln\w*\.", name):
                 raise InputError(f"{self.source} has {given}, but this project's model has no LayerNorm.")
             raise InputError(
-                f"{self.source} has an array {given}, which is no part of a model in the layout of {self.layout.name}."
+                f"{self.source} has an array {given}, which is no part of a model in the format of {self.format.name}."
             )
 
     def _refuse_bias(self, name: str, layer: int) -> None:
@@ -281,7 +283,7 @@ class Reader:
 
     def _checked(self, name: str, layer: int) -> np.ndarray:
         """An array that has been found right, without the logit of "=" if it has one."""
-        text = self.layout.arrays[name][1]
+        text = self.format.arrays[name][1]
         x, called, s = self._get(name, layer), self._called(name, layer), self.sizes
         if "P" in text and x.shape == _shape(text.replace("P", "V"), s):
             x = x.take(range(s["P"]), _axes(text).index("P"))  # the answer is never "="

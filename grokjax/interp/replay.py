@@ -26,8 +26,8 @@ from grokjax.training.final_keys import replay_runs
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
-    """What to replay, where it differs from what the sweep itself did.
+class Replay:
+    """A replay of a sweep's snapshots: the keys, measures and runs, where they differ from the sweep's own.
 
     Attributes:
       rule: key_rule, or None for the sweep's.
@@ -45,7 +45,7 @@ class Request:
 
     @property
     def name(self) -> str:
-        """The name of the table that this request fills; "" if it is the metrics table itself."""
+        """The name of the table that this replay fills; "" if it is the metrics table itself."""
         parts = [
             f"rule_{self.rule}" if self.rule else "",
             f"threshold_{self.threshold}" if self.threshold is not None else "",
@@ -56,17 +56,17 @@ class Request:
         return text and file_name(text)
 
 
-def replay(path: str | Path, request: Request, track=lambda items, text: items, overwrite: bool = False) -> Path:
-    """Replays the snapshots of a sweep; goes on where an earlier call with the same request stopped.
+def replay(path: str | Path, wanted: Replay, track=lambda items, text: items, overwrite: bool = False) -> Path:
+    """Replays the snapshots of a sweep; goes on where an earlier call with an equal `wanted` stopped.
 
     Args:
       path: of the working directory.
-      request: what to compute.
+      wanted: what to compute.
       track: wraps the batches, to show progress.
-      overwrite: compute again what an earlier call with the same request has left.
+      overwrite: compute again what an earlier call with an equal `wanted` has left.
 
     Returns:
-      The folder of Parquet files that holds the result: the metrics themselves where the request asks for nothing
+      The folder of Parquet files that holds the result: the metrics themselves where `wanted` asks for nothing
       that the sweep would not have done.
 
     Raises:
@@ -75,29 +75,29 @@ def replay(path: str | Path, request: Request, track=lambda items, text: items, 
     path = files.path(path)
     sweep = load_sweep(path)
     refuse_strangers(path, sweep)
-    registry.of_groups(request.measures)
+    registry.of_groups(wanted.measures)
     have = {run for run, _ in find_snapshots(path)}
     status = read_runs(path).set_index("run")["status"]
     ended = [run for run in sweep.runs if status[run.run] in ("finished", "stopped") and run.run in have]
-    if request.runs is not None:
-        ended = [run for run in sweeps.only(sweep, request.runs).runs if run in ended]
+    if wanted.runs is not None:
+        ended = [run for run in sweeps.only(sweep, wanted.runs).runs if run in ended]
     if not ended:
-        raise InputError(f"{path} has no finished run to replay{' among those asked for' if request.runs else ''}.")
+        raise InputError(f"{path} has no finished run to replay{' among those asked for' if wanted.runs else ''}.")
     for problem in {run.problem() for run in ended}:
-        _mask(request.keys, problem.model.p)
-    for name, value in (("key_rule", request.rule), ("key_threshold", request.threshold)):
+        _mask(wanted.keys, problem.model.p)
+    for name, value in (("key_rule", wanted.rule), ("key_threshold", wanted.threshold)):
         if value is not None:
             coerce(name, value)
-    if not request.name:
+    if not wanted.name:
         ledger = Ledger(sweep.runs)
         for runs in track(list(_batches(ended)), "final keys"):
             final_keys.finalise(path, runs, ledger, backend=_backend(path, runs[0].problem()))
         return path / "metrics"
-    folder = path / "replay" / request.name
+    folder = path / "replay" / wanted.name
     if overwrite:
         files.drop(folder)
-    for runs in track([runs for runs in _batches(ended) if files.trouble(_part(folder, runs))], request.name):
-        _replay_batch(path, folder, sweep, runs, request)
+    for runs in track([runs for runs in _batches(ended) if files.trouble(_part(folder, runs))], wanted.name):
+        _replay_batch(path, folder, sweep, runs, wanted)
     return folder
 
 
@@ -122,16 +122,16 @@ def _part(folder: Path, runs: Sequence[Run]) -> Path:
     return folder / f"runs_{compact([run.run for run in runs])}.parquet"
 
 
-def _replay_batch(path: Path, folder: Path, sweep: Sweep, runs: list[Run], request: Request) -> None:
+def _replay_batch(path: Path, folder: Path, sweep: Sweep, runs: list[Run], wanted: Replay) -> None:
     problem = runs[0].problem()
-    changes = {"key_rule": request.rule, "key_threshold": request.threshold}
+    changes = {"key_rule": wanted.rule, "key_threshold": wanted.threshold}
     problem = dataclasses.replace(problem, **{k: coerce(k, v) for k, v in changes.items() if v is not None})
-    groups = dict.fromkeys([*request.measures] if request.measures else problem.measures)
-    columns = {m.name: m for m in registry.of_groups(groups) if (m.keyed or request.measures) and not m.needs_update}
+    groups = dict.fromkeys([*wanted.measures] if wanted.measures else problem.measures)
+    columns = {m.name: m for m in registry.of_groups(groups) if (m.keyed or wanted.measures) and not m.needs_update}
     found, last = find_snapshots(path), None
     backend = _backend(path, problem)
-    if request.keys:
-        keys = np.tile(_mask(request.keys, problem.model.p), (len(runs), 1))
+    if wanted.keys:
+        keys = np.tile(_mask(wanted.keys, problem.model.p), (len(runs), 1))
     else:
         keys, last = final_keys.final_keys(path, found, problem, runs, backend=backend)
     frame = replay_runs(found, runs, columns, problem, keys, loaded=last, backend=backend)
@@ -139,7 +139,7 @@ def _replay_batch(path: Path, folder: Path, sweep: Sweep, runs: list[Run], reque
     for axis in sweep.axes:
         frame[axis] = np.array([by_run[int(n)].values[axis] for n in frame["run"]], object)
     files.make_folder(folder)
-    schema = metrics_schema(columns, sweep.axes, {"request": dataclasses.asdict(request)})
+    schema = metrics_schema(columns, sweep.axes, {"request": dataclasses.asdict(wanted)})
     files.write_parquet(to_table(frame, schema), _part(folder, runs))
 
 

@@ -1,4 +1,7 @@
-"""The losses and accuracies that every sweep logs, whatever else it is asked for."""
+"""The losses and accuracies that every sweep logs, whatever else it is asked for.
+
+Size letters as in `measures.shared`.
+"""
 
 import jax.numpy as jnp
 

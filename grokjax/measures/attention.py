@@ -1,10 +1,13 @@
-"""How alike the attention heads are (arXiv 2605.20441), from the "=" row alone.
+"""Likeness of the attention heads (arXiv 2605.20441), from the "=" row alone.
 
 The source flattens all three rows; the earlier ones see so little that they push every similarity towards 1.
+
+Size letters: N all P² pairs, H heads, T positions, D d_model.
 """
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from grokjax.core import model
 from grokjax.measures.registry import measure
@@ -13,8 +16,8 @@ from grokjax.measures.shared import Shared
 SOURCE = "arXiv 2605.20441 (there over all rows)"
 
 
-def patterns(s: Shared) -> list[jax.Array]:
-    """Each layer's attention from "=", [N, H, 3], for every pair."""
+def patterns(s: Shared) -> list[Float[Array, "N H 3"]]:
+    """Attention from "=" over a, b, "=" by layer, for every pair."""
     pairs = model.grid(s.cfg.p)
     if s.cfg.n_layers == 1:
         return [model.attention_to_last(s.cfg, s.params, pairs)[0]]

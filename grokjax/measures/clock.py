@@ -1,8 +1,12 @@
-"""Clock or pizza: which of two algorithms adds (Zhong et al. 2023)."""
+"""Clock or pizza: which of two algorithms adds (Zhong et al. 2023).
+
+Size letters: B triples, N all P² pairs, P residues, K frequencies, T positions, D d_model, X principal components.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from grokjax.core import fourier, model
 from grokjax.measures.registry import measure
@@ -30,8 +34,8 @@ def distance_irrelevance(s: Shared):
     return jnp.where(varies, ratio(jnp.mean(jnp.std(by_distance_PxP, 1)), jnp.std(by_distance_PxP)), jnp.nan)
 
 
-def triples(p: int) -> np.ndarray:
-    """The 100 fixed triples (a, b, c), all different; fewer if there are fewer: int [100, 3]."""
+def triples(p: int) -> Int[np.ndarray, "B 3"]:
+    """The 100 fixed triples (a, b, c), all different; fewer if there are fewer."""
     drawn = np.random.default_rng(0).choice(p**3, min(N_TRIPLES, p**3), replace=False)
     return np.stack([drawn // p**2, drawn // p % p, drawn % p], 1)
 

@@ -1,14 +1,18 @@
 """The shape of the training loss around the weights, and of the neurons' regions around the inputs; all slow.
 
 Derivatives are Hessian-vector products, each worth about three gradients; nothing of the Hessian's size is formed.
+
+Size letters: W all parameters, B points, V directions, T positions, D d_model, M neurons.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
 
 from grokjax.core import model
 from grokjax.measures.registry import measure
@@ -32,11 +36,13 @@ def _unit(v):
     return jnp.where(size > 0, v / jnp.where(size > 0, size, 1), 0)
 
 
-def krylov(product, start, n):
+def krylov(
+    product: Callable[[Float[Array, " W"]], Float[Array, " W"]], start: Float[Array, " W"], n: int
+) -> Float[Array, " n"]:
     """Ritz values in the space spanned by start, H start, H² start, …: n products, orthogonalised in full.
 
     Returns:
-      [n], ascending; where the space has fewer dimensions, its first Rayleigh quotient takes their places.
+      Ascending; where the space has fewer dimensions, its first Rayleigh quotient takes their places.
     """
 
     def step(i, carry):
@@ -85,14 +91,14 @@ def hessian_trace(s: Shared):
     return jnp.mean(jax.lax.map(lambda v: v @ product(v), probes))
 
 
-def frame(n_inputs: int) -> np.ndarray:
-    """Fixed orthonormal directions in the space of all three positions' inputs: [25, n_inputs] or fewer."""
+def frame(n_inputs: int) -> Float[np.ndarray, "V n_inputs"]:
+    """Fixed orthonormal directions in the space of all three positions' inputs: 25, or as many as there are."""
     drawn = np.random.default_rng(0).normal(size=(n_inputs, min(N_DIRECTIONS, n_inputs)))
     return np.linalg.qr(drawn)[0].T
 
 
-def points(p: int) -> np.ndarray:
-    """Fixed pairs around which to look, int [256] or fewer."""
+def points(p: int) -> Int[np.ndarray, " B"]:
+    """Fixed pairs around which to look: 256, or as many as there are."""
     return np.random.default_rng(0).choice(p * p, min(N_POINTS, p * p), replace=False)
 
 

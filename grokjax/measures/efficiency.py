@@ -1,4 +1,7 @@
-"""How much logit the weights buy, and for which circuit (Varma et al. 2023; arXiv 2606.18465)."""
+"""Efficiency: the logits per norm of the weights, and by circuit (Varma et al. 2023; arXiv 2606.18465).
+
+Size letters as in `measures.shared`.
+"""
 
 import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""How far training still moves."""
+"""Norms of the gradient and of the next update."""
 
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared

@@ -1,9 +1,13 @@
-"""Which frequencies are key, by each rule (group "paper")."""
+"""Key frequencies by each rule (group "paper").
+
+Size letters as in `measures.shared`.
+"""
 
 import itertools
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from grokjax.measures.paper import NANDA
 from grokjax.measures.registry import measure
@@ -12,7 +16,7 @@ from grokjax.measures.shared import KEY_RULES, LOGIT_SHARES, Shared
 _COUNT: dict[str, Any] = {"unit": "1", "range": "[0, (P-1)/2]", "dtype": "int32"}
 _MASK: dict[str, Any] = {"unit": "1", "range": "false, true", "dtype": "bool", "shape": ("freq",)}
 
-# What each rule takes for key, and where it comes from.
+# By rule: what it takes for key, and where it comes from.
 RULES = {
     "W_L": (
         "norm in W_L above key_threshold times the largest",
@@ -79,7 +83,7 @@ for _rule in KEY_RULES:
     _register(_rule, *RULES[_rule])
 
 
-def jaccard(x_K, y_K):
+def jaccard(x_K: Bool[Array, " K"], y_K: Bool[Array, " K"]) -> Float[Array, ""]:
     """Size of the intersection over size of the union; 1 for two empty sets."""
     union = jnp.sum(x_K | y_K)
     return jnp.where(union > 0, jnp.sum(x_K & y_K) / jnp.maximum(union, 1), 1.0)

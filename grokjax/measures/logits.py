@@ -1,4 +1,7 @@
-"""Which waves the logits are made of (group "paper")."""
+"""The waves that the logits are made of (group "paper").
+
+Size letters as in `measures.shared`.
+"""
 
 import jax.numpy as jnp
 

@@ -4,30 +4,33 @@ The 8 non-constant products of {1, cos w_k a, sin w_k a} and {1, cos w_k b, sin 
 cosine and sine of w_k a, w_k b, w_k(a + b) and w_k(a - b). So the averages over b, over a, along a + b and along a - b,
 each a function of one residue, determine the projection on those products for every k at once: sums over the grid
 instead of P² × P products.
+
+Size letters: N all P² pairs, P residues, K frequencies, C any columns, such as logits or neurons.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from grokjax.core import fourier
 
 
 class Spectra(NamedTuple):
-    """Fourier components of the averages, each [P, C] with rows ordered as in `fourier.basis`."""
+    """Fourier components of the averages, rows ordered as in `fourier.basis`."""
 
-    first: jax.Array  # over a: averaged over b
-    second: jax.Array  # over b: averaged over a
-    sum: jax.Array  # over a + b
-    difference: jax.Array  # over a - b
+    first: Float[Array, "P C"]  # over a: averaged over b
+    second: Float[Array, "P C"]  # over b: averaged over a
+    sum: Float[Array, "P C"]  # over a + b
+    difference: Float[Array, "P C"]  # over a - b
 
-    def along(self, direction: int | None) -> jax.Array:
-        """Over a + b for direction +1 or none, over a - b for -1."""
+    def along(self, direction: int | None) -> Float[Array, "P C"]:
+        """The components over a + b for direction +1 or none, over a - b for -1."""
         return self.difference if direction == -1 else self.sum
 
 
-def spectra(grid_NxC: jax.Array, p: int) -> Spectra:
+def spectra(grid_NxC: Float[Array, "N C"], p: int) -> Spectra:
     """The components of all four averages of a function on the grid, pair (a, b) in row a * P + b."""
     averages = _averages_by_rows if jax.default_backend() == "cpu" else _averages
     return Spectra(*map(fourier.transform, averages(grid_NxC, p)))
@@ -40,7 +43,7 @@ def _averages(grid_NxC: jax.Array, p: int) -> tuple[jax.Array, ...]:
 
 
 def _averages_by_rows(grid_NxC: jax.Array, p: int) -> tuple[jax.Array, ...]:
-    """`_averages` in one pass over a: the pairs of a lie together, and turned by a places also in order of their sum.
+    """Computes `_averages` in one pass over a: the pairs of a lie together, and turned by a places, in order of sum.
 
     On a CPU this is faster, since a core's cache holds the sums.
     """
@@ -60,8 +63,8 @@ def _averages_by_rows(grid_NxC: jax.Array, p: int) -> tuple[jax.Array, ...]:
     return tuple(x / p for x in (first_PxC, second_PxC, total_PxC, difference_PxC))
 
 
-def energy(some: tuple[jax.Array, ...]) -> jax.Array:
-    """Squared norm over the grid of the parts that some of the averages give each frequency: [(P-1)//2, C].
+def energy(some: tuple[Float[Array, "P C"], ...]) -> Float[Array, "K C"]:
+    """Squared norm over the grid of the parts that some of the averages give each frequency.
 
     Every value of an average stands for P pairs, hence the factor.
     """
@@ -69,8 +72,8 @@ def energy(some: tuple[jax.Array, ...]) -> jax.Array:
     return p * fourier.per_freq(sum(x_PxC**2 for x_PxC in some))  # type: ignore[arg-type]
 
 
-def keep(parts: Spectra, freqs_K: jax.Array) -> jax.Array:
-    """The projection on the constant and the 8 products of each of some frequencies: [P², C]."""
+def keep(parts: Spectra, freqs_K: Bool[Array, " K"]) -> Float[Array, "N C"]:
+    """The projection on the constant and the 8 products of each of some frequencies."""
     p, c = parts.first.shape
     keep_P = fourier.per_component(freqs_K.astype(parts.first.dtype), p)
     first, second, total, difference = (fourier.inverse(keep_P[:, None] * x_PxC) for x_PxC in parts)

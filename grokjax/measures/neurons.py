@@ -1,4 +1,4 @@
-"""Which frequency each neuron computes with (group "paper")."""
+"""The frequency that each neuron computes with (group "paper")."""
 
 import jax.numpy as jnp
 

@@ -1,6 +1,10 @@
-"""The progress measures of Nanda et al. 2023 and the quantities they are read beside."""
+"""The progress measures of Nanda et al. 2023 and the quantities they are read beside.
+
+Size letters as in `measures.shared`, X any.
+"""
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared
@@ -10,7 +14,7 @@ NANDA = "Nanda et al. 2023"
 WEIGHTS = ("W_E", "W_pos", "W_Q", "W_K", "W_V", "W_O", "W_in", "b_in", "W_out", "b_out", "W_U")
 
 
-def gini(v_X):
+def gini(v_X: Float[Array, " X"]) -> Float[Array, ""]:
     """Gini coefficient of non-negative numbers (Hurley & Rickard 2009): 0 if all are equal, 1 - 1/n if one has all.
 
     Σ (2i - n - 1) v_(i) / (n Σ v), v_(i) sorted ascending, i from 1; NaN if all are 0.

@@ -1,6 +1,7 @@
 """The intermediates that measures share, each computed once and only if a measure asks for it.
 
-Size letters: N all P² pairs, B training pairs, P residues (also sums s = a ± b), K frequencies, M d_mlp.
+Size letters: N all P² pairs, B training pairs, P residues (also sums s = a ± b), K = (P-1)//2 frequencies, M d_mlp, X
+principal components.
 """
 
 from collections.abc import Callable
@@ -8,26 +9,29 @@ from functools import cached_property
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 from grokjax.core import fourier, losses, model
 from grokjax.errors import unknown
 from grokjax.measures import marginals
 from grokjax.measures.vectors import ratio
 
+Forward = tuple[Float[Array, "N P"], Float[Array, "N M"]]  # logits and activations
+
 NEURON_FVE = 0.85  # from which on a neuron counts as one of its frequency (Nanda et al. 2023, §4.3)
 LOGIT_SHARES = 3  # a frequency is key by "logits" with this many times the share it had if all shared alike
 
 
 class Shared:
-    """One model at one step, seen over the whole grid of pairs. Attributes are traced arrays.
+    """The intermediates of one model at one step, over the whole grid of pairs. Attributes are traced arrays.
 
     Args, each also an attribute:
       cfg: the model's shape.
       direction: +1 or -1 if the task's answer is a function of a + b or a - b, else None.
       params: the parameters, by TransformerLens key.
-      train_pairs_B: int32 [n_train], a * P + b.
-      answers_N: int32 [P²].
-      key_freqs_K: bool [(P-1)//2], the key frequencies to use; by default those of this very model.
+      train_pairs_B: each a * P + b.
+      answers_N: the task's.
+      key_freqs_K: the key frequencies to use; by default those of this very model.
       key_rule: a name in `KEY_RULES`, by which this model's key frequencies are found.
       key_threshold: for the rules W_L and W_E: what fraction of the largest norm a key frequency's must exceed.
       loss_fn: the training loss as a function of the parameters; by default the mean over the training pairs.
@@ -42,14 +46,14 @@ class Shared:
         cfg: model.ModelConfig,
         direction: int | None,
         params: model.Params,
-        train_pairs_B: jax.Array,
-        answers_N: jax.Array,
-        key_freqs_K: jax.Array | None = None,
+        train_pairs_B: Int[Array, " B"],
+        answers_N: Int[Array, " N"],
+        key_freqs_K: Bool[Array, " K"] | None = None,
         key_rule: str = "W_L",
         key_threshold: float = 0.25,
-        loss_fn: Callable[[model.Params], jax.Array] | None = None,
+        loss_fn: Callable[[model.Params], Float[Array, ""]] | None = None,
         update_fn: Callable[[model.Params], model.Params] | None = None,
-        forward: Callable[[model.ModelConfig, model.Params], tuple[jax.Array, jax.Array]] = model.forward_grid,
+        forward: Callable[[model.ModelConfig, model.Params], Forward] = model.forward_grid,
     ):
         self.cfg, self.direction, self.params = cfg, direction, params
         self.train_pairs_B, self.answers_N = train_pairs_B, answers_N
@@ -68,57 +72,57 @@ class Shared:
     # --- the grid -----------------------------------------------------------------------------------------------
 
     @cached_property
-    def _forward(self) -> tuple[jax.Array, jax.Array]:
+    def _forward(self) -> Forward:
         return self.forward(self.cfg, self.params)
 
     @property
-    def logits_NxP(self) -> jax.Array:
+    def logits_NxP(self) -> Float[Array, "N P"]:
         """Logits of every pair."""
         return self._forward[0]
 
     @property
-    def acts_NxM(self) -> jax.Array:
+    def acts_NxM(self) -> Float[Array, "N M"]:
         """The last layer's MLP activations above "=" for every pair."""
         return self._forward[1]
 
     @cached_property
-    def loss_N(self) -> jax.Array:
+    def loss_N(self) -> Float[Array, " N"]:
         """Cross-entropy of every pair, nats."""
         return losses.cross_entropy(self.logits_NxP, self.answers_N)
 
     @cached_property
-    def correct_N(self) -> jax.Array:
+    def correct_N(self) -> Bool[Array, " N"]:
         """Whether each pair is answered right."""
         return losses.correct(self.logits_NxP, self.answers_N)
 
     @cached_property
-    def train_mask_N(self) -> jax.Array:
+    def train_mask_N(self) -> Bool[Array, " N"]:
         """Whether each pair is a training pair."""
         return jnp.zeros(self.cfg.p**2, bool).at[self.train_pairs_B].set(True, unique_indices=True)
 
     @cached_property
-    def train_logits_BxP(self) -> jax.Array:
+    def train_logits_BxP(self) -> Float[Array, "B P"]:
         """Logits of the training pairs."""
         return self.logits_NxP[self.train_pairs_B]
 
     @cached_property
-    def train_answers_B(self) -> jax.Array:
+    def train_answers_B(self) -> Int[Array, " B"]:
         """Answers of the training pairs."""
         return self.answers_N[self.train_pairs_B]
 
     @cached_property
-    def right_logit_N(self) -> jax.Array:
+    def right_logit_N(self) -> Float[Array, " N"]:
         """The answer's logit for every pair."""
         right_NxP = jnp.asarray(self.answers_N)[:, None] == jnp.arange(self.cfg.p)
         return jnp.sum(jnp.where(right_NxP, self.logits_NxP, 0), 1)
 
     @cached_property
-    def mean_logit_N(self) -> jax.Array:
+    def mean_logit_N(self) -> Float[Array, " N"]:
         """The mean over the classes of every pair's logits."""
         return jnp.mean(self.logits_NxP, 1)
 
     @cached_property
-    def centred_logit_sq(self) -> jax.Array:
+    def centred_logit_sq(self) -> Float[Array, ""]:
         """Sum of squares of the centred logits, that is of all P³ logits less their one mean."""
         return jnp.sum((self.logits_NxP - jnp.mean(self.logits_NxP)) ** 2)
 
@@ -126,13 +130,13 @@ class Shared:
 
     @cached_property
     def logit_spectra(self) -> marginals.Spectra:
-        """What the logits hold of single frequencies in a, b, a + b and a - b."""
+        """The logits' components of single frequencies in a, b, a + b and a - b."""
         return marginals.spectra(self.logits_NxP, self.cfg.p)
 
     @cached_property
-    def neuron_fit(self) -> tuple[jax.Array, jax.Array]:
-        """Each neuron's best frequency, int32 [M] from 1, and the share of its centred variance that the 8 non-constant
-        products of that frequency explain, [M]; both 0 for a neuron whose activation is the same for all pairs.
+    def neuron_fit(self) -> tuple[Int32[Array, " M"], Float[Array, " M"]]:
+        """Each neuron's best frequency, from 1, and the share of its centred variance that the 8 non-constant products
+        of that frequency explain; both 0 for a neuron whose activation is the same for all pairs.
         """
         energy_KxM = marginals.energy(marginals.spectra(self.acts_NxM, self.cfg.p))
         mean_M = jnp.mean(self.acts_NxM, 0)
@@ -143,8 +147,8 @@ class Shared:
         return jnp.where(varies_M, jnp.argmax(energy_KxM, 0) + 1, 0).astype(jnp.int32), fve_M
 
     @cached_property
-    def neurons_per_freq_K(self) -> jax.Array:
-        """How many neurons each frequency explains over 85 % of, int32."""
+    def neurons_per_freq_K(self) -> Int32[Array, " K"]:
+        """The number of neurons that each frequency explains over 85 % of."""
         freq_M, fve_M = self.neuron_fit
         of_freq_KxM = freq_M == jnp.arange(1, fourier.n_freqs(self.cfg.p) + 1)[:, None]
         return jnp.sum(of_freq_KxM & (fve_M > NEURON_FVE), 1, dtype=jnp.int32)
@@ -152,7 +156,7 @@ class Shared:
     # --- functions of the sum -----------------------------------------------------------------------------------
 
     @cached_property
-    def sum_spectrum_PxP(self) -> jax.Array:
+    def sum_spectrum_PxP(self) -> Float[Array, "P P"]:
         """Fourier components over s of the logits averaged over pairs of equal sum: [component, logit].
 
         It determines the restricted and the excluded logits for any set of keys.
@@ -160,7 +164,7 @@ class Shared:
         return self.logit_spectra.along(self.direction)
 
     @cached_property
-    def trig_coef_K(self) -> jax.Array:
+    def trig_coef_K(self) -> Float[Array, " K"]:
         """Coefficient of the logits on cos(w_k(a ± b - c)) for each k.
 
         cos(w_k(s - c)) = cos cos + sin sin, whose coefficients are the diagonal of the logits' transform over s and c.
@@ -169,48 +173,48 @@ class Shared:
         return fourier.per_freq(c_P) / self.cfg.p
 
     @cached_property
-    def trig_sq_K(self) -> jax.Array:
+    def trig_sq_K(self) -> Float[Array, " K"]:
         """Sum of squares over the P³ logits of each α_k cos(w_k(a ± b - c)); different k are orthogonal."""
         return self.trig_coef_K**2 * self.cfg.p**3 / 2
 
     @cached_property
-    def logit_share_K(self) -> jax.Array:
+    def logit_share_K(self) -> Float[Array, " K"]:
         """The share of the centred logits' variance in the sum directions of each frequency."""
         return ratio(jnp.sum(marginals.energy((self.sum_spectrum_PxP,)), 1), self.centred_logit_sq)
 
     @cached_property
-    def train_sums_B(self) -> jax.Array:
+    def train_sums_B(self) -> Int[Array, " B"]:
         """s of the training pairs."""
         return jnp.asarray(fourier.sums(self.cfg.p, self.direction or 1))[self.train_pairs_B]
 
     @cached_property
-    def train_per_sum_P(self) -> jax.Array:
-        """How many training pairs have sum s, int."""
+    def train_per_sum_P(self) -> Int[Array, " P"]:
+        """The number of training pairs of sum s."""
         return jnp.sum(self.train_mask_N[fourier.sum_index(self.cfg.p, self.direction or 1)], 1)
 
     @cached_property
-    def answers_per_sum_P(self) -> jax.Array:
+    def answers_per_sum_P(self) -> Int[Array, " P"]:
         """The answer to the pairs of sum s."""
         return self.answers_N[fourier.sum_index(self.cfg.p, self.direction or 1)[:, 0]]
 
     @cached_property
-    def key_part_PxP(self) -> jax.Array:
+    def key_part_PxP(self) -> Float[Array, "P P"]:
         """The logits' projection on the sum directions of the keys, without the constant: [s, logit]."""
         keep_P = fourier.per_component(self.key_freqs_K.astype(self.sum_spectrum_PxP.dtype), self.cfg.p)
         return fourier.inverse(keep_P[:, None] * self.sum_spectrum_PxP)
 
     @cached_property
-    def restricted_logits_PxP(self) -> jax.Array:
+    def restricted_logits_PxP(self) -> Float[Array, "P P"]:
         """The logits' projection on the constant and the sum directions of the keys: [s, logit]."""
         return self.key_part_PxP + self.sum_spectrum_PxP[0] * fourier.basis(self.cfg.p)[0, 0]
 
     @cached_property
-    def restricted_loss_P(self) -> jax.Array:
+    def restricted_loss_P(self) -> Float[Array, " P"]:
         """Cross-entropy of the restricted logits for each sum."""
         return losses.cross_entropy(self.restricted_logits_PxP, self.answers_per_sum_P)
 
     @cached_property
-    def excluded_loss_per_freq_K(self) -> jax.Array:
+    def excluded_loss_per_freq_K(self) -> Float[Array, " K"]:
         """Training loss after removing the sum directions of one frequency, for each; one at a time to save memory."""
         basis_PxP = jnp.asarray(fourier.basis(self.cfg.p), self.sum_spectrum_PxP.dtype)
 
@@ -224,17 +228,17 @@ class Shared:
         return jax.lax.map(without, jnp.arange(fourier.n_freqs(self.cfg.p)))
 
     @cached_property
-    def train_others_BxP(self) -> jax.Array:
+    def train_others_BxP(self) -> Float[Array, "B P"]:
         """Logits of the training pairs with -∞ at the answer."""
         right_BxP = self.train_answers_B[:, None] == jnp.arange(self.cfg.p)
         return jnp.where(right_BxP, -jnp.inf, self.train_logits_BxP)
 
     @cached_property
-    def train_right_B(self) -> jax.Array:
+    def train_right_B(self) -> Float[Array, " B"]:
         """The answer's logit of the training pairs."""
         return jnp.take_along_axis(self.train_logits_BxP, self.train_answers_B[:, None], 1)[:, 0]
 
-    def excluded_loss(self, part_PxP: jax.Array) -> jax.Array:
+    def excluded_loss(self, part_PxP: Float[Array, "P P"]) -> Float[Array, ""]:
         """Mean training loss after subtracting a function of the sum, [s, logit], from the logits."""
         others_BxP = self.train_others_BxP - part_PxP[self.train_sums_B]
         right_B = self.train_right_B - part_PxP[self.train_sums_B, self.train_answers_B]
@@ -243,23 +247,23 @@ class Shared:
     # --- weights ------------------------------------------------------------------------------------------------
 
     @cached_property
-    def W_L_PxM(self) -> jax.Array:
+    def W_L_PxM(self) -> Float[Array, "P M"]:
         """The neuron-to-logit map."""
         return model.neuron_to_logit(self.cfg, self.params)
 
     @cached_property
-    def norms_W_E(self) -> tuple[jax.Array, jax.Array]:
-        """Fourier norms of W_E along the token axis, "=" left out: per component [P] and per frequency [K]."""
+    def norms_W_E(self) -> tuple[Float[Array, " P"], Float[Array, " K"]]:
+        """Fourier norms of W_E along the token axis, "=" left out: per component and per frequency."""
         return fourier.norms(self.params["embed.W_E"][: self.cfg.p])
 
     @cached_property
-    def norms_W_L(self) -> tuple[jax.Array, jax.Array]:
-        """Fourier norms of W_L along the logit axis: per component [P] and per frequency [K]."""
+    def norms_W_L(self) -> tuple[Float[Array, " P"], Float[Array, " K"]]:
+        """Fourier norms of W_L along the logit axis: per component and per frequency."""
         return fourier.norms(self.W_L_PxM)
 
     @cached_property
-    def pca_W_E(self) -> tuple[jax.Array, jax.Array]:
-        """Principal components of W_E, "=" left out, as unit functions of the token [P, X], and their sizes [X]."""
+    def pca_W_E(self) -> tuple[Float[Array, "P X"], Float[Array, " X"]]:
+        """Principal components of W_E, "=" left out, as unit functions of the token, and their sizes."""
         W_E_PxD = jnp.asarray(self.params["embed.W_E"][: self.cfg.p])
         components_PxX, sizes_X, _ = jnp.linalg.svd(W_E_PxD - jnp.mean(W_E_PxD, 0), full_matrices=False)
         return components_PxX, sizes_X
@@ -267,19 +271,23 @@ class Shared:
     # --- key frequencies ----------------------------------------------------------------------------------------
 
     @cached_property
-    def key_freqs_K(self) -> jax.Array:
-        """The key frequencies in use, bool."""
+    def key_freqs_K(self) -> Bool[Array, " K"]:
+        """The key frequencies in use."""
         return self.keys_by(self.key_rule)
 
-    def keys_by(self, rule: str) -> jax.Array:
-        """This model's key frequencies by a rule in `KEY_RULES`, bool [(P-1)//2]."""
+    def keys_by(self, rule: str) -> Bool[Array, " K"]:
+        """This model's key frequencies by a rule in `KEY_RULES`.
+
+        Raises:
+          InputError: there is no such rule.
+        """
         if rule not in KEY_RULES:
             raise unknown("config.key_rule", rule, KEY_RULES)
         return KEY_RULES[rule](self)
 
     # --- derivatives --------------------------------------------------------------------------------------------
 
-    def _mean_loss(self, params: model.Params) -> jax.Array:
+    def _mean_loss(self, params: model.Params) -> Float[Array, ""]:
         # Nothing cached is used: this may run inside a trace of its own.
         logits_BxP, _ = model.forward(self.cfg, params, model.lookup(self.train_pairs_B, self.cfg.p))
         return jnp.mean(losses.cross_entropy(logits_BxP, self.answers_N[self.train_pairs_B]))
@@ -291,12 +299,12 @@ class Shared:
 
     @cached_property
     def updates(self) -> model.Params:
-        """What the next step adds to the parameters."""
+        """The update that the next step adds to the parameters."""
         assert self.update_fn, "measures with needs_update are left out where there is no optimizer state"
         return self.update_fn(self.grads)
 
 
-def _outstanding(norms_K: jax.Array, threshold: float) -> jax.Array:
+def _outstanding(norms_K: Float[Array, " K"], threshold: float) -> Bool[Array, " K"]:
     return norms_K > threshold * jnp.max(norms_K)
 
 
@@ -305,8 +313,8 @@ def logit_share_threshold(p: int) -> float:
     return min(LOGIT_SHARES / fourier.n_freqs(p), 0.5)
 
 
-# The sets of key frequencies that one may choose from, each a bool [(P-1)//2] of a model.
-KEY_RULES: dict[str, Callable[[Shared], jax.Array]] = {
+# The sets of key frequencies of a model that one may choose from.
+KEY_RULES: dict[str, Callable[[Shared], Bool[Array, " K"]]] = {
     "W_L": lambda s: _outstanding(s.norms_W_L[1], s.key_threshold),
     "W_E": lambda s: _outstanding(s.norms_W_E[1], s.key_threshold),
     "neurons": lambda s: s.neurons_per_freq_K > 0,

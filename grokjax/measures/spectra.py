@@ -1,4 +1,4 @@
-"""How many directions and how many frequencies the weights use."""
+"""The numbers of directions and of frequencies that the weights use."""
 
 import jax.numpy as jnp
 

@@ -1,7 +1,9 @@
-"""Where floating point would stop training, and where the weights drift to (Prieto et al. 2025).
+"""Numerical stability: training pairs lost to floating point, and the drift of the weights (Prieto et al. 2025).
 
-The loss that this project trains with stays exact where softmax collapses (see `grokjax.losses`): these columns say how
+The loss that this project trains with stays exact where softmax collapses (see `core.losses`): these columns say how
 many training pairs the usual cross-entropy would have lost, not how many this run has lost.
+
+Size letters as in `measures.shared`.
 """
 
 import jax.numpy as jnp
@@ -46,7 +48,7 @@ def zero_terms(s: Shared):
 
 
 def named(params, name):
-    """The parameters of that name in all layers."""
+    """Picks the parameters of that name in all layers."""
     return [value for key, value in params.items() if key.rsplit(".", 1)[1] == name]
 
 

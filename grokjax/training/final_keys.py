@@ -2,6 +2,8 @@
 
 Key frequencies are a property of the finished model (Nanda et al. 2023, App. C.2): they are read from a run's last
 snapshot and then applied to all its earlier ones.
+
+Size letters: R models or runs, K = (P-1)//2 frequencies.
 """
 
 import functools
@@ -12,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Bool
 
 from grokjax.core.backends import XLA, Backend
 from grokjax.core.hosts import ALONE, Hosts
@@ -30,7 +33,12 @@ Models = Mapping[tuple[int, int], Mapping[str, np.ndarray]]  # parameters by run
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _evaluate(
-    problem: Problem, measures: tuple[tuple[str, Measure], ...], backend: Backend, params, inputs: Inputs, keys_RxK
+    problem: Problem,
+    measures: tuple[tuple[str, Measure], ...],
+    backend: Backend,
+    params,
+    inputs: Inputs,
+    keys_RxK: Bool[np.ndarray, "R K"] | None,
 ):
     """Measures of several models with given keys, or each with its own where `keys_RxK` is None."""
 
@@ -50,7 +58,7 @@ def evaluate(
     problem: Problem,
     columns: Mapping[str, Measure],
     models: Sequence[tuple[Mapping[str, np.ndarray], Inputs]],
-    keys_RxK: np.ndarray | None,
+    keys_RxK: Bool[np.ndarray, "R K"] | None,
     width: int = 1,
     backend: Backend = XLA,
 ) -> dict[str, np.ndarray]:
@@ -60,7 +68,7 @@ def evaluate(
       problem: that the models share.
       columns: what to compute, by column name.
       models: parameters and inputs of each.
-      keys_RxK: bool, the key frequencies to use for each; None for each model's own by the problem's rule.
+      keys_RxK: the key frequencies to use for each; None for each model's own by the problem's rule.
       width: models evaluated together; the last batch is padded.
       backend: computes logits and activations.
 
@@ -82,11 +90,11 @@ KEYS = {"key_freqs": registry.MEASURES["key_freqs"]}
 
 def final_keys(
     path: Path, found: Snapshots, problem: Problem, runs: Sequence[Run], width: int = 1, backend: Backend = XLA
-) -> tuple[np.ndarray, Models]:
-    """Each run's key frequencies at its last snapshot, of those found in a working directory, by the problem's rule.
+) -> tuple[Bool[np.ndarray, "R K"], Models]:
+    """Finds each run's key frequencies at its last snapshot in a working directory, by the problem's rule.
 
     Returns:
-      Bool [runs, (P-1)//2], and the parameters they were read from, by run and step.
+      The keys, and the parameters they were read from, by run and step.
     """
     last = load_last(path, [run.run for run in runs], found)
     models = [(params, run.inputs()) for params, run in zip(last.values(), runs, strict=True)]
@@ -98,7 +106,7 @@ def replay_runs(
     runs: Sequence[Run],
     columns: Mapping[str, Measure],
     problem: Problem,
-    keys_RxK: np.ndarray,
+    keys_RxK: Bool[np.ndarray, "R K"],
     width: int = 1,
     loaded: Models | None = None,
     backend: Backend = XLA,
@@ -110,7 +118,7 @@ def replay_runs(
       runs: that share `problem`.
       columns: what to compute, by column name.
       problem: of the runs.
-      keys_RxK: bool, the keys to use for each run.
+      keys_RxK: the keys to use for each run.
       width: models evaluated together.
       loaded: parameters by run and step that have been read before.
       backend: computes logits and activations.

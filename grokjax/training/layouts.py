@@ -1,4 +1,4 @@
-"""Layouts: how a population lies on a machine's devices, which is what is compiled, and so what bits depend on."""
+"""Layouts: slots and vmap widths of a population on a machine's devices, which are compiled in and change bits."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from grokjax.core.problem import Training
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a population is laid out.
+    """A population's place on the devices.
 
     Attributes:
       slots: runs per device.

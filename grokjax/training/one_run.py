@@ -1,4 +1,4 @@
-"""One run as a pure function: init, train_step, evaluate. Nothing here knows that there are other runs.
+"""A run as pure functions: init, train_step, evaluate. Nothing here knows that there are other runs.
 
 What shapes arrays or chooses code is in `Problem` (static, hashable); what enters arithmetic is in the state (traced).
 """
@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from grokjax.core import backends, model, optimizers, precision
 from grokjax.core.backends import XLA, Backend
@@ -29,13 +30,13 @@ def _optimizer(problem: Training, inputs: Inputs) -> optax.GradientTransformatio
 
 
 def train_step(problem: Training, state: State, gradient_at: Callable[[model.Params], model.Params]) -> State:
-    """One full-batch step; `gradient_at` gives the gradient of the run's mean loss at some parameters."""
+    """Takes one full-batch step; `gradient_at` gives the gradient of the run's mean loss at some parameters."""
     grads = precision.rounded(gradient_at, problem.precision)(state.params)
     updates, opt_state = _optimizer(problem, state.inputs).update(grads, state.opt_state, state.params)
     return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
 
 
-def train(problem: Training, state: State, n_steps: jax.Array | int, backend: Backend = XLA) -> State:
+def train(problem: Training, state: State, n_steps: Int[Array, ""] | int, backend: Backend = XLA) -> State:
     """Trains a run.
 
     Args:
@@ -83,8 +84,10 @@ def shared(
     )
 
 
-def evaluate(problem: Problem, state: State, slow: bool = False, backend: Backend = XLA) -> dict[str, jax.Array]:
-    """The in-step measures of the problem's groups, by column name; shapes are declared in `grokjax.measures`.
+def evaluate(
+    problem: Problem, state: State, slow: bool = False, backend: Backend = XLA
+) -> dict[str, Shaped[Array, "..."]]:
+    """The in-step measures of the problem's groups, by column name; shapes are declared in `measures`.
 
     Args:
       problem: of the run.
@@ -97,12 +100,12 @@ def evaluate(problem: Problem, state: State, slow: bool = False, backend: Backen
         return registry.compute(registry.in_step(problem.measures, slow), seen)
 
 
-def counted(state: State, test_loss: jax.Array) -> State:
-    """The state after an evaluation has found this test loss (float32 [], nats), as `stopped` needs it."""
+def counted(state: State, test_loss: Float[Array, ""]) -> State:
+    """The state after an evaluation has found this test loss (nats), as `stopped` needs it."""
     is_below = test_loss < state.inputs.stop_loss
     return state._replace(below=jnp.where(is_below, state.below + 1, 0))
 
 
-def stopped(state: State) -> jax.Array:
-    """Whether the run has reached its stop rule (bool []): test loss below stop_loss for stop_evals evaluations."""
+def stopped(state: State) -> Bool[Array, ""]:
+    """Whether the run has reached its stop rule: test loss below stop_loss for stop_evals evaluations."""
     return state.below >= state.inputs.stop_evals

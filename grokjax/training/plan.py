@@ -34,7 +34,7 @@ class Plan:
 
     @property
     def layouts(self) -> list[Layout]:
-        """Each group's layout."""
+        """The layout of each group."""
         return [choice.layout for choice in self.choices]
 
 
@@ -111,7 +111,7 @@ def text(plan: Plan) -> str:
 
 
 def _gradient(problem: Problem, layout: Layout) -> str:
-    """How a CPU takes the gradient, and what would make it faster."""
+    """Says by which code a CPU takes the gradient, and what would make it faster."""
     if compiler := layout.backend.identity():
         return f"in C++, by {compiler}"
     if not backends.suits(problem):

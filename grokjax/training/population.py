@@ -1,4 +1,4 @@
-"""Many runs as one compiled program: slots, vmap width, devices.
+"""Populations: many runs as one compiled program, in slots, under vmap, on devices.
 
 A population has a fixed number of slots per device, each holding one run or nothing. On a device, `vmap_width` slots
 train together under vmap, and such sets of slots follow one another; devices hold independent slots side by side. A
@@ -7,6 +7,8 @@ the number of slots.
 
 On a CPU a width of 1 is fastest: one run's activations stay in cache, where a vmapped population streams through
 memory. On an accelerator all slots of a device train under one vmap.
+
+Size letters: R slots, W slots under one vmap.
 """
 
 import functools
@@ -16,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Int, Shaped
 
 from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem, State
 from grokjax.measures import registry
@@ -64,7 +67,7 @@ class Population:
         n_steps: int,
         evaluate: bool = True,
         slow: Sequence[bool] = (),
-    ):
+    ) -> dict[str, Shaped[Array, "segments slots ..."]]:
         """Dispatches segments of `n_steps` steps, each ended by an evaluation unless `evaluate` is False.
 
         Returns at once; the results are there when the device is done.
@@ -78,7 +81,7 @@ class Population:
           slow: for each segment, whether its evaluation includes the slow measures; by default none does.
 
         Returns:
-          {column: array [MAX_SEGMENTS, slots over all devices, ...]}, of which the first `n_segments` are filled.
+          Results by column, for MAX_SEGMENTS segments, of which the first `n_segments` are filled.
         """
         counts = np.zeros(self.width, np.int32)
         counts[list(active)] = n_segments
@@ -151,12 +154,12 @@ def _zeros(problem: Problem, width: int) -> State:
     return jax.tree.map(lambda x: np.zeros((width, *x.shape), x.dtype), blank(problem))
 
 
-def _start(problem: Problem, state: State, fresh_R, inputs: Inputs) -> State:
+def _start(problem: Problem, state: State, fresh_R: Bool[Array, " R"], inputs: Inputs) -> State:
     return _pick(fresh_R, jax.lax.map(functools.partial(one_run.init, problem), inputs), state)
 
 
-def _pick(where_R, ours: State, theirs: State) -> State:
-    """Of each run, our state where `where_R` (bool [runs]) is true, else theirs."""
+def _pick(where_R: Bool[Array, " R"], ours: State, theirs: State) -> State:
+    """Picks of each run our state where `where_R` is true, else theirs."""
 
     def pick(one, other):
         return jnp.where(where_R.reshape(-1, *(1,) * (one.ndim - 1)), one, other)
@@ -164,8 +167,8 @@ def _pick(where_R, ours: State, theirs: State) -> State:
     return jax.tree.map(pick, ours, theirs)
 
 
-def _advance(problem: Problem, layout: Layout, state: State, counts_R, n_steps, evaluate, with_slow):
-    """One device's share: sets of vmapped slots in turn, each through its segments."""
+def _advance(problem: Problem, layout: Layout, state: State, counts_R: Int[Array, " R"], n_steps, evaluate, with_slow):
+    """Takes one device's sets of vmapped slots in turn, each through its segments."""
 
     def in_sets(x):
         return x.reshape(-1, layout.vmap_width, *x.shape[1:])
@@ -181,7 +184,7 @@ def _advance(problem: Problem, layout: Layout, state: State, counts_R, n_steps, 
 
 
 def _segments(problem: Problem, layout: Layout, state: State, n_segments, n_steps, evaluate, with_slow):
-    """Slots that train together, through some segments; trip counts are traced, so any number is one program."""
+    """Takes slots that train together through some segments; trip counts are traced, so any number is one program."""
     train = jax.vmap(functools.partial(one_run.train, problem, backend=layout.backend), (0, None))
 
     def measure(slow):

@@ -96,7 +96,7 @@ def summary(runs: pd.DataFrame, axes: Sequence[str]) -> Table:
     """Per setting (seeds pooled): runs, memorised, grokked, median and range of the step to 99 % test accuracy.
 
     Args:
-      runs: as `results.read_runs` gives it.
+      runs: as `store.metrics.read_runs` gives it.
       axes: the swept fields.
     """
     by = [path for path in axes if not path.endswith("seed")]

@@ -29,7 +29,7 @@ from grokjax.training.scheduler import Interrupted
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How training a sweep has ended.
+    """The end of training a sweep.
 
     Attributes:
       status: the exit status: 0 when the sweep is done, 128 + signal when it was stopped and saved.

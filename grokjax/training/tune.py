@@ -1,4 +1,4 @@
-"""How many runs train side by side on an accelerator: measured once per kind of device, then remembered.
+"""Tuning: the number of runs side by side on an accelerator, measured once per kind of device, then remembered.
 
 The compiled training itself is timed with 8, 16, 32, … runs, until doubling gains little or memory ends. The rates are
 kept in the user's cache folder, and the choice follows from them and the number of runs alone, so that sweeps on one
@@ -259,7 +259,7 @@ def _timed(problem: Problem, inputs: Inputs, width: int, device: jax.Device) -> 
 
 
 def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
-    """What the rates depend on, as JSON holds it."""
+    """Describes what the rates depend on, as JSON holds it."""
     return json.loads(
         json.dumps(
             {
@@ -274,7 +274,7 @@ def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
 
 
 def file_of(key: Mapping[str, Any]) -> Path:
-    """Where the rates of a signature are kept."""
+    """The cache file of a signature's rates."""
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     return cache.home() / "width" / f"{name}.json"
 

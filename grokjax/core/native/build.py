@@ -67,7 +67,7 @@ def compiler() -> tuple[list[str], str]:
 
 
 def identity() -> str:
-    """What the library's bits depend on, in a line: the compiler and a digest of source, flags, headers, processor.
+    """The compiler and a digest of source, flags, headers and processor: what the library's bits depend on.
 
     Raises:
       Unavailable: there is no compiler.

@@ -2,8 +2,9 @@
 
 A pair's pre-activations, and what reaches its logits past the MLP, are sums of table rows, one for each token and
 head, weighted by attention: two products less per pair, forward and twice backward. What is left are the products with
-W_L = W_U W_out, the softmax, and these sums. Size letters as in `grokjax.model`; Y is the columns of the rows: the
-neurons, filled up with zeros to a multiple of 32, and then the logits, filled up to a multiple of 16.
+W_L = W_U W_out, the softmax, and these sums. Size letters as in `core.model`, N some pairs or all P² of them; Y is the
+columns of the rows: the neurons, filled up with zeros to a multiple of 32, and then the logits, filled up to a multiple
+of 16.
 """
 
 import functools
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from grokjax.core.model import ModelConfig, Params, Tables, tables
 from grokjax.core.native import build
@@ -19,31 +21,31 @@ MOST_PARTS = 8  # of the pairs, on as many threads: each has tables of its own t
 
 
 class Rows(NamedTuple):
-    """One layer's parameters multiplied out until only sums over heads are left for a pair.
+    """Products of one layer's parameters, multiplied out until only sums over heads are left for a pair.
 
     The weights that attention gives to a, b and "=" add up to 1, so the rows of a and b are differences from "="'s,
     whose own rows are in the bias.
     """
 
-    score_a_PxH: jax.Array
-    score_b_PxH: jax.Array
-    score_last_H: jax.Array
-    row_a_HxPxY: jax.Array
-    row_b_HxPxY: jax.Array
-    bias_Y: jax.Array
-    out_PxM: jax.Array
+    score_a_PxH: Float[Array, "P H"]
+    score_b_PxH: Float[Array, "P H"]
+    score_last_H: Float[Array, " H"]
+    row_a_HxPxY: Float[Array, "H P Y"]
+    row_b_HxPxY: Float[Array, "H P Y"]
+    bias_Y: Float[Array, " Y"]
+    out_PxM: Float[Array, "P M"]
 
 
 class Tokens(NamedTuple):
     """The training pairs, in an order in which one and the same first token's rows are used again and again."""
 
-    a: jax.Array  # int32 [n_train]
-    b: jax.Array
-    labels: jax.Array
+    a: Int[Array, " N"]
+    b: Int[Array, " N"]
+    labels: Int[Array, " N"]
 
 
 def unavailable() -> str:
-    """Why there is no C++ to use, in words; empty if there is."""
+    """The reason why there is no C++ to use, in words; empty if there is."""
     try:
         _targets()
     except build.Unavailable as error:
@@ -52,12 +54,12 @@ def unavailable() -> str:
 
 
 def identity() -> str | None:
-    """What the bits of the C++ depend on, in a line; None where there is none."""
+    """The compiler and sources that the bits of the C++ depend on, in a line; None where there is none."""
     return None if unavailable() else build.identity()
 
 
 def suits(cfg: ModelConfig) -> bool:
-    """Whether it is made for such a model, in float32: with narrower heads, sums of rows cost what products do."""
+    """Whether the C++ is made for such a model, in float32: with narrower heads, sums of rows cost what products do."""
     return cfg.n_layers == 1 and cfg.act == "relu" and cfg.d_head >= 4 and jnp.result_type(float) == jnp.float32
 
 
@@ -75,8 +77,8 @@ def _call(name: str, results, pairs: Tokens, r: Rows, **attributes):
     return jax.ffi.ffi_call(_targets()[name], results, vmap_method="broadcast_all")(*pairs, *r, **attributes)
 
 
-def tokens(pairs_N: jax.Array, answers: jax.Array, p: int) -> Tokens:
-    """The pairs, numbered a * P + b, with their answers (int [P²]); in order, so that rows stay in the cache."""
+def tokens(pairs_N: Int[Array, " N"], answers: Int[Array, " grid"], p: int) -> Tokens:
+    """Sorts pairs, numbered a * P + b, so that rows stay in the cache, and picks their answers from all P²."""
     pairs_N = jnp.sort(pairs_N)
     return Tokens(pairs_N // p, pairs_N % p, jnp.asarray(answers)[pairs_N])
 
@@ -123,11 +125,11 @@ def gradient(cfg: ModelConfig, params: Params, pairs: Tokens, n_parts: int = 1) 
     return pull_back(jax.tree.map(lambda x: x / pairs.labels.shape[-1], sums))[0]
 
 
-def forward(cfg: ModelConfig, params: Params) -> tuple[jax.Array, jax.Array]:
-    """`model.forward` of all P² pairs; it has no gradient.
+def forward(cfg: ModelConfig, params: Params) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
+    """Runs `model.forward` on all P² pairs; it has no gradient.
 
     Returns:
-      Logits [P², P] and MLP activations after ReLU [P², M].
+      Logits, and MLP activations after ReLU.
     """
     a_N, b_N = jnp.divmod(jnp.arange(cfg.p**2, dtype=jnp.int32), cfg.p)
     results = [jax.ShapeDtypeStruct((cfg.p**2, n), jnp.float32) for n in (cfg.p, cfg.d_mlp)]

@@ -18,7 +18,8 @@ from grokjax.errors import InputError
 from grokjax.interp.checkpoint import Checkpoint, load_checkpoint
 from grokjax.interp.circuit.anatomy import Anatomy
 from grokjax.interp.circuit.registry import NUMBERS
-from grokjax.interp.measure import NO_SPLIT, Subject, described, plain, settle
+from grokjax.interp.measure import NO_SPLIT, plain
+from grokjax.interp.subject import Subject, described, subject_of
 
 NO_KEY = "the model has no key frequency by this rule"
 NO_TEST = "there are no test pairs"
@@ -51,7 +52,7 @@ def analyse(
     checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
     if checkpoint.cfg.n_layers != 1:
         raise InputError(f"{checkpoint.source} has {checkpoint.cfg.n_layers} layers, but {ONE_LAYER}.")
-    subject = settle(checkpoint, tuple(keys), rule, threshold, split, task)
+    subject = subject_of(checkpoint, tuple(keys), rule, threshold, split, task)
     values = _values(subject)
     null = _null(subject, values)
     found = {name: None if name in null else plain(f, values[name]) for name, f in NUMBERS.items()}

@@ -13,7 +13,7 @@ from grokjax.errors import InputError
 from grokjax.interp.checkpoint import load_checkpoint
 from grokjax.interp.circuit.analysis import ONE_LAYER, analyse
 from grokjax.interp.circuit.registry import NUMBERS, Number
-from grokjax.interp.measure import settle
+from grokjax.interp.subject import subject_of
 from grokjax.store import files
 from grokjax.store.metrics import read_runs
 from grokjax.store.snapshots import compact, find_snapshots
@@ -69,7 +69,7 @@ def circuits_of(
     keys, found = tuple(keys), {}
     # Before any work: what is wrong with the arguments.
     for run in {run.problem(): run for run in some}.values():
-        settle(load_checkpoint(f"{path}:{run.run}"), keys, rule, threshold, None, None)
+        subject_of(load_checkpoint(f"{path}:{run.run}"), keys, rule, threshold, None, None)
     for run in track(by_shape, "analysing"):
         checkpoint = load_checkpoint(f"{path}:{run.run}")
         found[run.run] = analyse(checkpoint, keys, rule, threshold) | {

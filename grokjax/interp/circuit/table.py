@@ -4,10 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from grokjax.interp import measure
 from grokjax.interp.circuit import text
 from grokjax.interp.circuit.registry import NUMBERS
-from grokjax.interp.measure import listing
+from grokjax.interp.measure_table import heading, listing
 from grokjax.measures.paper import NANDA
 
 # --- the table ------------------------------------------------------------------------------------------------------
@@ -46,10 +45,10 @@ def rows(found: Mapping[str, Any]) -> list[Row]:
 
 def table(found: Mapping[str, Any]) -> str:
     """The text of what `analyse` returned: one line per claim."""
-    heading = [*measure.heading(found["measured"]), f"source {NANDA}; its figures are of its mainline model"]
+    top = [*heading(found["measured"]), f"source {NANDA}; its figures are of its mainline model"]
     cells = [("claim", "paper", "this model", "source")]
     cells += [(row.claim, row.paper, row.here, _short(row.source)) for row in rows(found)]
-    return "\n".join([*heading, "", *listing(cells, found["null"])])
+    return "\n".join([*top, "", *listing(cells, found["null"])])
 
 
 def _short(source: str) -> str:

@@ -1,4 +1,4 @@
-"""Other people's checkpoints as arrays: each layout is read into one model; what does not fit is named."""
+"""Other people's checkpoints as arrays: each format is read into one model; what does not fit is named."""
 
 import numpy as np
 import pytest
@@ -19,15 +19,15 @@ def case():
     return random_case(**SHAPE)
 
 
-# --- layouts --------------------------------------------------------------------------------------------------------
+# --- formats --------------------------------------------------------------------------------------------------------
 
 
-LAYOUTS = {"bare": bare, "dotted": dict, "released": released, "bridged": bridged}
+FORMATS = {"bare": bare, "dotted": dict, "released": released, "bridged": bridged}
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_every_layout_is_read_into_the_same_model(case, name):
-    read = from_arrays(LAYOUTS[name](case.params), n_heads=H if name == "bridged" else None)
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_read_into_the_same_model(case, name):
+    read = from_arrays(FORMATS[name](case.params), n_heads=H if name == "bridged" else None)
     assert read.cfg == case.cfg
     equal(read.params, case.params)
     assert read.train_pairs is None
@@ -40,30 +40,30 @@ def test_every_layout_is_read_into_the_same_model(case, name):
     n_heads=st.integers(1, 3),
     d_head=st.integers(1, 4),
     d_mlp=st.integers(1, 6),
-    layout=st.sampled_from([formats.LENS, formats.PAPER, formats.BRIDGE]),
+    format=st.sampled_from([formats.LENS, formats.PAPER, formats.BRIDGE]),
 )
-def test_sizes_are_read_from_the_arrays(p, n_layers, n_heads, d_head, d_mlp, layout):
+def test_sizes_are_read_from_the_arrays(p, n_layers, n_heads, d_head, d_mlp, format):
     cfg = ModelConfig(p, n_layers, n_heads * d_head, n_heads, d_mlp)
     rng = np.random.default_rng(0)
     params = {key: rng.normal(size=shape) for key, shape in model.shapes(cfg).items()}
-    read = from_arrays(formats.write(params, cfg, layout), n_heads=n_heads)
+    read = from_arrays(formats.write(params, cfg, format), n_heads=n_heads)
     assert read.cfg == cfg
     equal(read.params, params)
 
 
 def test_what_is_written_is_what_was_written_by_hand(case):
-    for layout, by_hand in ((formats.BRIDGE, bridged(case.params)), (formats.PAPER, released(case.params))):
-        written = formats.write(case.params, case.cfg, layout)
+    for format, by_hand in ((formats.BRIDGE, bridged(case.params)), (formats.PAPER, released(case.params))):
+        written = formats.write(case.params, case.cfg, format)
         for name, expected in by_hand.items():
             if name in written:  # buffers are not
                 np.testing.assert_array_equal(written[name], expected[..., : written[name].shape[-1]])
 
 
-def test_one_head_does_not_hide_the_layout():
+def test_one_head_does_not_hide_the_format():
     case = random_case(11, d_model=12, n_heads=1, d_mlp=5)  # W_E and W_Q are square
     assert case.params["embed.W_E"].shape == (12, 12)
-    for layout in (dict, released):
-        equal(from_arrays(layout(case.params)).params, case.params)
+    for format in (dict, released):
+        equal(from_arrays(format(case.params)).params, case.params)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -24,11 +24,11 @@ def case():
     return random_case(**SHAPE)
 
 
-@pytest.mark.parametrize("layout", [formats.LENS, formats.BRIDGE], ids=["lens", "bridge"])
+@pytest.mark.parametrize("format", [formats.LENS, formats.BRIDGE], ids=["lens", "bridge"])
 @pytest.mark.parametrize("legacy", [False, True])
-def test_torch_there_and_back(torch, tmp_path, case, layout, legacy):
+def test_torch_there_and_back(torch, tmp_path, case, format, legacy):
     path = tmp_path / "model.pth"
-    files.save_torch(case.params, case.cfg, path, layout)
+    files.save_torch(case.params, case.cfg, path, format)
     state_dict = torch.load(path, weights_only=True)
     assert all(isinstance(x, torch.Tensor) for x in state_dict.values())
     if legacy:
@@ -63,7 +63,7 @@ def test_a_released_file_tells_its_split_and_task(torch, tmp_path, case):
     np.testing.assert_array_equal(read.train_pairs, tasks.train_pairs(P, 0.4, 3, "python"))
     assert (read.task, read.split_seed) == ("subtract", 3)
     assert read.split == "python:3:0.4, as the file's config says"
-    assert read.layout == "the paper's released code"
+    assert read.format == "the paper's released code"
 
 
 def test_a_split_beside_the_state_dict(torch, tmp_path, case):
@@ -168,12 +168,12 @@ def through_lens(recipes):
         equal(load_checkpoint(f"{path}.again", n_heads=case.cfg.n_heads).params, case.params)
 
 
-def exported(tmp_path, layout, template):
+def exported(tmp_path, format, template):
     """Two models, exported with what export prints."""
     found = []
     for shape in TWO:
         case, path = random_case(**SHAPE, **shape), tmp_path / f"{len(found)}.pth"
-        files.save_torch(case.params, case.cfg, path, layout)
+        files.save_torch(case.params, case.cfg, path, format)
         found.append(((case, path), export.recipe(template, case.cfg, path)))
     return found
 

@@ -1,0 +1,71 @@
+"""Tables of a measured model, to read in a terminal."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from grokjax.errors import one_line
+from grokjax.measures import registry
+from grokjax.measures.registry import Measure
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Renders what `measure.measure` returned: one line per measure; lists are summarised."""
+    rows = [("measure", "value", "unit", "range", "source")]
+    for name, m in registry.MEASURES.items():
+        if found.get(name) is not None:
+            rows.append((name, summary(m, found[name]), m.unit, m.range, m.source))
+    return "\n".join([*heading(found["measured"]), "", *listing(rows, found["null"])])
+
+
+def listing(rows: Sequence[Sequence[str]], null: Mapping[str, str]) -> list[str]:
+    """Renders rows in columns, and then the names that were left out, by reason; in lines."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    for reason in dict.fromkeys(null.values()):
+        names = [name for name, why in null.items() if why == reason]
+        lines += ["", f"left out, since {reason}: {', '.join(names)}."]
+    return lines
+
+
+def heading(about: Mapping[str, Any]) -> list[str]:
+    """Renders what was measured and how, as `subject.described` gives it; in lines."""
+    keys, split = about["keys"], "not known"
+    if about["split"] is not None:
+        split = f"{about['split']}: {about['n_train']} of {about['p'] ** 2} pairs are training pairs"
+    threshold = f", key_threshold {keys['threshold']}" if "threshold" in keys else ""
+    return [
+        f"model  {one_line('; '.join([about['model'], about['layout'], *about['notes']]))}",
+        f"       P = {about['p']}, n_layers {about['n_layers']}, d_model {about['d_model']}, n_heads {about['n_heads']}"
+        f", d_mlp {about['d_mlp']}, {about['act']}; {about['dtype']}, computed in {about['computed_in']}",
+        f"task   {about['task']}",
+        f"split  {split}",
+        f"keys   {'given' if 'given' in keys else f'''the model's own by key_rule {keys['rule']}{threshold}'''}",
+    ]
+
+
+def summary(m: Measure, value) -> str:
+    """Renders a value in few words: the largest of many frequencies, the most common or the middle of many neurons."""
+    if not isinstance(value, list):
+        return _number(value)
+    if m.dtype == "bool" and m.shape == ("freq",):
+        return _few(value, 12) or "none"
+    if m.shape == ("freq",):
+        order = sorted(range(len(value)), key=lambda i: -abs(value[i]))
+        return _few([f"{_number(value[i])} at k = {i + 1}" for i in order], 4)
+    if m.shape == ("neuron",) and m.dtype == "int32":
+        counts = {v: value.count(v) for v in value}
+        return _few([f"{v} in {counts[v]}" for v in sorted(counts, key=lambda v: -counts[v])], 4)
+    if m.shape == ("neuron",):
+        return " … ".join(map(_number, (min(value), float(np.median(value)), max(value))))
+    return _few(map(_number, value), 8)
+
+
+def _few(items: Iterable[Any], limit: int) -> str:
+    texts = [str(item) for item in items]
+    return ", ".join(texts[:limit]) + ", …" * (len(texts) > limit)
+
+
+def _number(value) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,159 @@
+"""The subject of a measurement: a trained model with the task, split and key frequencies that it is measured by.
+
+Size letters: N all P² pairs, B training pairs, K = (P-1)//2 frequencies.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from grokjax import tasks
+from grokjax.config import FIELDS, coerce
+from grokjax.core import environment, fourier
+from grokjax.core.problem import Problem
+from grokjax.errors import InputError, unknown
+from grokjax.interp.checkpoint import Checkpoint
+from grokjax.measures.shared import KEY_RULES
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model and what it is measured by; made by `subject_of`.
+
+    Attributes:
+      checkpoint: the model.
+      task: that the model computes.
+      answers: the task's.
+      train_pairs: sorted, each a * P + b; None where the split is not known.
+      split: where train_pairs come from, in words; "" if there are none.
+      keys: the given key frequencies, k from 1; empty for the model's own by `problem.key_rule`.
+      problem: with the settings by which to measure.
+    """
+
+    checkpoint: Checkpoint
+    task: tasks.Task
+    answers: Int32[np.ndarray, " N"]
+    train_pairs: Int32[np.ndarray, " B"] | None
+    split: str
+    keys: tuple[int, ...]
+    problem: Problem
+
+    @property
+    def n_train(self) -> int | None:
+        """The number of training pairs; None where the split is not known."""
+        return None if self.train_pairs is None else len(self.train_pairs)
+
+    @property
+    def keys_K(self) -> Bool[np.ndarray, " K"] | None:
+        """The given keys; None for the model's own."""
+        return np.isin(np.arange(fourier.n_freqs(self.problem.model.p)) + 1, self.keys) if self.keys else None
+
+    @property
+    def params(self) -> dict[str, jax.Array]:
+        """The parameters in JAX's widest float."""
+        return {name: jnp.asarray(x, dtype()) for name, x in self.checkpoint.params.items()}
+
+
+def subject_of(
+    checkpoint: Checkpoint,
+    keys: tuple[int, ...],
+    rule: str | None,
+    threshold: float | None,
+    split: str | None,
+    task: str | None,
+) -> Subject:
+    """Finds the task, split and keys to measure a model by; arguments as for `measure.measure`.
+
+    Raises:
+      InputError: an argument is none of those known, or does not fit the model.
+    """
+    p = checkpoint.cfg.p
+    settings = {name: FIELDS[name].default for name in ("key_rule", "key_threshold", "precision")}
+    settings |= dict(checkpoint.settings)
+    if threshold is not None:
+        settings["key_threshold"] = coerce("key_threshold", threshold, "--threshold")
+    train_pairs, words, seed = _split(checkpoint, split)
+    if not task and checkpoint.task is not None and checkpoint.task not in tasks.TASKS and checkpoint.experiment:
+        raise InputError(
+            f"{checkpoint.source} has a task of its own, '{checkpoint.task}': give --experiment=FILE, which defines it "
+            f"and is run for it. The sweep was made from {checkpoint.experiment}."
+        )
+    found = tasks.get(task or checkpoint.task or FIELDS["task"].default)
+    if found.draws and seed is None:
+        raise InputError(f"task '{found.name}' draws its answers by the split's seed: give --split=jax:SEED:FRACTION.")
+    rule = rule or settings["key_rule"]
+    if rule not in KEY_RULES:
+        raise unknown("--rule", rule, KEY_RULES)
+    if rule == "logits" and found.direction is None and not keys:
+        raise InputError(f"--rule is logits, but task '{found.name}' is no function of a + b or a - b: choose another.")
+    n_freqs = fourier.n_freqs(p)
+    for k in keys:
+        if not 1 <= k <= n_freqs:
+            raise InputError(f"--keys has {k}, but for P = {p} frequencies are 1 to {n_freqs}.")
+    problem = Problem(
+        checkpoint.cfg,
+        n_train=0 if train_pairs is None else len(train_pairs),
+        direction=found.direction,
+        precision=settings["precision"],
+        key_rule=rule,
+        key_threshold=settings["key_threshold"],
+    )
+    answers = tasks.answers(found.name, p, seed or 0)
+    return Subject(checkpoint, found, answers, train_pairs, words, keys, problem)
+
+
+def _split(checkpoint: Checkpoint, given: str | None) -> tuple[Int32[np.ndarray, " B"] | None, str, int | None]:
+    """The training pairs, where they come from in words, and the split's seed if it is known."""
+    p = checkpoint.cfg.p
+    if given is None or given == "mask":
+        if given and checkpoint.train_pairs is None:
+            raise InputError(f"--split=mask asks for the model's own split, but {checkpoint.source} does not tell it.")
+        return checkpoint.train_pairs, checkpoint.split, checkpoint.split_seed
+    if given == "all":
+        return np.arange(p * p, dtype=np.int32), "all pairs taken for training pairs", checkpoint.split_seed
+    kind, *numbers = given.split(":")
+    try:
+        seed, fraction = int(numbers[0]), float(numbers[1])
+    except (ValueError, IndexError):
+        raise InputError(
+            f"--split={given} is not understood: mask, all, jax:SEED:FRACTION or python:SEED:FRACTION is expected."
+        ) from None
+    seed = coerce("split_seed", seed, "--split's seed")
+    fraction = coerce("train_fraction", fraction, "--split's fraction")
+    if not 0 < tasks.n_train(p, fraction) < p * p:
+        raise InputError(f"--split={given} leaves {tasks.n_train(p, fraction)} of {p * p} pairs to train on.")
+    return tasks.train_pairs(p, fraction, seed, coerce("split", kind, "--split")), given, seed
+
+
+def described(subject: Subject) -> dict[str, Any]:
+    """Describes what is measured and how, ready for JSON."""
+    checkpoint, problem = subject.checkpoint, subject.problem
+    keys: dict[str, Any] = {"given": list(subject.keys)}
+    if not subject.keys:
+        keys = {"rule": problem.key_rule}
+        if problem.key_rule in ("W_L", "W_E"):
+            keys["threshold"] = problem.key_threshold
+    return {
+        "model": checkpoint.source,
+        "layout": checkpoint.format,
+        "notes": list(checkpoint.notes),
+        **dataclasses.asdict(checkpoint.cfg),
+        "shapes": {name: list(x.shape) for name, x in checkpoint.params.items()},
+        "dtype": str(np.result_type(*checkpoint.params.values())),
+        "task": subject.task.name,
+        "split": subject.split or None,
+        "n_train": subject.n_train,
+        "keys": keys,
+        "computed_in": str(dtype()),
+        "precision": problem.precision,
+        **environment.environment(),
+    }
+
+
+def dtype() -> np.dtype:
+    """JAX's widest float."""
+    return np.dtype(jax.dtypes.canonicalize_dtype(float))
