@@ -119,6 +119,10 @@ def test_the_first_column_with_five_values_is_read():
     assert curves(excluded_loss=five, excluded_loss_max=held).column("excluded_loss") == "excluded_loss"
     assert curves(excluded_loss=four, excluded_loss_max=four).column("excluded_loss") == "excluded_loss"
     assert curves(excluded_loss=step * np.nan, excluded_loss_max=four).column("excluded_loss") == "excluded_loss_max"
+    one = np.where(step == 3, 1.0, np.nan)
+    assert (
+        curves(excluded_loss=step * np.nan, excluded_loss_online=one).column("excluded_loss") == "excluded_loss_online"
+    )
     assert curves(excluded_loss=step * np.nan).column("excluded_loss") is None
     read = curves(test_loss=five, gini_W_L=five)
     assert read.series("test_loss").step.tolist() == [0, 1, 2, 3, 4]
@@ -132,7 +136,7 @@ def test_a_threshold_is_reached_at_equality():
     settings = Settings(smooth=1, train_accuracy=0.98, test_accuracy=0.98, ungrok_accuracy=0.97)
     by_loss = Curves(step, {"train_loss": loss, "test_loss": loss}, settings, None)
     assert by_loss.memorised == by_loss.grokked == Reading(100, 200, 200)
-    accuracy = np.array([0.1, 0.97, 0.98, 0.969])
+    accuracy = np.array([0.97, 0.97, 0.98, 0.969])
     by_accuracy = Curves(step, {"test_loss": loss * 0, "test_acc": accuracy}, settings, None)
     assert by_accuracy.grokked == Reading(100, 200, 200)
     assert by_accuracy.ungrokked == Reading(200, 300, 300)

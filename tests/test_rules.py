@@ -100,6 +100,18 @@ def test_every_rule_reads_a_trajectory_like_the_reference():
     assert row["run_class"] == "grokking"
 
 
+def test_a_loss_curve_that_still_falls_has_no_end_of_cleanup():
+    """Like the released curve at small weight decay: losses alone, and test loss falls to the last evaluation."""
+    metrics = planted(1_400, 4_000, 5_600, 10_000, every=200)[["step", "train_loss", "test_loss"]]
+    row = find_phases(metrics[metrics["step"] <= 5_400]).iloc[0]
+    assert row["memorised_rule"] == row["grokked_rule"] == "loss"
+    assert (row["memorised_by"], row["grokked_by"]) == (600, 4_800)  # losses of 0.01
+    assert (row["memorization_end"], row["circuit_formation_end"]) == (1_400, 4_200)
+    assert np.isnan(row["cleanup_end"])
+    assert row["cleanup_end_rule"] == "test_level"  # looked, and not found
+    assert not row[["censored", "never_memorised", "diverged", "ungrokked", "overlap"]].any()
+
+
 def curves(chance=4.0, settings=None, **columns):
     """Evaluations every 100 steps, read without smoothing."""
     columns = {name: np.array(values, float) for name, values in columns.items()}
