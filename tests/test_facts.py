@@ -4,64 +4,22 @@ import dataclasses
 import datetime
 import re
 
-import made_up
 import numpy as np
 import pandas as pd
 import pytest
+from pages import hand_made, row_of_run, rows_of
 
 from grokjax import phases
 from grokjax.report import document, facts, tables
-from grokjax.report.results import first_run, groups, label, read, sentence, shown_value
+from grokjax.report.results import first_run, groups, label, sentence, shown_value
 
 NAN = np.nan
-ENDS = ("memorization_end", "circuit_formation_end", "cleanup_end")
 NOW = datetime.datetime(2025, 1, 2, 3, 4)
-
-
-def run(number, decay, seed, *ends, grokked_by=NAN, memorised_by=100.0, status="finished", last_step=4_000.0):
-    """A row of `Results.runs`: ends of phases, and NaN or None for what has not been seen."""
-    row = {"run": number, "weight_decay": decay, "seed": seed, "status": status, "last_step": last_step}
-    row |= {
-        "memorised_by": memorised_by,
-        "memorised_after": memorised_by - 100,
-        "memorised": memorised_by == memorised_by,
-    }
-    row |= {"grokked_by": grokked_by, "grokked_after": grokked_by - 100, "grokked": grokked_by == grokked_by}
-    for name, end in zip(ENDS, ends or [NAN] * 3, strict=True):
-        row |= {name: end, f"{name}_after": end - 100, f"{name}_by": end + 100, f"{name}_rule": "planted"}
-        row |= {
-            f"{name}_{what}": value for what, value in {"seen": 2, "rules": 4, "earliest": 50, "latest": 2_000}.items()
-        }
-    row |= {"delay": grokked_by - memorised_by, "diverged_step": NAN, "n_key_freqs": 2.0, "key_freqs": [3, 5]}
-    row |= {"memorised_rule": "accuracy", "grokked_rule": "accuracy", "ungrokked": False, "overlap": False}
-    return row | {"train_loss": 2.34e-7, "test_loss": 0.0123, "run_class": "grokking"}
 
 
 @pytest.fixture(scope="module")
 def held(tmp_path_factory):
-    """A sweep's results with runs written by hand: three that grok, one that does not, one diverged, one waiting."""
-    results = read(made_up.make_sweep(tmp_path_factory.mktemp("facts") / "sweep", 10, 3, 7))
-    rows = [
-        run(0, 0.0, 0),
-        run(1, 0.0, 1, 300.0, 3_000.0, NAN, grokked_by=3_900.0),
-        run(2, 1.0, 0, 200.0, 800.0, 1_600.0, grokked_by=1_000.0),
-        run(3, 1.0, 1, 400.0, 800.0, 1_200.0, grokked_by=1_100.0),
-        run(4, 2.0, 0, status="diverged", last_step=2_000.0)
-        | {"diverged_step": 2_100.0, "memorised": False, "memorised_by": NAN},
-        run(5, 2.0, 1, status="waiting") | dict.fromkeys(("memorised", "grokked", "memorised_by"), None),
-    ]
-    return dataclasses.replace(
-        results, runs=pd.DataFrame(rows), axes=["weight_decay", "seed"], settings=["weight_decay"]
-    )
-
-
-def rows_of(table):
-    """The text of every cell by row, without the head."""
-    rows = re.findall(r"<tr>(.*?)</tr>", str(table).split("<tbody>")[1].split("</tbody>")[0])
-    cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in rows]
-    return [
-        [re.sub(r"<title>.*?</title>|<[^>]*>", "", text).replace("&gt;", ">").strip() for text in row] for row in cells
-    ]
+    return hand_made(tmp_path_factory.mktemp("made") / "sweep")
 
 
 def test_cards(held):
@@ -170,7 +128,7 @@ def test_the_run_shown_first_has_the_median_time(held):
     assert first_run(held.runs[:1]) == 0
     assert first_run(held.runs[4:].reset_index(drop=True)) == 0
     assert first_run(held.runs[5:]) == 0
-    three = [run(i, 0.0, i, 1.0, 2.0, 3.0, grokked_by=t) for i, t in enumerate((900.0, 100.0, 500.0))]
+    three = [row_of_run(i, 0.0, i, 1.0, 2.0, 3.0, grokked_by=t) for i, t in enumerate((900.0, 100.0, 500.0))]
     assert first_run(pd.DataFrame(three)) == 2
 
 

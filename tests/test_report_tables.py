@@ -6,12 +6,17 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from test_facts import held, rows_of  # noqa: F401  a fixture
+from pages import hand_made, rows_of
 
 from grokjax.phases.summary import Summary
 from grokjax.report import tables
 
 NAN = np.nan
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory):
+    return hand_made(tmp_path_factory.mktemp("made") / "sweep")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +43,7 @@ def test_a_heading():
     assert str(tables.heading("delay", "in steps", False)) == expected
 
 
-def test_fits(held):  # noqa: F811
+def test_fits(held):
     names = ("critical_weight_decay", "slope", "exponent")
     found = pd.DataFrame({"quantity": names, "estimate": [0.0714985, 3.75, NAN], "low": [0.02, 2.0, NAN]})
     found = found.assign(high=[0.14, np.inf, NAN], unit=["weight_decay", "log-odds per decade", ""], runs=[18, 18, 2])
@@ -64,7 +69,7 @@ def test_fits(held):  # noqa: F811
     assert rows_of(apart)[0] == ["7", "critical_weight_decay", "0.0715", "[0.02, 0.14]", "weight_decay", "18"]
 
 
-def test_a_run_in_training_has_its_status_a_finished_sweep_has_none(held):  # noqa: F811
+def test_a_run_in_training_has_its_status_a_finished_sweep_has_none(held):
     def heads(results):
         head = str(tables.runs(results)).split("<thead>")[1].split("</thead>")[0]
         return re.findall(r"<button[^>]*>(.*?)</button>", head)
@@ -74,7 +79,7 @@ def test_a_run_in_training_has_its_status_a_finished_sweep_has_none(held):  # no
     assert len(rows_of(tables.runs(dataclasses.replace(held, runs=held.runs[:4])))[0]) == 14
 
 
-def test_marks_of_a_run(held):  # noqa: F811
+def test_marks_of_a_run(held):
     runs = held.runs[2:4].assign(ungrokked=[True, False], overlap=[True, False], n_key_freqs=[NAN, 2.0])
     rows = rows_of(tables.runs(dataclasses.replace(held, runs=runs.assign(test_loss=[NAN, 1.0]))))
     assert [row[-3:] for row in rows] == [["–", "–", "grokking, ungrokked, overlap"], ["1.00e+00", "2", "grokking"]]
