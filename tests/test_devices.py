@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,14 +53,19 @@ def test_devices(code, variables, expected):
         *[(4, 9, 99, 99), (4, 9, 1, 1), (4, 9, 0, 4)],
     ],
 )
-def test_devices_are_no_more_than_cores_runs_and_sixteen(monkeypatch, cores, n_runs, recorded, expected):
+def test_no_more_devices_than_cores_runs_and_sixteen(monkeypatch, cores, n_runs, recorded, expected):
     made = []
     monkeypatch.setattr(devices_lib, "n_cores", lambda: cores)
-    monkeypatch.setattr(devices_lib.jax.config, "values", {"jax_num_cpu_devices": -1})
-    monkeypatch.setattr(devices_lib.jax.config, "update", lambda *args: made.append(args))
+    config = SimpleNamespace(values={"jax_num_cpu_devices": -1}, update=lambda *args: made.append(args))
+    monkeypatch.setattr(devices_lib, "jax", SimpleNamespace(config=config))
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     devices_lib.spread(n_runs, recorded)
     assert made == [("jax_num_cpu_devices", expected)]
+    for told, flags in ((7, ""), (-1, "--xla_force_host_platform_device_count=6")):
+        config.values["jax_num_cpu_devices"] = told
+        monkeypatch.setenv("XLA_FLAGS", flags)
+        devices_lib.spread(n_runs, recorded)
+    assert len(made) == 1
 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch):
