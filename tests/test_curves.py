@@ -207,6 +207,8 @@ def test_a_loss_is_level_where_twice_the_steps_no_longer_halve_it():
     assert levelled(s, Settings(level_window=1), 0).tolist() == []  # of 100 and 200 it is not level, of 300 not known
     assert levelled(s, Settings(level_exponent=2.1), 0).tolist() == [1, 2, 3, 4]
     assert levelled(s, Settings(level_exponent=1.9), 0).tolist() == [3, 4]
+    halving = series(*-np.log([1, 100, 200, 300, 400]), every=100)  # as fast as the exponent says: not yet level
+    assert levelled(halving, Settings(), 0).tolist() == []
     spike = series(0, -10, -4, -10, -10, every=100)
     assert levelled(spike, Settings(), 0).tolist() == [1, 2, 3]
 
