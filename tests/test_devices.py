@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,6 +44,47 @@ def devices(code: str, **variables) -> int:
 )
 def test_devices(code, variables, expected):
     assert devices(code, **variables) == expected
+
+
+@pytest.mark.parametrize(
+    ("cores", "n_runs", "recorded", "expected"),
+    [
+        *[(3, 5, None, 3), (5, 3, None, 3), (4, 4, None, 4), (99, 99, None, 16), (99, 16, None, 16), (4, 0, None, 1)],
+        *[(4, 9, 99, 99), (4, 9, 1, 1), (4, 9, 0, 4)],
+    ],
+)
+def test_no_more_devices_than_cores_runs_and_sixteen(monkeypatch, cores, n_runs, recorded, expected):
+    made = []
+    monkeypatch.setattr(devices_lib, "n_cores", lambda: cores)
+    config = SimpleNamespace(values={"jax_num_cpu_devices": -1}, update=lambda *args: made.append(args))
+    monkeypatch.setattr(devices_lib, "jax", SimpleNamespace(config=config))
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    devices_lib.spread(n_runs, recorded)
+    assert made == [("jax_num_cpu_devices", expected)]
+    for told, flags in ((7, ""), (-1, "--xla_force_host_platform_device_count=6")):
+        config.values["jax_num_cpu_devices"] = told
+        monkeypatch.setenv("XLA_FLAGS", flags)
+        devices_lib.spread(n_runs, recorded)
+    assert len(made) == 1
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 4, 9}, raising=False)
+    assert devices_lib.n_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert devices_lib.n_cores() == 7
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert devices_lib.n_cores() == 1
+
+
+@pytest.mark.parametrize(("stats", "expected"), [({"bytes_limit": 5}, 5), ({}, 2**33), (None, 2**33)])
+def test_memory_is_what_the_device_says_or_8_gib(stats, expected):
+    class Device:
+        def memory_stats(self):
+            return stats
+
+    assert devices_lib.memory(Device()) == expected
 
 
 def test_runs_are_spread_over_devices():

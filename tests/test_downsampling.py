@@ -2,6 +2,7 @@
 
 import hypothesis.extra.numpy as npst
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,3 +58,20 @@ def test_missing_norms_have_a_level_of_their_own():
     values = np.array([[1.0, np.nan], [0.0, 4.0]])
     assert downsampling.image(np.arange(2), values, (1.0, 4.0), 9).levels.tolist() == [[0, 255], [0, 254]]
     assert downsampling.value_range([np.zeros((2, 2))]) is None
+
+
+def test_thinning_by_hand():
+    values = np.arange(12.0)
+    values[4] = -1.0
+    assert downsampling.kept(values, 12).tolist() == list(range(12))
+    assert downsampling.kept(values, 11).tolist() == [0, 3, 4, 7, 8, 11]  # three stretches of four
+    values[9] = np.nan
+    assert downsampling.kept(values, 11).tolist() == [0, 3, 4, 7, 8, 9, 11]
+    image = downsampling.image(10 * np.arange(5), np.array([[1.0], [10], [1], [1], [100]]), (1.0, 100.0), 2)
+    assert image.steps.tolist() == [0, 30]
+    assert image.levels.tolist() == [[127], [254]]
+    assert downsampling.value_range([np.array([0.0, 2, np.nan]), np.array([8.0, np.inf])]) == (2, 8)
+    assert downsampling.value_range([np.array([1e-9, 10.0])]) == (pytest.approx(1e-4), 10)
+    assert downsampling.value_range([np.array([5.0])]) == (0.5, 5)
+    assert downsampling.value_range([]) is None
+    assert downsampling.level_ratio((1.0, 2.0**254)) == pytest.approx(2)

@@ -59,6 +59,57 @@ def test_what_is_written_is_what_was_written_by_hand(case):
                 np.testing.assert_array_equal(written[name], expected[..., : written[name].shape[-1]])
 
 
+def test_a_written_state_dict_is_complete(case):
+    """Every array by hand: the parameters as they are, zeros for other biases, and the buffers of every layer."""
+    case = random_case(**SHAPE, n_layers=2)
+    expected = dict(case.params) | {"unembed.b_U": np.zeros(P)}
+    for layer in ("blocks.0.attn.", "blocks.1.attn."):
+        expected |= {layer + name: np.zeros((H, E)) for name in ("b_Q", "b_K", "b_V")}
+        expected |= {layer + "b_O": np.zeros(D), layer + "IGNORE": np.array(-np.inf)}
+        expected[layer + "mask"] = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 1]], bool)
+    written = formats.write(case.params, case.cfg)
+    assert written.keys() == expected.keys()
+    for name, x in expected.items():
+        np.testing.assert_array_equal(written[name], x, err_msg=name)
+        assert written[name].shape == x.shape, name
+        assert written[name].dtype == (bool if name.endswith("mask") else np.float32), name
+    assert not any("mask" in name or "IGNORE" in name for name in formats.write(case.params, case.cfg, formats.BRIDGE))
+
+
+@pytest.mark.parametrize("bias", ["attn.q.bias", "attn.k.bias", "attn.v.bias", "attn.o.bias"])
+def test_a_bias_of_the_bridge_is_refused_unless_it_is_zero(case, bias):
+    arrays = bridged(case.params)
+    assert from_arrays(arrays, n_heads=H).cfg == case.cfg
+    arrays["blocks.0." + bias] = np.eye(1, D, 5, dtype=np.float32)[0]
+    with pytest.raises(InputError) as caught:
+        from_arrays(arrays, "model.pt", n_heads=H)
+    assert str(caught.value) == (
+        f"model.pt: blocks.0.{bias} is not zero, but the only biases of this project's model are b_in and b_out."
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "wrong", "right"),
+    [
+        (released, "embed.W_E", (D + 1, P + 1), "[12, 8], [d_model, P + 1]"),
+        (released, ATTN + "W_K", (H, D, E), "[3, 4, 12], [heads, d_head, d_model]"),
+        (released, "blocks.0.mlp.W_in", (D, M), "[10, 12], [d_mlp, d_model]"),
+        (released, "blocks.0.mlp.W_out", (M, D), "[12, 10], [d_model, d_mlp]"),
+        (bridged, "blocks.0.attn.q.weight", (D, D + 1), "[12, 12], [heads * d_head, d_model]"),
+        (bridged, "blocks.0.mlp.in.weight", (D, M), "[10, 12], [d_mlp, d_model]"),
+        (bridged, "unembed.weight", (D, P), "[7, 12], [P, d_model]"),
+    ],
+)
+def test_wrong_shapes_are_named_in_the_axes_of_the_file(case, make, name, wrong, right):
+    arrays = make(case.params) | {name: np.zeros(wrong, np.float32)}
+    with pytest.raises(InputError) as caught:
+        from_arrays(arrays, "model.pt", n_heads=H)
+    assert str(caught.value) == (
+        f"model.pt: {name} has shape {list(wrong)}, but {right}, is expected where P = 7, d_model = 12, heads = 3 and "
+        "d_mlp = 10, as others have it."
+    )
+
+
 def test_one_head_does_not_hide_the_format():
     case = random_case(11, d_model=12, n_heads=1, d_mlp=5)  # W_E and W_Q are square
     assert case.params["embed.W_E"].shape == (12, 12)

@@ -1,77 +1,94 @@
-"""Several processes train one sweep: what they leave is what one process leaves."""
+"""What processes tell one another, where the exchange between them is a list."""
 
 import json
-import signal
 
+import jax
+import numpy as np
 import pytest
-from launches import assert_equal_sweeps, ended, launch, launch_together, wait_for
 
-from grokjax.core.hosts import ALONE
-from grokjax.store.metrics import part_number, parts, read_runs
-
-pytestmark = pytest.mark.long
+from grokjax.core import hosts as hosts_lib
+from grokjax.core.hosts import ALONE, Hosts
+from grokjax.errors import HostLost
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """The sweep by one process with as many devices as each of the two has, so that bits are the same."""
-    path = tmp_path_factory.mktemp("alone") / "sweep"
-    status, text = ended(launch(path, variant="hosts", env={"JAX_NUM_CPU_DEVICES": "2"}))
-    assert status == 0, text
-    return path
+@pytest.fixture
+def told(monkeypatch):
+    """Makes a process among those with these messages; what it hands over is listed."""
+
+    def make(index, *messages):
+        longest = max(map(len, messages))
+        handed = []
+
+        def exchange(self, mine):
+            handed.append(mine)
+            if mine.dtype == np.int32:
+                return np.array([[len(message)] for message in messages], np.int32)
+            return np.stack([np.frombuffer(message.ljust(longest, b"\0"), np.uint8) for message in messages])
+
+        monkeypatch.setattr(Hosts, "_exchange", exchange)
+        return Hosts(index, len(messages)), handed
+
+    return make
 
 
-def test_two_processes_leave_what_one_leaves(alone, tmp_path):
-    first, second = launch_together(tmp_path / "two", 2)
-    for process in (second, first):
-        status, text = ended(process)
-        assert status == 0, text
-    assert "metrics" in text
-    assert len({part_number(part)[1] for part in parts(tmp_path / "two" / "metrics")}) == 2
-    record = json.loads((tmp_path / "two" / "config.json").read_text())
-    assert (record["n_processes"], record["n_devices"], record["groups"][0]["n_devices"]) == (2, 2, 4)
-    assert {"diverged", "finished"} == set(read_runs(alone)["status"])
-    assert_equal_sweeps(tmp_path / "two", alone)
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_messages_of_different_lengths_come_in_the_order_of_processes(told, index):
+    messages = [b"first", b"", b"the third\0"]
+    hosts, (handed) = told(index, *messages)
+    assert hosts.all_gather_bytes(messages[index]) == messages
+    lengths, padded = handed
+    assert (lengths.tolist(), lengths.dtype) == ([len(messages[index])], np.int32)
+    assert padded.tobytes() == messages[index].ljust(10, b"\0")
+    assert hosts.is_first == (index == 0)
 
 
-@pytest.mark.parametrize("lost", [0, 1])
-def test_when_one_is_killed_the_other_says_so_and_any_number_goes_on(lost, alone, tmp_path):
-    processes = launch_together(tmp_path / "two", 2)
-    wait_for(lambda: (tmp_path / "two" / "checkpoints" / "000001.1-of-2").exists(), processes[0])
-    processes[lost].kill()
-    status, text = ended(processes[1 - lost], 60)
-    assert status == 1, text
-    assert "another of the 2 processes is gone" in text
-    assert "Start all processes again with the same command" in text
-    ended(processes[lost])
-    n = 1 + 2 * lost
-    for process in launch_together(tmp_path / "two", n):
-        status, text = ended(process)
-        assert status == 0, text
-    assert_equal_sweeps(tmp_path / "two", alone)
+def test_where_all_are_silent_only_lengths_are_exchanged(told):
+    hosts, handed = told(1, b"", b"")
+    assert hosts.all_gather_bytes(b"") == [b"", b""]
+    hosts.barrier()
+    assert [x.tolist() for x in handed] == [[0], [0]]
 
 
-def test_a_signal_to_one_saves_all(alone, tmp_path):
-    processes = launch_together(tmp_path / "two", 2)
-    wait_for(lambda: (tmp_path / "two" / "checkpoints" / "000000.1-of-2").exists(), processes[0])
-    processes[1].send_signal(signal.SIGTERM)
-    for process in processes:
-        status, text = ended(process, 60)
-        assert status == 128 + signal.SIGTERM, text
-    status, text = ended(launch(tmp_path / "two", variant="hosts", env={"JAX_NUM_CPU_DEVICES": "2"}))
-    assert status == 0, text
-    assert "going on from" in text
-    assert_equal_sweeps(tmp_path / "two", alone)
+def test_what_json_holds_comes_back(told):
+    values = [{"é": [1, None, 0.1]}, "text", []]
+    hosts, _ = told(2, *(json.dumps(value).encode() for value in values))
+    assert hosts.all_gather(values[2]) == values
 
 
-def test_all_are_refused_alike(alone):
-    for process in launch_together(alone, 2, variant="long"):
-        status, text = ended(process)
-        assert status == 2, text
-        assert "holds another sweep" in text
-
-
-def test_one_process_tells_itself():
+def test_one_process_tells_itself(monkeypatch):
+    monkeypatch.setattr(Hosts, "_exchange", None)
     assert ALONE.all_gather_bytes(b"text") == [b"text"]
     assert ALONE.all_gather({"a": [1, None]}) == [{"a": [1, None]}]
+    assert ALONE.barrier() is None
     assert ALONE.is_first
+
+
+def test_the_exchange_is_that_of_jax(monkeypatch):
+    from jax.experimental import multihost_utils
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda x: [x, x + 1])
+    found = Hosts(0, 2)._exchange(np.array([3], np.int32))
+    assert (type(found), found.tolist()) == (np.ndarray, [[3], [4]])
+
+
+def test_a_lost_process_is_one_sentence(monkeypatch):
+    from jax.experimental import multihost_utils
+
+    def fail(_):
+        raise RuntimeError("Connection closed by peer " + 300 * "x" + "\nstack\nof frames")
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", fail)
+    with pytest.raises(HostLost) as caught:
+        Hosts(1, 3).barrier()
+    assert str(caught.value) == f"another of the 3 processes is gone (Connection closed by peer {134 * 'x'})"
+    assert caught.value.__suppress_context__
+
+
+def test_joining_hands_over_what_was_given(monkeypatch):
+    given = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args: given.append(args))
+    monkeypatch.setattr(jax, "process_index", lambda: 2)
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    assert hosts_lib.join("host:1", 4, 2) == Hosts(2, 4)
+    assert hosts_lib.join() == Hosts(2, 4)
+    assert given == [("host:1", 4, 2), (None, None, None)]

@@ -12,6 +12,7 @@ from grokjax import phases
 from grokjax.errors import InputError
 from grokjax.phases import find_phases
 from grokjax.phases.curves import COLUMNS, Settings
+from grokjax.phases.tables import Table
 
 
 def test_swept_fields_are_carried_and_measures_are_not():
@@ -64,6 +65,92 @@ def test_repeated_rows():
 def test_bad_tables(change, message):
     with pytest.raises(InputError, match=message):
         find_phases(change(planted(1_000, 5_000, 7_000, 9_000)))
+
+
+@pytest.mark.parametrize("value", [-0.001, 1.001])
+def test_one_accuracy_out_of_range(value):
+    metrics = planted(1_000, 5_000, 7_000, 9_000)
+    accuracies = np.linspace(0, 1, len(metrics))
+    accuracies[3] = np.nan
+    assert len(find_phases(metrics.assign(train_acc=accuracies))) == 1
+    accuracies[7] = value
+    with pytest.raises(InputError) as caught:
+        find_phases(metrics.assign(train_acc=accuracies))
+    assert str(caught.value) == "column 'train_acc' must hold shares between 0 and 1: divide percentages by 100."
+
+
+def test_a_run_with_two_values_at_one_step():
+    metrics = pd.DataFrame({"run": [1, 1, 2, 2], "step": [0, 5, 0, 5], "train_loss": 1.0, "test_loss": [1.0, 2, 3, 4]})
+    for names, hint in ((["run"], ""), ([], " (without a column 'run' the table must be one run)")):
+        table = pd.concat([metrics[metrics["run"] == 1], metrics.iloc[[1]].assign(test_loss=np.nan)])
+        with pytest.raises(InputError) as caught:
+            Table(table[[*names, "step", "train_loss", "test_loss"]], Settings())
+        assert str(caught.value) == f"step 5 of one run has two different values of 'test_loss'{hint}."
+    nothing = metrics.assign(test_loss=np.nan)
+    assert len(Table(pd.concat([nothing, nothing]), Settings())) == 2
+
+
+def runs_of(*first_losses, **columns):
+    """Runs of three evaluations with these test losses at step 0; None starts at step 10."""
+    rows = []
+    for run, loss in enumerate(first_losses):
+        steps = [0, 10, 20] if loss is not None else [10, 20, 30]
+        rows += [{"run": run, "step": s, "train_loss": 0.5, "test_loss": loss if s == 0 else 0.7} for s in steps]
+    return pd.DataFrame(rows).assign(**columns)
+
+
+def chances(metrics, **settings):
+    return [run.curves.chance_loss for run in Table(metrics, Settings(**settings)).runs()]
+
+
+def test_chance_losses_by_hand():
+    assert chances(runs_of(3.0, 5.0)) == [3, 5]
+    assert chances(runs_of(3.0, 4.0, 9.0, None)) == [3, 4, 9, 4]
+    assert chances(runs_of(3.0, 0.0, -1.0)) == [3, 3, 3]
+    assert chances(runs_of(None, None)) == [None, None]
+    assert chances(runs_of(3.0, None), chance_loss=2.5) == [2.5, 2.5]
+    assert chances(runs_of(3.0, None, p=[7] * 3 + [11] * 3)) == [3, np.log(11)]
+    assert chances(runs_of(None, p=2)) == [np.log(2)]
+    assert chances(runs_of(None, p=1)) == [None]
+    assert chances(runs_of(None, p=[7, 7, 11])) == [None]  # no constant of the run
+
+
+def test_constants_are_the_same_in_every_row():
+    metrics = runs_of(3.0, 5.0).assign(
+        alike=[1, 1, 1, 2, 2, 2],
+        middle=[1, 9, 1, 2, 2, 2],
+        last=[1, 1, 9, 2, 2, 2],
+        gone=[1, None, 1, 2, 2, 2],
+        never=None,
+        once=[None] * 3 + ["a"] * 3,
+        listed=[[1]] * 6,
+    )
+    assert Table(metrics.iloc[::-1], Settings()).constant == ["alike", "once"]
+    assert Table(metrics, Settings(), frozenset({"alike"})).constant == ["once"]
+    fixed = Table(metrics, Settings()).fixed()
+    assert fixed["run"].tolist() == [0, 1]
+    assert fixed["alike"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("finite", "usable", "diverged"),
+    [
+        ([1, 1, 1], 3, None),
+        ([1, 1, 0], 2, 20),
+        ([1, 0, 0], 1, 10),
+        ([0, 0, 0], 0, 0),
+        ([0, 1, 0], 2, 20),
+        ([0, 0, 1], 3, None),
+    ],
+)
+def test_a_run_ends_with_its_last_finite_train_loss(finite, usable, diverged):
+    metrics = runs_of(3.0, 5.0)
+    metrics.loc[3:, "train_loss"] = np.where(finite, 0.5, np.nan)
+    before, run = Table(metrics, Settings()).runs()
+    assert (before.curves.step.tolist(), before.diverged_step) == ([0, 10, 20], None)
+    assert run.curves.step.tolist() == [0, 10, 20][:usable]
+    assert run.diverged_step == diverged
+    assert {len(values) for values in run.curves.columns.values()} == {usable}
 
 
 def test_empty_table():

@@ -11,8 +11,8 @@ from planted import CHANCE, ENDS, planted, reference, sweep_of_planted
 from grokjax import phases
 from grokjax.errors import InputError
 from grokjax.phases import find_phases
-from grokjax.phases.curves import Settings
-from grokjax.phases.rules import RULES
+from grokjax.phases.curves import Curves, Settings
+from grokjax.phases.rules import RULES, read
 
 # What published curves say; the readings by eye and their reasons are in docs/phases.md.
 
@@ -77,6 +77,99 @@ def test_thinned_reference(name, ends, thin):
 
 
 # Planted boundaries.
+
+
+def test_every_rule_reads_a_trajectory_like_the_reference():
+    """The readings of a curve whose ends are planted: 1 400, 4 000 and 5 600, evaluated every 200 steps."""
+    found = phases.readings(planted(1_400, 4_000, 5_600, 10_000, every=200)).set_index("rule")
+    turns = (1_200, 1_400, 1_600)
+    drop = (4_000, 4_200, 4_200)  # test loss is 8 at 4 000 and 0.92, an accuracy of 0.52, at 4 200
+    onset, end = (3_600, 4_000, 4_200), (5_200, 5_600, 6_200)  # weights and Gini: speeds over two evaluations
+    expected = {
+        **{"losses_flat": turns, "train_level": (1_200, 1_400, 1_400), "test_peak": turns, "excluded_turn": turns},
+        **{"test_drop": drop, "test_half": drop, "excluded_peak": (3_800, 4_000, 4_200)},
+        **{"weights_drop": onset, "gini_jump": onset, "weights_settled": end, "gini_settled": end},
+        **{"test_level": (5_400, 5_600, 5_600), "gap_closed": (5_400, 5_600, 5_600)},
+    }
+    assert {name: tuple(row) for name, row in found[["after", "at", "by"]].iterrows()} == expected
+    row = find_phases(planted(1_400, 4_000, 5_600, 10_000, every=200)).iloc[0]
+    assert (row["memorised_after"], row["memorised_by"]) == (400, 600)
+    assert (row["grokked_after"], row["grokked_by"]) == (4_400, 4_600)
+    assert (row["delay"], row["delay_min"], row["delay_max"]) == (4_000, 3_800, 4_200)
+    assert (row["circuit_formation_end_earliest"], row["circuit_formation_end_latest"]) == (4_000, 4_200)
+    assert row["run_class"] == "grokking"
+
+
+def test_a_loss_curve_that_still_falls_has_no_end_of_cleanup():
+    """Like the released curve at small weight decay: losses alone, and test loss falls to the last evaluation."""
+    metrics = planted(1_400, 4_000, 5_600, 10_000, every=200)[["step", "train_loss", "test_loss"]]
+    row = find_phases(metrics[metrics["step"] <= 5_400]).iloc[0]
+    assert row["memorised_rule"] == row["grokked_rule"] == "loss"
+    assert (row["memorised_by"], row["grokked_by"]) == (600, 4_800)  # losses of 0.01
+    assert (row["memorization_end"], row["circuit_formation_end"]) == (1_400, 4_200)
+    assert np.isnan(row["cleanup_end"])
+    assert row["cleanup_end_rule"] == "test_level"  # looked, and not found
+    assert not row[["censored", "never_memorised", "diverged", "ungrokked", "overlap"]].any()
+
+
+def curves(chance=4.0, settings=None, **columns):
+    """Evaluations every 100 steps, read without smoothing."""
+    columns = {name: np.array(values, float) for name, values in columns.items()}
+    step = 100.0 * np.arange(len(columns["train_loss"]))
+    return Curves(step, columns, settings or Settings(smooth=1), chance)
+
+
+@pytest.mark.parametrize(("loss", "reading"), [(2.0, (0, 100, 100)), (2.001, None)])
+def test_the_test_loss_has_dropped_at_half_the_chance_loss(loss, reading):
+    assert read(curves(train_loss=[4, 4], test_loss=[4, loss]), "circuit_formation", "test_drop") == reading
+
+
+def test_half_of_the_test_pairs():
+    c = curves(train_loss=[4, 4, 4], test_loss=[4, 4, 4], test_acc=[0.1, 0.499, 0.5])
+    assert read(c, "circuit_formation", "test_half") == (100, 200, 200)
+
+
+@pytest.mark.parametrize(
+    ("fall", "at_300", "test_loss", "at"),
+    [(9.9, False, 9, 100), (10.1, False, 9, 400), (10.1, True, 9, 300), (100, True, 1, 100), (100, False, 1, 100)],
+)
+def test_a_pause_is_no_level_where_the_train_loss_falls_tenfold_before_the_drop(fall, at_300, test_loss, at):
+    after = 1e-3 / fall
+    train = [4, 1e-3, 1e-3, after if at_300 else 1e-3, after, after, after]
+    c = curves(train_loss=train, test_loss=[4, 5, 6, test_loss, test_loss, test_loss, test_loss])
+    assert read(c, "memorization", "train_level").at == at
+
+
+def test_losses_are_flat_when_both_are():
+    train, late = [4, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3], [4, 1e-1, 1e-2, 1e-3, 1e-4, 1e-4, 1e-4]
+    for c, flat in (
+        (curves(train_loss=train, test_loss=[4, 5, 6, 7, 6, 6]), (200, 300, 400)),
+        (curves(train_loss=late, test_loss=[4, 5, 4.5, 4.4, 4.3, 4.3, 4.3]), (300, 400, 400)),
+    ):
+        assert read(c, "memorization", "losses_flat") == flat
+        assert {read(c, "memorization", rule).at for rule in ("train_level", "test_peak")} == {100, flat[1]}
+    assert read(curves(train_loss=train, test_loss=[4, 5, 6, 7, 8, 9]), "memorization", "losses_flat") is None
+    unlearned = curves(train_loss=[4] * 6, test_loss=[4, 5, 6, 7, 6, 6])
+    assert read(unlearned, "memorization", "test_peak") is None
+
+
+def test_turns_before_the_drop_alone():
+    c = curves(train_loss=[4, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3], test_loss=[4, 6, 5, 1, 9, 1])
+    assert read(c, "memorization", "test_peak") == (0, 100, 200)
+    c.columns["excluded_loss"] = np.array([4, 1, 7, 6, 0.1, 3])
+    assert read(c, "memorization", "excluded_turn") == (0, 100, 200)
+    assert read(c, "circuit_formation", "excluded_peak") == (100, 200, 300)
+    c = curves(train_loss=[4] + [1e-3] * 4, test_loss=[4] * 5, excluded_loss=[9, 1, 7, 6, 5])
+    assert read(c, "circuit_formation", "excluded_peak").at == 200  # not the 9 before the loss turned
+
+
+def test_the_gap_closes_at_a_factor_of_ten_once_grokked():
+    test = [4, 5, 9e-3, 10.01e-6, 9.99e-6, 1e-6]
+    c = curves(train_loss=[4, *[1e-6] * 5], test_loss=test)
+    assert read(c, "cleanup", "gap_closed") == (300, 400, 400)
+    c = curves(train_loss=[4, *[1e-6] * 5], test_loss=test, test_acc=[0.1] * 6)
+    assert read(c, "cleanup", "gap_closed") is None
+    assert read(c, "cleanup", "test_level") is None
 
 
 @pytest.mark.parametrize(

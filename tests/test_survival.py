@@ -94,6 +94,94 @@ def test_critical_value_of_a_published_shape():
     assert shuffled.critical.value == pytest.approx(fit.critical.value, rel=1e-12)
 
 
+def test_a_logistic_curve_by_hand():
+    # Odds of 1/3, 1 and 3 a decade apart: a slope of ln 3, and one half at the middle.
+    values, grokked = expand([0.1, 1.0, 10.0], [2, 4, 6], [8] * 3)
+    fit = survival.threshold(values, grokked, np.full(24, 100.0), resamples=200)
+    assert fit.critical.value == pytest.approx(1, abs=1e-9)
+    assert fit.slope.value == pytest.approx(math.log(3))
+    assert (fit.critical.runs, fit.slope.runs) == (24, 24)
+    # Of two values, the curve goes through both shares: ln 3 below zero, ln 7 above it.
+    values, grokked = expand([0.1, 1.0], [2, 7], [8] * 2)
+    fit = survival.threshold(values, grokked, np.full(16, 100.0), resamples=200)
+    assert fit.slope.value == pytest.approx(math.log(3) + math.log(7))
+    assert np.log10(fit.critical.value) == pytest.approx(math.log(3) / fit.slope.value - 1)
+
+
+@pytest.mark.parametrize(
+    ("wins", "value", "gap"),
+    [([0, 6, 6], math.sqrt(2), (1, 2)), ([0, 0, 6], math.sqrt(8), (2, 4)), ([0, 3, 6], 2, (1, 4))],
+)
+def test_separated_runs_leave_a_gap(wins, value, gap):
+    values, grokked = expand([1.0, 2.0, 4.0], wins, [6] * 3)
+    fit = survival.threshold(values, grokked, np.full(18, 100.0), resamples=50)
+    assert fit.critical[:4] == pytest.approx((value, *gap, 18))
+    assert fit.critical.warning == (
+        f"no run up to {gap[0]} and every run from {gap[1]} grokked, so only that gap is known"
+    )
+    assert fit.slope.value == math.inf
+
+
+def line(times, levels=(0.5, 2.0, 11.0, 101.0)):
+    """Fits a power law above the critical value 1, the middle of 0.5 and 2: distances of 1, 10 and 100."""
+    values, grokked = expand(levels, [0, *[6] * (len(levels) - 1)], [6] * len(levels))
+    return survival.threshold(values, grokked, np.repeat([np.nan, *times], 6), resamples=20)
+
+
+def test_a_power_law_by_hand():
+    # Logarithms 0, 1, 2 and 3, 1, 2: a slope of −1/2 through (1, 2), and R² = 1² / (2 · 2).
+    fit = line([1_000, 10, 100])
+    assert fit.exponent[:4] == pytest.approx((0.5, 0.5, 0.5, 18))
+    assert fit.prefactor.value == pytest.approx(10**2.5)
+    assert fit.r_squared.value == pytest.approx(0.25)
+    assert fit.exponent.warning == "taken from the middle of the critical value's gap"
+    from_0 = line([0, 10, 100])  # an event at step 0 counts as step 1
+    assert (from_0.exponent.value, from_0.prefactor.value) == pytest.approx((-1, 1))
+    assert np.isnan(line([100, 100, 100]).r_squared.value)
+    assert line([100, 100, 100]).exponent.value == 0
+    two = line([10, 100], levels=(0.5, 2.0, 11.0)).exponent
+    assert (two.runs, two.warning) == (12, "runs grokked at 2 values above the critical one, and a line needs 3")
+    assert np.isnan(two.value)
+
+
+def test_warnings_of_a_threshold_are_whole_sentences():
+    values, grokked = expand(
+        [-1.0, 0.0, np.inf, 0.01, 0.1, 0.3, 1.0, 3.0], [0, 1, 0, 0, 5, 9, 10, 10], [1, 4, 0, *[10] * 5]
+    )
+    fit = survival.threshold(values, grokked, np.where(grokked, 500.0, np.nan), resamples=50)
+    assert fit.critical.warning == "5 runs at 0 or below, of which 1 grokked, left out of a fit in logarithms"
+    assert fit.critical.runs == 50
+    values, grokked = expand([1.0, 2.0], [1, 4], [5, 6])
+    warning = survival.threshold(values, grokked, np.full(11, 9.0), resamples=50).critical.warning
+    assert warning.startswith("as few as 5 runs at one value, where an interval needs 6")
+    values, grokked = expand([1.0, 2.0], [6, 0], [6, 6])
+    for estimate in survival.threshold(values, grokked, np.full(12, 9.0)):
+        assert estimate.warning == (
+            "fewer runs grok at 2 than below it, which a logistic curve cannot follow; "
+            "larger values do not grok more often, so there is no critical value"
+        )
+    values, grokked = expand([0.01, 0.1, 1.0, 10.0], [0, 9, 10, 8], [10] * 4)
+    assert survival.threshold(values, grokked, np.full(40, 9.0), resamples=50).critical.warning == ""
+    values, grokked = expand([1.0, 2.0, 3.0], [3, 3, 3], [6] * 3)
+    warning = survival.threshold(values, grokked, np.full(18, 9.0)).critical.warning
+    assert warning == "larger values do not grok more often, so there is no critical value"
+
+
+def test_resamples_without_a_critical_value_are_told():
+    values, grokked = expand([1.0, 2.0, 4.0], [8, 9, 10], [20] * 3)
+    said = survival.threshold(values, grokked, np.full(60, 9.0)).critical.warning
+    share = int(said.removesuffix("% of resamples have no critical value"))
+    assert 15 < share < 35  # the slope is 0.63 deviations above 0: 26 % of resamples fall
+    values, grokked = expand([1.0, 2.0, 4.0], [1, 10, 19], [20] * 3)
+    assert survival.threshold(values, grokked, np.full(60, 9.0)).critical.warning == ""
+
+
+def test_nothing_has_no_median():
+    assert survival.survival_median(np.zeros((2, 0)), np.zeros((2, 0))).shape == (2,)
+    assert survival.median_time([], [])[3:] == (0, "no runs")
+    assert survival.survival([], []).shape == (0, 3)
+
+
 def simulated(rng, critical=0.0158, exponent=0.757, runs=20):
     values = np.repeat([0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.3, 1.0, 2.0], runs)
     grokked = rng.random(values.size) < 1 / (1 + np.exp(-13.7 * np.log10(values / critical)))

@@ -1,0 +1,70 @@
+"""Several processes train one sweep: what they leave is what one process leaves."""
+
+import json
+import signal
+
+import pytest
+from launches import assert_equal_sweeps, ended, launch, launch_together, wait_for
+
+from grokjax.store.metrics import part_number, parts, read_runs
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The sweep by one process with as many devices as each of the two has, so that bits are the same."""
+    path = tmp_path_factory.mktemp("alone") / "sweep"
+    status, text = ended(launch(path, variant="hosts", env={"JAX_NUM_CPU_DEVICES": "2"}))
+    assert status == 0, text
+    return path
+
+
+def test_two_processes_leave_what_one_leaves(alone, tmp_path):
+    first, second = launch_together(tmp_path / "two", 2)
+    for process in (second, first):
+        status, text = ended(process)
+        assert status == 0, text
+    assert "metrics" in text
+    assert len({part_number(part)[1] for part in parts(tmp_path / "two" / "metrics")}) == 2
+    record = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert (record["n_processes"], record["n_devices"], record["groups"][0]["n_devices"]) == (2, 2, 4)
+    assert {"diverged", "finished"} == set(read_runs(alone)["status"])
+    assert_equal_sweeps(tmp_path / "two", alone)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_when_one_is_killed_the_other_says_so_and_any_number_goes_on(lost, alone, tmp_path):
+    processes = launch_together(tmp_path / "two", 2)
+    wait_for(lambda: (tmp_path / "two" / "checkpoints" / "000001.1-of-2").exists(), processes[0])
+    processes[lost].kill()
+    status, text = ended(processes[1 - lost], 60)
+    assert status == 1, text
+    assert "another of the 2 processes is gone" in text
+    assert "Start all processes again with the same command" in text
+    ended(processes[lost])
+    n = 1 + 2 * lost
+    for process in launch_together(tmp_path / "two", n):
+        status, text = ended(process)
+        assert status == 0, text
+    assert_equal_sweeps(tmp_path / "two", alone)
+
+
+def test_a_signal_to_one_saves_all(alone, tmp_path):
+    processes = launch_together(tmp_path / "two", 2)
+    wait_for(lambda: (tmp_path / "two" / "checkpoints" / "000000.1-of-2").exists(), processes[0])
+    processes[1].send_signal(signal.SIGTERM)
+    for process in processes:
+        status, text = ended(process, 60)
+        assert status == 128 + signal.SIGTERM, text
+    status, text = ended(launch(tmp_path / "two", variant="hosts", env={"JAX_NUM_CPU_DEVICES": "2"}))
+    assert status == 0, text
+    assert "going on from" in text
+    assert_equal_sweeps(tmp_path / "two", alone)
+
+
+def test_all_are_refused_alike(alone):
+    for process in launch_together(alone, 2, variant="long"):
+        status, text = ended(process)
+        assert status == 2, text
+        assert "holds another sweep" in text
