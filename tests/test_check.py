@@ -7,7 +7,7 @@ from commands import assert_refused, call
 from faultless import files, go_on, halfway, whole_and_halfway
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_storage import flip
+from test_files import flip
 
 from grokjax.cli import check
 from grokjax.interp import replay
