@@ -32,7 +32,8 @@ def check(path: str | Path) -> tuple[list[str], bool]:
     found = recovery.examine(path, sweep, every_snapshot=True)
     _check_others(path, found)
     missing = _missing(path, sweep, found)
-    lines = [f"{path}: {len(sweep.runs)} runs, {_count(found)}"]
+    bad = f"{len(found.troubles)} damaged or missing" if found.troubles else "all whole"
+    lines = [f"{path}: {len(sweep.runs)} runs, {found.checked} files and folders checked, {bad}"]
     lines += [f"damaged   {place.relative_to(path)} {what}" for place, what in found.troubles.items()]
     lines += [f"missing   {what}" for what in missing]
     lines += _resume(path, sweep, found)
@@ -84,11 +85,6 @@ def _missing(path: Path, sweep: Sweep, found: Findings) -> list[str]:
             elif number in found.lost and not lacks:
                 missing.append(f"checkpoint {told}")
     return missing
-
-
-def _count(found: Findings) -> str:
-    n_bad = len(found.troubles)
-    return f"{found.checked} files and folders checked, {f'{n_bad} damaged or missing' if n_bad else 'all whole'}"
 
 
 def _resume(path: Path, sweep: Sweep, found: Findings) -> list[str]:

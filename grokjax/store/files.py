@@ -400,7 +400,7 @@ def _folder_trouble(target: Path) -> str:
             return "is missing"
         if not (target / MANIFEST).is_file():
             return "is incomplete"
-        large = [path.name for path in [*_files(target), target / MANIFEST] if path.stat().st_size > MOST_BYTES]
+        large = [path.name for path in _files(target) if path.stat().st_size > MOST_BYTES]
         if large:
             return f"is damaged: {large[0]} is too large to be ours"
         known, _ = _read_manifest(target)

@@ -121,7 +121,7 @@ def examine(path: Path, sweep: Sweep, every_snapshot: bool = False) -> Findings:
     return found
 
 
-def _find_checkpoint(folder: Path, found: Findings, every: bool = False) -> None:
+def _find_checkpoint(folder: Path, found: Findings, every: bool) -> None:
     """The newest whole one; with `every` those before it are checked too."""
     for number, folders in checkpoints.complete(folder):
         try:
