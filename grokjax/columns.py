@@ -128,10 +128,8 @@ def run_field() -> pa.Field:
 
 def axis_fields(axes: Iterable[str]) -> list[pa.Field]:
     """The columns of swept fields, given by dotted path."""
-    fields = {path: config.FIELDS[path] for path in axes}
-    return [
-        pa.field(path, ARROW[spec.type], True, field_metadata(f"Swept: {spec.doc}.")) for path, spec in fields.items()
-    ]
+    specs = {path: config.FIELDS[path] for path in axes}
+    return [pa.field(path, ARROW[it.type], True, field_metadata(f"Swept: {it.doc}.")) for path, it in specs.items()]
 
 
 def field_metadata(description: str, unit: str = "", **more: str) -> dict[str, str]:

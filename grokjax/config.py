@@ -59,6 +59,10 @@ def _size(default, doc, most):
     return Field(default, doc, STATIC, int, f"from 1 to {most:,}", lambda v: 1 <= v <= most)
 
 
+def _fraction(default, doc, kind):
+    return Field(default, doc, kind, float, "in (0, 1)", lambda v: 0 < v < 1)
+
+
 def _beta(default, doc):
     return Field(default, doc, TRACED, float, "in [0, 1)", lambda v: 0 <= v < 1)
 
@@ -74,14 +78,7 @@ def _name(default, doc, kind=STATIC, known=()):
 FIELDS: dict[str, Field] = {
     "task": _name("add", "binary operation modulo P: add, subtract, multiply, quadratic, random, or your own"),
     "p": Field(113, "the modulus P; there are P² pairs", STATIC, int, "from 3 to 9999", lambda v: 3 <= v < 10_000),
-    "train_fraction": Field(
-        0.3,
-        "share of all pairs to train on; the others are test pairs",
-        STATIC,
-        float,
-        "in (0, 1)",
-        lambda v: 0 < v < 1,
-    ),
+    "train_fraction": _fraction(0.3, "share of all pairs to train on; the others are test pairs", STATIC),
     "split": _name(
         "jax", 'how training pairs are drawn: "jax", or "python" for the paper\'s code', STATIC, ("jax", "python")
     ),
@@ -115,13 +112,8 @@ FIELDS: dict[str, Field] = {
         SETTING,
         ("W_L", "W_E", "neurons", "logits"),
     ),
-    "key_threshold": Field(
-        0.25,
-        "for key_rule W_L and W_E: a frequency is key if its norm is above this fraction of the largest",
-        SETTING,
-        float,
-        "in (0, 1)",
-        lambda v: 0 < v < 1,
+    "key_threshold": _fraction(
+        0.25, "for key_rule W_L and W_E: a frequency is key if its norm is above this fraction of the largest", SETTING
     ),
     "snapshot_every": _positive(
         1_000, "steps between snapshots of the parameters, to replay with final keys", SETTING, int
@@ -133,10 +125,7 @@ FIELDS: dict[str, Field] = {
     ),
     "slots": _not_negative(0, "runs in training side by side per device; 0 = choose", SETTING, int),
     "precision": _name(
-        "float32",
-        "of matrix products; a CPU emulates those it does not have, in training steps only",
-        STATIC,
-        PRECISIONS,
+        "float32", "of matrix products; a CPU emulates those it does not have, in training steps only", known=PRECISIONS
     ),
 }
 # Settings that do not change any number in the results, so that a resumed sweep may change them.
@@ -182,10 +171,7 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       InputError: a field is missing, unknown or of the wrong type.
     """
-    try:
-        given = leaves({name: value for name, value in config.items() if name != "sweep"})
-    except Exception as error:  # a mapping of any kind, nested however deep
-        raise InputError(f"the config cannot be read ({type(error).__name__}: {error}).") from error
+    given = leaves(config, "the config", but="sweep")
     for path in given:
         if path not in FIELDS:
             raise unknown("config field", path, FIELDS)
@@ -195,12 +181,28 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     return {path: coerce(path, value) for path, value in given.items()}
 
 
-def leaves(tree, prefix: str = "") -> dict[str, Any]:
-    """The leaves of a nested mapping by dotted path."""
+def leaves(tree, label: str, but: str | None = None) -> dict[str, Any]:
+    """The leaves of a nested mapping by dotted path.
+
+    Args:
+      tree: the mapping.
+      label: what to call it in the message.
+      but: the name of an entry to leave out.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    try:
+        return _leaves({name: value for name, value in tree.items() if name != but}, "")
+    except Exception as error:  # a mapping of any kind, nested however deep
+        raise InputError(f"{label} cannot be read ({type(error).__name__}: {error}).") from error
+
+
+def _leaves(tree, prefix: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in dict(tree.items()).items():
         path = f"{prefix}{name}"
-        found |= leaves(value, path + ".") if hasattr(value, "items") else {path: value}
+        found |= _leaves(value, path + ".") if hasattr(value, "items") else {path: value}
     return found
 
 

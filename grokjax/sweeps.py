@@ -140,7 +140,7 @@ def _product(config) -> list[dict[str, Any]]:
     tree = config.get("sweep", {})
     if not hasattr(tree, "items"):
         raise InputError(f"config.sweep is {shown(tree)}, but it must hold axes, such as config.sweep.seed = (0, 1).")
-    for path, values in _leaves(tree).items():
+    for path, values in config_lib.leaves(tree, "config.sweep").items():
         if path not in FIELDS or FIELDS[path].kind == SETTING:
             raise unknown("sweep axis", path, [path for path, field in FIELDS.items() if field.kind != SETTING])
         if values is None:
@@ -160,13 +160,6 @@ def _product(config) -> list[dict[str, Any]]:
     # Seeds vary fastest, so that the runs of one setting stand together.
     order = sorted(axes, key=lambda path: (path.endswith("seed"), list(FIELDS).index(path)))
     return [dict(zip(order, values, strict=True)) for values in itertools.product(*(axes[path] for path in order))]
-
-
-def _leaves(tree) -> dict[str, Any]:
-    try:
-        return config_lib.leaves(tree)
-    except Exception as error:
-        raise InputError(f"config.sweep cannot be read ({type(error).__name__}: {error}).") from error
 
 
 def _listed(get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]], config) -> list[dict[str, Any]]:

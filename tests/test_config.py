@@ -169,7 +169,7 @@ def test_kinds_are_pinned():
         *("warmup_steps", "steps", "stop_loss", "stop_evals"),
     ]
     assert config.OPERATIONAL == ("checkpoint_every_minutes", "checkpoint_every_steps")
-    sweep = config.leaves(config.default().sweep)
+    sweep = config.leaves(config.default().sweep, "the sweep")
     assert list(sweep) == sorted(path for path in config.FIELDS if path not in kinds["setting"])
     assert set(sweep.values()) == {None}
 

@@ -191,36 +191,6 @@ def test_keys_on_disk_settle_a_run_at_its_last_step_alone():
     assert [run.run for run in one.without_keys(KEYED)] == [0, 1]
 
 
-# --- taking back ------------------------------------------------------------------------------------------------------
-
-
-def test_a_forgotten_run_is_as_if_it_had_never_begun():
-    one, fresh = ledger(stop_loss=0.5, stop_evals=2), ledger(stop_loss=0.5, stop_evals=2)
-    for run in (0, 1):
-        row(one, run, 0, train_acc=1.0, test_acc=1.0)
-        row(one, run, 20, test_loss=0.1)
-        row(one, run, 200)
-    one.set_keys(0, mask(1))
-    one.forget(0)
-    assert one.records[0] == fresh.records[0]
-    assert one.records[1]["status"] == "finished"
-    assert counts(one) == [3, 0, 1, 0, 0]
-    assert (one.count("memorised_step"), one.count("grokked_step")) == (1, 1)
-    assert [run.run for run in one.without_keys(KEYED)] == [1]
-    one.forget(1)
-    assert counts(one) == [4, 0, 0, 0, 0]
-    assert one.without_keys(KEYED) == []
-
-
-def test_a_forgotten_run_that_had_reached_nothing_takes_nothing_back():
-    one = ledger()
-    row(one, 0, 0, train_acc=1.0, test_acc=1.0)
-    row(one, 1, 0)
-    one.forget(1)
-    one.forget(2)
-    assert (one.count("memorised_step"), one.count("grokked_step")) == (1, 1)
-
-
 def test_keys_on_disk_settle_a_stopped_run():
     one = ledger(stop_loss=0.5, stop_evals=1)
     assert row(one, 0, 100, test_loss=0.1, key_freqs=mask(1, 3)) == "stopped"
@@ -229,14 +199,20 @@ def test_keys_on_disk_settle_a_stopped_run():
     assert one.records[1]["key_freqs"] is None
 
 
-def test_a_forgotten_run_counts_its_evaluations_anew():
-    one = ledger(stop_loss=0.5, stop_evals=2)
-    row(one, 0, 0, test_loss=0.1)
-    one.forget(0)
-    assert [row(one, 0, step, test_loss=0.1) for step in (0, 20)] == ["training", "stopped"]
-
-
 # --- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_told_as_waiting_is_as_if_it_had_never_begun():
+    one, other = ledger(stop_loss=0.5, stop_evals=2), ledger(stop_loss=0.5, stop_evals=2)
+    for some, run in ((one, 0), (one, 1), (other, 1), (one, 2)):
+        row(some, run, 0, train_acc=1.0, test_acc=1.0)
+        row(some, run, 20, test_loss=0.1)
+        row(some, run, 200)
+        some.set_keys(run, mask(1))
+    before = one.table()
+    assert one.table(waiting=[0, 2, 3]).equals(other.table())
+    assert one.table().equals(before)
+    assert not before.equals(other.table())
 
 
 def test_the_table_has_a_row_per_run_in_the_types_that_it_promises():

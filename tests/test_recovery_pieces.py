@@ -170,7 +170,7 @@ def test_a_run_whose_snapshot_is_lost_waits_again(tmp_path, monkeypatch):
     found = recovery.examine(tmp_path / "a", sweep)
     assert run in found.lost
     recovery.repair(tmp_path / "a", found)
-    assert found.ledger.records[run] == dict.fromkeys(SUMMARY) | {"status": "waiting"}
+    assert recovery.examine(tmp_path / "a", sweep).ledger.records[run] == dict.fromkeys(SUMMARY) | {"status": "waiting"}
     assert read_runs(tmp_path / "a")["status"][run] == "waiting"
     assert run not in {other for other, _ in rows(tmp_path / "a")}
 

@@ -1,6 +1,5 @@
 """Whether a sweep's working directory is whole: every file against its checksum, every run's rows counted."""
 
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,7 +9,7 @@ from grokjax.store.files import Damaged
 from grokjax.store.metrics import is_part, read_runs
 from grokjax.store.records import ONLY, RECORDS
 from grokjax.store.recovery import Findings
-from grokjax.store.snapshots import compact, find_snapshots
+from grokjax.store.snapshots import find_snapshots, named
 from grokjax.store.sweep import load_sweep, refuse_strangers
 from grokjax.sweeps import Sweep
 
@@ -33,7 +32,8 @@ def check(path: str | Path) -> tuple[list[str], bool]:
     found = recovery.examine(path, sweep, every_snapshot=True)
     _check_others(path, found)
     missing = _missing(path, sweep, found)
-    lines = [f"{path}: {len(sweep.runs)} runs, {_count(found)}"]
+    bad = f"{len(found.troubles)} damaged or missing" if found.troubles else "all whole"
+    lines = [f"{path}: {len(sweep.runs)} runs, {found.checked} files and folders checked, {bad}"]
     lines += [f"damaged   {place.relative_to(path)} {what}" for place, what in found.troubles.items()]
     lines += [f"missing   {what}" for what in missing]
     lines += _resume(path, sweep, found)
@@ -53,17 +53,11 @@ def _check_others(path: Path, found: Findings) -> None:
     wanted |= {name for name in names if name.parts[0] in ("report", "replay") and not name.name.startswith(".")}
     for file in (path / str(name) for name in sorted(wanted)):
         if not is_part(file.name) or file in found.surplus:
-            _note(file, files.trouble(file), found)
+            found.note(file, files.trouble(file))
     for _, folders in checkpoints.complete(path / "checkpoints"):
         for folder in folders:
             if not (found.checkpoint and folder in found.checkpoint.folders):
-                _note(folder, files.folder_trouble(folder), found)
-
-
-def _note(place: Path, what: str, found: Findings) -> None:
-    found.checked += 1
-    if what:
-        found.troubles.setdefault(place, what)
+                found.note(folder, files.folder_trouble(folder))
 
 
 def _missing(path: Path, sweep: Sweep, found: Findings) -> list[str]:
@@ -93,11 +87,6 @@ def _missing(path: Path, sweep: Sweep, found: Findings) -> list[str]:
     return missing
 
 
-def _count(found: Findings) -> str:
-    n_bad = len(found.troubles)
-    return f"{found.checked} files and folders checked, {f'{n_bad} damaged or missing' if n_bad else 'all whole'}"
-
-
 def _resume(path: Path, sweep: Sweep, found: Findings) -> list[str]:
     """What the sweep's command would do now."""
     ledger, at, lost = found.ledger, found.at, set(found.lost)
@@ -105,23 +94,19 @@ def _resume(path: Path, sweep: Sweep, found: Findings) -> list[str]:
     fresh = [run.run for run in sweep.runs if run.run not in at and run.run not in over and run.run not in lost]
     lines = []
     if over:
-        lines.append(f"done      {_runs(over)}")
+        lines.append(f"done      {named(over)}")
     for step in sorted(set(at.values())):
-        lines.append(f"goes on   {_runs([run for run, s in at.items() if s == step])} from step {step:,}")
+        lines.append(f"goes on   {named([run for run, s in at.items() if s == step])} from step {step:,}")
     if lost:
-        lines.append(f"again     {_runs(sorted(lost))} from nothing, with the same results: rows or snapshots are gone")
+        lines.append(f"again     {named(sorted(lost))} from nothing, with the same results: rows or snapshots are gone")
     if fresh:
-        lines.append(f"waiting   {_runs(fresh)}")
+        lines.append(f"waiting   {named(fresh)}")
     without_keys = ledger.without_keys(registry.metrics_columns(sweep.base["measures"]))
     if [run for run in without_keys if run.run not in lost]:
-        lines.append(f"keys      of {_runs([run.run for run in without_keys])} are to be finalised")
+        lines.append(f"keys      of {named([run.run for run in without_keys])} are to be finalised")
     if set(over) == {run.run for run in sweep.runs}:
         wrong = [place for place in found.troubles if place.parent == path / "snapshots"]
         if wrong:
             lines.append("          the tables need none of the damaged snapshots; --only=RUN trains a run's again")
         return lines
     return [*lines, "To go on, give the sweep's command again. It mends what is damaged by itself."]
-
-
-def _runs(runs: Sequence[int]) -> str:
-    return f"run{'s' * (len(runs) > 1)} {compact(runs)}"

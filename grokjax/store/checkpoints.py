@@ -40,7 +40,7 @@ def save(path: Path, state: State | None, progress: Mapping[str, Any]) -> None:
 def prune(folder: Path, newest: int) -> None:
     """Removes all checkpoints but `newest` and the complete ones before it, `KEEP` in all."""
     kept = [number for number, _ in complete(folder) if number < newest][: KEEP - 1]
-    for number, path in _named(folder):
+    for number, _, _, path in _parts(files.listed(folder)):  # also what an upload or a removal has left of one
         if number < newest and number not in kept:
             files.remove_folder(path)
 
@@ -48,8 +48,7 @@ def prune(folder: Path, newest: int) -> None:
 def complete(folder: Path) -> list[tuple[int, list[Path]]]:
     """Checkpoints of which every process's part is there, newest first: number and folders, in order of processes."""
     found: dict[tuple[int, int], list[tuple[int, Path]]] = {}
-    for number, path in _numbered(files.appeared(folder)):
-        process, n_processes = _part_of(path)
+    for number, process, n_processes, path in _parts(files.appeared(folder)):
         found.setdefault((number, n_processes), []).append((process, path))
     whole = [(number, [p for _, p in sorted(some)]) for (number, n), some in found.items() if len(some) == n]
     return sorted(whole, reverse=True)
@@ -57,7 +56,7 @@ def complete(folder: Path) -> list[tuple[int, list[Path]]]:
 
 def next_number(folder: Path) -> int:
     """A number that no checkpoint has had."""
-    return 1 + max((number for number, _ in _named(folder)), default=-1)
+    return 1 + max((number for number, *_ in _parts(files.listed(folder))), default=-1)
 
 
 def read_progress(path: Path) -> dict[str, Any]:
@@ -89,16 +88,7 @@ def load(path: Path, blank: State, n: int) -> State:
     return jax.tree.unflatten(structure, orbax.load_folder(path, like)["state"])
 
 
-def _named(folder: Path) -> list[tuple[int, Path]]:
-    """Checkpoints by number, also what an interrupted upload or removal has left of one."""
-    return _numbered(files.listed(folder))
-
-
-def _numbered(paths: Iterable[Path]) -> list[tuple[int, Path]]:
-    some = [path for path in paths if re.fullmatch(r"\d{6,}(\.\d+-of-\d+)?", path.name)]
-    return [(int(path.name.split(".")[0]), path) for path in some]
-
-
-def _part_of(path: Path) -> tuple[int, int]:
-    match = re.search(r"\.(\d+)-of-(\d+)$", path.name)
-    return (int(match[1]), int(match[2])) if match else (0, 1)
+def _parts(paths: Iterable[Path]) -> list[tuple[int, int, int, Path]]:
+    """The folders that `checkpoint_name` has named: the number, the process, how many there are, and the folder."""
+    matches = [(re.fullmatch(r"(\d{6,})(?:\.(\d+)-of-(\d+))?", path.name), path) for path in paths]
+    return [(int(name[1]), int(name[2] or 0), int(name[3] or 1), path) for name, path in matches if name]

@@ -336,8 +336,11 @@ def _uploaded(target: ObjectPath, note: Any) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _downloaded(target: ObjectPath) -> Iterator[Path]:
-    """A local copy; where nothing is, a path where nothing is either."""
+def _local(target: Path) -> Iterator[Path]:
+    """A folder on a disk, or a local copy of one; where nothing is, a path where nothing is either."""
+    if not is_object(target):
+        yield target
+        return
     with _scratch(target) as scratch:
         target.download(target.tree(), scratch / target.name)
         yield scratch / target.name
@@ -361,7 +364,7 @@ def folder(target: Path) -> Iterator[Path]:
     Raises:
       Damaged: it is incomplete, or a file is not what was written.
     """
-    with _downloaded(target) if is_object(target) else contextlib.nullcontext(target) as local:
+    with _local(target) as local:
         problem = _folder_trouble(local)
         if problem:
             raise Damaged(f"{target} {problem}")
@@ -387,7 +390,7 @@ def folder_trouble(target: Path) -> str:
     Raises:
       StorageError: an object store cannot be reached, which says nothing about the folder.
     """
-    with _downloaded(target) if is_object(target) else contextlib.nullcontext(target) as local:
+    with _local(target) as local:
         return _folder_trouble(local)
 
 
@@ -397,7 +400,7 @@ def _folder_trouble(target: Path) -> str:
             return "is missing"
         if not (target / MANIFEST).is_file():
             return "is incomplete"
-        large = [path.name for path in [*_files(target), target / MANIFEST] if path.stat().st_size > MOST_BYTES]
+        large = [path.name for path in _files(target) if path.stat().st_size > MOST_BYTES]
         if large:
             return f"is damaged: {large[0]} is too large to be ours"
         known, _ = _read_manifest(target)

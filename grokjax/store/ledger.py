@@ -3,7 +3,7 @@
 import collections
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import pyarrow as pa
 
 from grokjax import config
 from grokjax.columns import FINAL, SUMMARY, THRESHOLD, Column, runs_schema
+
+WAITING = dict.fromkeys(SUMMARY) | {"status": "waiting"}  # the record of a run that has not begun
 
 
 class Ledger:
@@ -28,9 +30,7 @@ class Ledger:
 
     def __init__(self, runs):
         self.runs = {run.run: run for run in runs}
-        self.records: dict[int, dict[str, Any]] = {
-            number: dict.fromkeys(SUMMARY) | {"status": "waiting"} for number in self.runs
-        }
+        self.records: dict[int, dict[str, Any]] = {number: dict(WAITING) for number in self.runs}
         self._below = dict.fromkeys(self.runs, 0)
         self._counts = collections.Counter(waiting=len(self.runs))
         self._without_keys: dict[int, None] = {}  # runs that ended and lack final keys, in the order of their ends
@@ -77,15 +77,6 @@ class Ledger:
         if status in ("finished", "stopped"):
             self._without_keys[run] = None
 
-    def forget(self, run: int) -> None:
-        """Takes back what is known of a run, which is waiting again."""
-        self._set_status(run, "waiting")
-        for milestone in ("memorised_step", "grokked_step"):
-            self._counts[milestone] -= self.records[run][milestone] is not None
-        self.records[run] = dict.fromkeys(SUMMARY) | {"status": "waiting"}
-        self._without_keys.pop(run, None)
-        self._below[run] = 0
-
     def _status(self, run, step: int, test_loss: float) -> str:
         """The status after an evaluation, by the rule that the device follows, in its dtype."""
         values = run.values
@@ -110,10 +101,11 @@ class Ledger:
         """How many runs have reached "memorised_step" or "grokked_step", or have a status of that name."""
         return self._counts[name]
 
-    def table(self) -> pa.Table:
-        """The content of runs.parquet."""
+    def table(self, waiting: Collection[int] = ()) -> pa.Table:
+        """The content of runs.parquet; some runs can be told as waiting, whatever is known of them."""
         schema = runs_schema()
-        values = [list(self.records)] + [[record[name] for record in self.records.values()] for name in SUMMARY]
+        records = [WAITING if number in waiting else record for number, record in self.records.items()]
+        values = [list(self.records)] + [[record[name] for record in records] for name in SUMMARY]
         arrays = [pa.array(some, field.type) for some, field in zip(values, schema, strict=False)]
         return pa.Table.from_arrays(arrays + self._config, schema=schema)
 

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from grokjax.errors import InputError, StorageError
 from grokjax.store.objects import ObjectPath, is_object
@@ -27,17 +27,7 @@ REFRESH = 10.0  # seconds between changes of a lock in an object store
 PATIENCE = 3.0  # how many of these a lock may stay the same before its holder counts as gone
 
 
-class Lock(Protocol):
-    """Of a working directory."""
-
-    def confirm(self) -> None:
-        """Makes sure that this process still holds it; raises StorageError where another one does."""
-
-    def close(self) -> None:
-        """Lets go of it."""
-
-
-def take(folder: Path, tell: Callable[[str], None] = lambda text: None) -> Lock:
+def take(folder: Path, tell: Callable[[str], None] = lambda text: None) -> "FileLock | ObjectLock":
     """Takes the lock of a working directory, which is there.
 
     Args:
@@ -202,6 +192,7 @@ class ObjectLock:
                 self._path.write_bytes(bytes(dataclasses.replace(self._mine, count=count)))
 
     def confirm(self) -> None:
+        """Makes sure that this process still holds it; raises StorageError where another one does."""
         try:
             found = self._look()
         except StorageError:
@@ -211,6 +202,7 @@ class ObjectLock:
             raise StorageError(f"{self._path.parent} was taken over by {found}, so this process writes no more to it")
 
     def close(self) -> None:
+        """Lets go of it."""
         self._ended.set()
         if self._cut_off:
             return  # asking again would only take time: the lock stays, and whoever comes next sees it unchanged

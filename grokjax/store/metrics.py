@@ -1,7 +1,8 @@
 """The tables on disk: one row per (run, step) in metrics/*.parquet, one row per run in runs.parquet. No JAX."""
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +103,9 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
       Damaged: it is not what was written, or no such table.
     """
     data = files.read(path)
-    try:
+    with _parsing(path):
         table = pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
         table.validate(full=True)
-    except Exception as error:  # pyarrow has several, some of which no class of it covers
-        raise Damaged(f"{path} cannot be read as Parquet ({error})") from None
     lacks = [name for name in columns or () if name not in table.column_names]
     if lacks:
         raise Damaged(f"{path} has no column '{lacks[0]}'")
@@ -119,11 +118,16 @@ def read_schema(path: Path) -> pa.Schema:
     Raises:
       Damaged: it is not what was written, or no table.
     """
+    data = files.read(path)
+    with _parsing(path):
+        return pq.read_schema(pa.BufferReader(data))
+
+
+@contextlib.contextmanager
+def _parsing(path: Path) -> Iterator[None]:
     try:
-        return pq.read_schema(pa.BufferReader(files.read(path)))
-    except Damaged:
-        raise
-    except Exception as error:
+        yield
+    except Exception as error:  # pyarrow has several, some of which no class of it covers
         raise Damaged(f"{path} cannot be read as Parquet ({error})") from None
 
 

@@ -10,7 +10,7 @@ from grokjax.errors import InputError
 from grokjax.store import recovery
 from grokjax.store.ledger import Ledger
 from grokjax.store.recovery import Findings
-from grokjax.store.snapshots import compact
+from grokjax.store.snapshots import named
 from grokjax.store.workdir import Workdir
 from grokjax.sweeps import Sweep
 
@@ -75,8 +75,7 @@ def _found(workdir: Workdir, sweep: Sweep, hosts: Hosts, tell: Callable[[str], N
         for place, what in found.troubles.items():
             tell(f"note: {place} {what}; it is set aside.")
         if found.troubles and found.lost:
-            runs = f"run{'s' * (len(found.lost) > 1)} {compact(found.lost)}"
-            tell(f"note: training {runs} again, with the same results.")
+            tell(f"note: training {named(found.lost)} again, with the same results.")
         recovery.repair(workdir.path, found)
     hosts.barrier()
     if workdir.record and (found.changed or not hosts.is_first):

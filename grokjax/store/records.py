@@ -53,9 +53,8 @@ def _wrong_in(record: Any) -> str:
     for name, kind in (("config", dict), ("axes", dict), ("runs", list), ("groups", list)):
         if not isinstance(record.get(name), kind):
             return f"'{name}' is missing or of another kind"
-    if [run.get("run") if isinstance(run, dict) else None for run in record["runs"]] != list(
-        range(len(record["runs"]))
-    ):
+    numbers = [run.get("run") if isinstance(run, dict) else None for run in record["runs"]]
+    if numbers != list(range(len(numbers))):
         return "'runs' are not numbered from 0"
     if not all(isinstance(values, list) for values in record["axes"].values()):
         return "'axes' are not lists of values"

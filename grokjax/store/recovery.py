@@ -87,6 +87,12 @@ class Findings:
         columns = registry.metrics_columns(sweep.base["measures"])
         return all(self.ledger.over(run.run) for run in sweep.runs) and not self.ledger.without_keys(columns)
 
+    def note(self, place: Path, what: str) -> None:
+        """Counts a file or folder that was checked, with what is wrong with it, if anything is."""
+        self.checked += 1
+        if what:
+            self.troubles.setdefault(place, what)
+
     @property
     def changed(self) -> bool:
         """Whether `repair` changes anything."""
@@ -115,7 +121,7 @@ def examine(path: Path, sweep: Sweep, every_snapshot: bool = False) -> Findings:
     return found
 
 
-def _find_checkpoint(folder: Path, found: Findings, every: bool = False) -> None:
+def _find_checkpoint(folder: Path, found: Findings, every: bool) -> None:
     """The newest whole one; with `every` those before it are checked too."""
     for number, folders in checkpoints.complete(folder):
         try:
@@ -243,10 +249,7 @@ def _check_snapshots(path: Path, sweep: Sweep, found: Findings, every: bool) -> 
     there = find_snapshots(path)
     folders = {place for (run, _), (place, _) in there.items() if every or run in read}
     for folder in sorted(folders):
-        found.checked += 1
-        what = files.folder_trouble(folder)
-        if what:
-            found.troubles[folder] = what
+        found.note(folder, files.folder_trouble(folder))
     whole = {key for key, (place, _) in there.items() if place not in found.troubles}
     for run in sweep.runs:
         number = run.run
@@ -271,11 +274,9 @@ def repair(path: Path, found: Findings) -> None:
     """
     for folder in (path, *(path / name for name in ("metrics", "checkpoints", "snapshots", "report"))):
         files.remove_leftovers(folder)
-    for number in found.lost:
-        found.ledger.forget(number)
     if found.changed:
         # Before the rows: a run is never said to have more of them than there are.
-        files.write_parquet(found.ledger.table(), path / "runs.parquet")
+        files.write_parquet(found.ledger.table(waiting=found.lost), path / "runs.parquet")
     for place in found.troubles:
         files.set_aside(place)
     for place, rows in found.surplus.items():
@@ -287,13 +288,8 @@ def repair(path: Path, found: Findings) -> None:
         lost = pa.array(found.lost, pa.int32())
         for place in parts(path / "metrics"):
             table = read_part(place)
-            keep = pc.invert(pc.is_in(table["run"], lost))
-            if not pc.all(keep).as_py():
-                _rewrite(place, table.filter(keep))
-
-
-def _rewrite(place: Path, table: pa.Table) -> None:
-    if table.num_rows:
-        files.write_parquet(table, place)
-    else:
-        files.remove(place)
+            kept = table.filter(pc.invert(pc.is_in(table["run"], lost)))
+            if not kept.num_rows:
+                files.remove(place)
+            elif kept.num_rows < table.num_rows:
+                files.write_parquet(kept, place)

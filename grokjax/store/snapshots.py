@@ -53,6 +53,11 @@ def compact(numbers: Sequence[int]) -> str:
     return ".".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
 
 
+def named(runs: Sequence[int]) -> str:
+    """[0, 1, 2, 5] as "runs 0-2.5"."""
+    return f"run{'s' * (len(runs) > 1)} {compact(runs)}"
+
+
 def _expand(text: str) -> Iterator[int]:
     for span in text.split("."):
         first, _, last = span.partition("-")
@@ -74,16 +79,13 @@ def find_snapshots(workdir: str | Path) -> dict[tuple[int, int], tuple[Path, int
 Snapshots = Mapping[tuple[int, int], tuple[Path, int]]
 
 
-def load_params(
-    workdir: str | Path, run: int, step: int | None = None, found: Snapshots | None = None
-) -> dict[str, np.ndarray]:
+def load_params(workdir: str | Path, run: int, step: int | None = None) -> dict[str, np.ndarray]:
     """The parameters of one run at one snapshot step.
 
     Args:
       workdir: of the sweep.
       run: its number.
       step: a snapshot step; by default the last one there is.
-      found: what `find_snapshots` has found there, if that is known.
 
     Returns:
       NumPy arrays by TransformerLens key ("embed.W_E", "blocks.0.attn.W_Q", …).
@@ -91,7 +93,7 @@ def load_params(
     Raises:
       InputError: there is no such snapshot; says which there are.
     """
-    found = find_snapshots(workdir) if found is None else found
+    found = find_snapshots(workdir)
     steps = sorted(s for r, s in found if r == run)
     if not steps:
         raise InputError(_no_snapshot(workdir, run, found))
@@ -103,9 +105,7 @@ def load_params(
     return load_many(found, step, [run])[run]
 
 
-def load_last(
-    workdir: str | Path, runs: Sequence[int], found: Snapshots
-) -> dict[tuple[int, int], dict[str, np.ndarray]]:
+def load_last(workdir: Path, runs: Sequence[int], found: Snapshots) -> dict[tuple[int, int], dict[str, np.ndarray]]:
     """The parameters of some runs at the last snapshot of each, by run and step; each folder is read once.
 
     Raises:
@@ -140,11 +140,8 @@ def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     except (AttributeError, TypeError, ValueError):
         raise files.Damaged(f"{path} does not say what it holds") from None
     whole = kinds == {"f"} and all(type(n) is int and n > 0 for n in counts) and n_bytes <= files.MOST_BYTES
-    if (
-        not whole
-        or len({shape[:1] for shape, _ in found.values()}) != 1
-        or any(not shape for shape, _ in found.values())
-    ):
+    stacks = {shape[:1] for shape, _ in found.values()}
+    if not whole or len(stacks) != 1 or () in stacks:
         raise files.Damaged(f"{path} says that it holds what no snapshot does")
     return found
 

@@ -28,6 +28,7 @@ class Workdir:
 
     Attributes:
       record: config.json as found, or None for a new directory.
+      metrics, runs, checkpoints, snapshots: where each of these lies.
 
     Raises:
       InputError: the directory cannot be written, is in use, holds another sweep, or holds something else.
@@ -43,7 +44,9 @@ class Workdir:
     ):
         self.path = files.path(path)
         self.sweep = sweep
-        self._lock: locks.Lock | None = None
+        self.metrics, self.runs = self.path / "metrics", self.path / "runs.parquet"
+        self.checkpoints, self.snapshots = self.path / "checkpoints", self.path / "snapshots"
+        self._lock: locks.FileLock | locks.ObjectLock | None = None
         if held:
             self.record = read_record(self.path)
             return
@@ -68,22 +71,6 @@ class Workdir:
                 raise
         elif self.record and any(files.trouble(self.path / name) for name in RECORDS):
             self._write_record()
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics"
-
-    @property
-    def runs(self) -> Path:
-        return self.path / "runs.parquet"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def snapshots(self) -> Path:
-        return self.path / "snapshots"
 
     def _inspect(self, overwrite: bool) -> dict[str, Any] | None:
         if self.path.exists() and not self.path.is_dir():
