@@ -6,7 +6,7 @@ nothing, since it gives the same bits.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,8 @@ def _find_checkpoint(folder: Path, found: Findings, every: bool) -> None:
             progress = [_checked(path, checkpoints.read_progress(path)) for path in folders]
         except Damaged as error:
             if found.checkpoint is None or all(path.exists() for path in folders):  # older ones are removed at times
-                _note(found, folders, error)
+                wrong = {path: files.folder_trouble(path) for path in folders}
+                found.troubles |= {path: what for path, what in wrong.items() if what} or {folders[0]: str(error)}
             continue
         found.checked += len(folders)
         if found.checkpoint is None:
@@ -150,11 +151,6 @@ def _checked(path: Path, progress: Mapping[str, Any]) -> Mapping[str, Any]:
     if not whole or len(lists[0] or []) != len(lists[1] or []):
         raise Damaged(f"{path} holds no progress of a sweep")
     return progress
-
-
-def _note(found: Findings, folders: Iterable[Path], error: Damaged) -> None:
-    wrong = {path: files.folder_trouble(path) for path in folders}
-    found.troubles |= {path: what for path, what in wrong.items() if what} or {next(iter(folders)): str(error)}
 
 
 def _whole_rows(folder: Path, sweep: Sweep, found: Findings) -> pd.DataFrame:
