@@ -140,6 +140,13 @@ def test_a_pause_is_no_level_where_the_train_loss_falls_tenfold_before_the_drop(
     assert read(c, "memorization", "train_level").at == at
 
 
+@pytest.mark.parametrize("drop", [2, 3])
+def test_a_pause_at_or_after_the_drop_is_compared_with_all_that_follows(drop):
+    train = [4, 1e-3, 1e-4, 1e-5, 1e-5, 1e-7, 1e-7, 1e-7]  # it pauses at 300
+    c = curves(train_loss=train, test_loss=[4, *[5] * (drop - 1), *[1] * (8 - drop)])
+    assert read(c, "memorization", "train_level") == (400, 500, 500)
+
+
 def test_losses_are_flat_when_both_are():
     train, late = [4, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3], [4, 1e-1, 1e-2, 1e-3, 1e-4, 1e-4, 1e-4]
     for c, flat in (
