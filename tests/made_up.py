@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from grokjax import config, sweeps
-from grokjax.columns import metrics_schema
+from grokjax.columns import FINAL, metrics_schema
 from grokjax.core import environment
 from grokjax.measures import registry
 from grokjax.store import files
@@ -38,7 +38,7 @@ def make_sweep(path: Path, n_runs: int, n_evaluations: int, p: int) -> Path:
     ledger = Ledger(made.runs)
     for run in made.runs:
         rows = _rows(run, c.eval_every, n_evaluations, p)
-        ledger.update({name: rows[name] for name in ("run", "step", *ledger.FINAL, "key_freqs")})
+        ledger.update({name: rows[name] for name in ("run", "step", *FINAL, "key_freqs")})
         del rows["key_freqs"]
         writer.add(rows | {name: np.repeat(run.values[name], n_evaluations) for name in made.axes})
         if writer.n_rows > 4_000:
