@@ -33,11 +33,6 @@ FREE = ("paper", "clock", "stability", "efficiency", "attention", "spectra", "gr
 EVAL_EVERY = config.FIELDS["eval_every"].default
 
 
-def contenders(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """What to time: the losses alone, each group, the paper's and all free ones together."""
-    return {registry.ALWAYS: (), **{name: (name,) for name in names}, "all free groups": FREE}
-
-
 def measure(rounds: int, p: int) -> dict[str, dict[str, Any]]:
     """Costs in training steps by what is evaluated, with their spread."""
     problem, runs = mainline.mainline(1, p=p)
@@ -49,7 +44,8 @@ def measure(rounds: int, p: int) -> dict[str, dict[str, Any]]:
     step = Contestant("step", "step", _called(train, state))
     ratios: dict[str, list[float]] = {}
     evaluations = {}
-    for name, groups in contenders([g for g in registry.groups() if g != registry.ALWAYS]).items():
+    contenders = {name: (name,) for name in registry.groups()} | {registry.ALWAYS: (), "all free groups": FREE}
+    for name, groups in contenders.items():
         slow = any(m.slow for m in registry.of_groups(groups))
         chosen = dataclasses.replace(problem, measures=groups)
         one = functools.partial(one_run.evaluate, chosen, slow=slow, backend=layout.backend)

@@ -212,11 +212,8 @@ def startup_table(record: Record) -> str:
     for one in record["startup"]:
         was = "yes, and cached" if one["cached"] else "no"
         rows.append([one["width"], was, *(f"{one[name]:.1f} s" for name in PHASES)])
-    ready = [
-        f"{line['name']} {line['ready_s']:.1f} s"
-        for key, line in record["lines"].items()
-        if key != contestants.EVALUATION
-    ]
+    lines = (line for key, line in record["lines"].items() if key != contestants.EVALUATION)
+    ready = [f"{line['name']} {line['ready_s']:.1f} s" for line in lines]
     return (
         f"Start-up in a new process:\n\n{table(['runs', 'compiled before', *PHASES.values()], rows, len(PHASES))}\n\n"
         f"From nothing to three steps done, once the program runs: {', '.join(ready)}."

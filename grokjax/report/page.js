@@ -187,27 +187,17 @@
   }
 
   /** One line in the legend: the curves of all shown runs one after another, with gaps between them. */
-  function trace(line, log) {
-    const x = [],
-      y = [],
-      customdata = [];
-    let dots = false,
-      zeros = 0;
+  function trace(line) {
+    const points = []; // step, value, run
+    let dots = false;
     for (const run of shown.runs) {
       const held = curve(line.column, run);
       if (!held) continue;
-      if (x.length) {
-        x.push(null);
-        y.push(null);
-        customdata.push(null);
-      }
+      if (points.length) points.push([null, null, null]);
       dots ||= held.sparse && !data.curve_limit;
       held.y.forEach((value, i) => {
-        zeros += log && value === 0;
         dots ||= value !== null && (held.y[i - 1] ?? null) === null && (held.y[i + 1] ?? null) === null;
-        x.push(held.x[i]);
-        y.push(value);
-        customdata.push(run);
+        points.push([held.x[i], value, run]);
       });
     }
     const many = shown.runs.length > 1;
@@ -215,21 +205,18 @@
       ? "%{meta[0]}, run %{customdata}<br>step %{x:,}: %{y:.4~g}<extra></extra>"
       : "%{y:.4~g}<extra>%{meta[0]}</extra>";
     return {
-      zeros,
-      trace: {
-        type: "scatter",
-        mode: dots ? "lines+markers" : "lines",
-        name: plain(line.label),
-        meta: [plain(line.label)],
-        x,
-        y,
-        customdata,
-        hovertemplate: of,
-        connectgaps: false,
-        line: { color: line.color, dash: line.dash, width: many ? 1.2 : 2 },
-        marker: { color: line.color, size: 4 },
-        opacity: many ? Math.max(0.35, 1 - shown.runs.length / 60) : 1,
-      },
+      type: "scatter",
+      mode: dots ? "lines+markers" : "lines",
+      name: plain(line.label),
+      meta: [plain(line.label)],
+      x: points.map(([step]) => step),
+      y: points.map(([, value]) => value),
+      customdata: points.map(([, , run]) => run),
+      hovertemplate: of,
+      connectgaps: false,
+      line: { color: line.color, dash: line.dash, width: many ? 1.2 : 2 },
+      marker: { color: line.color, size: 4 },
+      opacity: many ? Math.max(0.35, 1 - shown.runs.length / 60) : 1,
     };
   }
 
@@ -243,12 +230,12 @@
       );
     });
     const wanted = figure.lines.filter((line) => boxes.find((box) => box.value === line.column).checked);
-    const made = wanted.map((line) => trace(line, figure.log));
-    const traces = made.map((one) => one.trace);
-    const zeros = made.reduce((sum, one) => sum + one.zeros, 0);
+    const traces = wanted.map(trace);
+    const values = traces.flatMap((t) => t.y);
+    const zeros = figure.log ? values.filter((v) => v === 0).length : 0;
     const group = shown.group;
     const x = axis("step", { rangemode: "tozero", tickformat: "~s", hoverformat: ",d" });
-    const y = axis(figure.unit, figure.log ? logAxis(traces.flatMap((t) => t.y)) : { rangemode: "tozero" });
+    const y = axis(figure.unit, figure.log ? logAxis(values) : { rangemode: "tozero" });
     const many = shown.runs.length > 1;
     const form = layout(x, y, {
       shapes: shading(group),
@@ -259,8 +246,8 @@
     frame.dataset.of = shown.label;
     const last = many
       ? ""
-      : made
-          .map(({ trace: t }) => [t.meta[0], t.y.filter((v) => v !== null).pop()])
+      : traces
+          .map((t) => [t.meta[0], t.y.filter((v) => v !== null).pop()])
           .filter(([, v]) => v !== undefined)
           .map(([name, v]) => `${name} ${number(v)}`)
           .join(", ");
@@ -322,17 +309,17 @@
     const n = held.numbers;
     let at = held.values.map((_, i) => i),
       note = "";
-    const positive = n ? n.filter((v) => v > 0) : [];
-    if (n && n.every((v) => v !== null && v >= 0) && positive.length > 1) {
-      const logs = positive.map(Math.log10);
-      if (Math.max(...logs) - Math.min(...logs) > 0.9) {
-        const step = Math.max(0.3, (Math.max(...logs) - Math.min(...logs)) / Math.max(1, logs.length - 1));
-        at = n.map((v) => (v > 0 ? Math.log10(v) : Math.min(...logs) - step));
-        note = n.some((v) => v === 0)
-          ? `${name} is on a logarithmic axis, with 0 set apart at its left.`
-          : `${name} is on a logarithmic axis.`;
-      } else at = n;
-    } else if (n && n.every((v) => v !== null) && n.length > 1) at = n;
+    if (n && n.length > 1 && n.every((v) => v !== null)) {
+      at = n;
+      const logs = n.filter((v) => v > 0).map(Math.log10);
+      const low = Math.min(...logs);
+      const span = Math.max(...logs) - low; // -Infinity where no value is above 0
+      if (n.every((v) => v >= 0) && span > 0.9) {
+        const step = Math.max(0.3, span / (logs.length - 1));
+        at = n.map((v) => (v > 0 ? Math.log10(v) : low - step));
+        note = `${name} is on a logarithmic axis${n.includes(0) ? ", with 0 set apart at its left" : ""}.`;
+      }
+    }
     const sorted = [...at].sort((a, b) => a - b);
     const gap = Math.min(...sorted.slice(1).map((v, i) => v - sorted[i]), Infinity);
     const where = new Map(held.values.map((value, i) => [value, at[i]]));

@@ -33,7 +33,7 @@ def html(results: Results, now: datetime.datetime | None = None) -> str:
         "title": facts.title(results),
         "style": Html(_asset("page.css")),
         "header": facts.header(results, now or datetime.datetime.now(datetime.UTC)),
-        "settings": joined(tables.groups(results), tables.group_doubts(results), tables.fits(results)),
+        "settings": joined(tables.groups(results), tables.fits(results)),
         "runs": tables.runs(results),
         "figures": joined(*(figure(curves, results.columns) for curves in available(results))),
         "comparison": comparison(data),
@@ -81,14 +81,13 @@ def figure(curves: Curves, columns: Any = None) -> Html:
     return frame(curves.name, curves.title, legend)
 
 
-def frame(name: str, title: str, *controls: Html | None, level: str = "h3") -> Html:
+def frame(name: str, title: str, *controls: Html) -> Html:
     """The place of any figure: title, controls, buttons that export it, the plot, and a caption."""
-    formats = ("SVG", "PNG")
     export = [
         element("button", kind, type="button", data_export=kind.lower(), aria_label=f"Save “{title}” as {kind}")
-        for kind in formats
+        for kind in ("SVG", "PNG")
     ]
-    head = element("div", element(level, title), element("span", *export, class_="export"), class_="head")
+    head = element("div", element("h3", title), element("span", *export, class_="export"), class_="head")
     plot = element("div", id=name, class_="plot", role="group", aria_label=title)
     return element("figure", head, *controls, plot, element("figcaption"), data_figure=name)
 

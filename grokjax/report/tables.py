@@ -17,12 +17,9 @@ STRIP = 140  # width of a run's strip of phases, in its own units
 
 def table(name: str, caption: Any, head: Sequence[Html], rows: Sequence[Html]) -> Html:
     """A table whose columns sort, in a box that scrolls."""
-    body = element("table", element("caption", element("span", caption)), _head(head), element("tbody", *rows), id=name)
+    top = element("thead", element("tr", *head))
+    body = element("table", element("caption", element("span", caption)), top, element("tbody", *rows), id=name)
     return element("div", body, class_="scroll", tabindex="0", role="region", aria_label=f"Table: {name}")
-
-
-def _head(cells: Sequence[Html]) -> Html:
-    return element("thead", element("tr", *cells))
 
 
 def heading(text: str, title: str = "", numeric: bool = True) -> Html:
@@ -39,7 +36,7 @@ def cell(content: Any, value: Any = None, numeric: bool = True, title: str | Non
 
 
 def groups(results: Results) -> Html:
-    """Shares and median times per setting."""
+    """Shares and median times per setting, and warnings about them."""
     head = [heading(name) for name in results.by] + [heading("runs"), heading("memorised"), heading("grokked")]
     head.append(heading("share that grokked", "with Wilson's 95 % interval", False))
     times = {"grokked": "time to grok", "delay": "delay"} | ENDS
@@ -51,7 +48,9 @@ def groups(results: Results) -> Html:
         cells.append(cell(_share(row), float(row["fraction_grokked"]), numeric=False))
         cells += [_median(row, name) for name in times]
         rows.append(element("tr", *cells))
-    return table("settings", "Each setting, its seeds together. Medians with bootstrap intervals.", head, rows)
+    caption = "Each setting, its seeds together. Medians with bootstrap intervals."
+    warnings = doubts(notes(results.summary.groups, list(results.by)))
+    return joined(table("settings", caption, head, rows), warnings)
 
 
 def _median(row: Mapping[Any, Any], name: str) -> Html:
@@ -96,11 +95,6 @@ def fits(results: Results) -> Html | None:
     caption = "Logistic regression in log10, and time to grok = prefactor · (value − critical)^−exponent."
     content = joined(table("fits", caption, head, rows), doubts(notes(found, ["quantity"])))
     return element("details", element("summary", said), content)
-
-
-def group_doubts(results: Results) -> Html | None:
-    """Warnings about the table of groups."""
-    return doubts(notes(results.summary.groups, list(results.by)))
 
 
 def doubts(sentences: Sequence[str]) -> Html | None:
