@@ -197,7 +197,7 @@ class Field:
 
     def _population(self, width: int):
         runs = mainline.populated(self.problem, self.runs[:width])
-        # Only the first run's loss is looked at; lanes without a run in training cost nothing.
+        # Only the first run's loss is looked at; slots without a run in training cost nothing.
         row = runs.advance([0], 1, AGREEMENT_STEPS)
         return functools.partial(mainline.train, runs), float(row["train_loss"][0, 0])
 

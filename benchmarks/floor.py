@@ -2,7 +2,7 @@
 
 The operations are those of one run's three largest products, one position per pair: 3 (forward, two gradients) × 2 ×
 pairs × (d_model·d_mlp + d_mlp·d_model + d_model·P), or a step's bytes at the machine's bandwidth, if that takes
-longer. XLA's factored step folds W_out into W_U and so needs a little less; the C++ of grokjax.native has one of
+longer. XLA's factored step folds W_out into W_U and so needs a little less; the C++ of grokjax.core.native has one of
 these products left, d_mlp·P. The bytes are those of parameters and both moments, read and written once. Rate and
 bandwidth are measured in the same process and rounds as what is compared with them; the rate is the best of a large
 square and these shapes.
