@@ -313,7 +313,7 @@ def test_names_in_tables_are_printed_as_they_are(name, small, tmp_path, capsys):
     metrics.assign(**{"label": [f"{name}{run}" for run in metrics["run"]], name: metrics["run"]}).to_csv(
         tmp_path / "x.csv"
     )
-    assert phases.main([str(tmp_path / "x.csv"), f"--by={name}"]) == 0
+    phases.main([str(tmp_path / "x.csv"), f"--by={name}"])
     out = capsys.readouterr().out
     assert errors.plain(name) in out
     assert "\x1b" not in out
