@@ -188,18 +188,24 @@ def _listed(get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]], config) -> 
     return result
 
 
-def only(sweep: Sweep, numbers: Iterable[int]) -> Sweep:
-    """The sweep restricted to some of its runs, which keep their numbers.
+def only(sweep: Sweep, numbers: Iterable[int], flag: str = "--only") -> Sweep:
+    """Restricts a sweep to some of its runs, which keep their numbers.
+
+    Args:
+      sweep: to be restricted.
+      numbers: of the runs.
+      flag: that named them, for messages.
 
     Raises:
       InputError: a number is no run of the sweep.
     """
     numbers = set(numbers)
     if not numbers:
-        raise InputError("--only names no run: give run numbers separated by commas, such as 3,17.")
+        raise InputError(f"{flag} names no run: give run numbers separated by commas, such as 3,17.")
     for number in numbers:
         if not 0 <= number < len(sweep.runs):
-            raise InputError(f"--only names run {shown(number)}, but this sweep's runs are 0 to {len(sweep.runs) - 1}.")
+            last = len(sweep.runs) - 1
+            raise InputError(f"{flag} names run {shown(number)}, but this sweep's runs are 0 to {last}.")
     return dataclasses.replace(sweep, runs=tuple(run for run in sweep.runs if run.run in numbers))
 
 

@@ -171,7 +171,9 @@ def n_train(p: int, fraction: float) -> int:
     return int(fraction * (p * p))
 
 
-@functools.lru_cache(512)  # a run's split is wanted when it begins and when its keys are found, and by others of its seed
+@functools.lru_cache(
+    512
+)  # a run's split is wanted when it begins and when its keys are found, and by others of its seed
 def train_pairs(p: int, fraction: float, seed: int, split: str = "jax") -> np.ndarray:
     """The training pairs of one split; every other pair is a test pair.
 

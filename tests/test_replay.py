@@ -115,7 +115,7 @@ def test_mistakes_are_sentences(finished, tmp_path):
 
     assert refused(tmp_path) == f"{tmp_path} holds no sweep: config.json is missing."
     assert refused(path, keys=(4,)) == "--keys has 4, but for P = 7 frequencies are 1 to 3."
-    assert "run 9, but this sweep's runs are 0 to 3." in refused(path, runs=(9,))
+    assert refused(path, runs=(9,)) == "--runs names run 9, but this sweep's runs are 0 to 3."
     assert "group 'clok' is unknown: did you mean 'clock'?" in refused(path, measures=("clok",))
     assert refused(path, rule="W_Q") == "config.key_rule is 'W_Q', but it must be one of W_L, W_E, neurons, logits."
 

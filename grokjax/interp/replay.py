@@ -80,7 +80,7 @@ def replay(path: str | Path, wanted: Replay, track=lambda items, text: items, ov
     status = read_runs(path).set_index("run")["status"]
     ended = [run for run in sweep.runs if status[run.run] in ("finished", "stopped") and run.run in have]
     if wanted.runs is not None:
-        ended = [run for run in sweeps.only(sweep, wanted.runs).runs if run in ended]
+        ended = [run for run in sweeps.only(sweep, wanted.runs, "--runs").runs if run in ended]
     if not ended:
         raise InputError(f"{path} has no finished run to replay{' among those asked for' if wanted.runs else ''}.")
     for problem in {run.problem() for run in ended}:
