@@ -1,4 +1,4 @@
-"""The sweep that the faults strike: it trains for some seconds, saves often, and finds final keys and reports at the end."""
+"""The sweep that the faults strike: some seconds of training, frequent saves, final keys and a report at the end."""
 
 from grokjax import config
 
