@@ -180,7 +180,7 @@ READERS = {
     "measure": lambda path: measure.main([path]),
     "circuit": lambda path: circuit.main([path]),
     "export": lambda path: export.main([path, f"{path}.out.npz"]),
-    "phases": lambda path: sys.exit(phases.main([path])),
+    "phases": lambda path: phases.main([path]),
     "load": lambda path: load_checkpoint(path),
 }
 PICKLED = (
