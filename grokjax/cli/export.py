@@ -38,18 +38,9 @@ def lens_config(cfg) -> dict[str, object]:
     """Arguments of both of TransformerLens's configs that describe a model of this `ModelConfig`."""
     from grokjax.core.model import N_CTX
 
-    return {
-        "n_layers": cfg.n_layers,
-        "d_model": cfg.d_model,
-        "n_heads": cfg.n_heads,
-        "d_head": cfg.d_head,
-        "d_mlp": cfg.d_mlp,
-        "d_vocab": cfg.d_vocab,
-        "d_vocab_out": cfg.d_vocab_out,
-        "n_ctx": N_CTX,
-        "act_fn": cfg.act,
-        "normalization_type": None,
-    }
+    same = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "d_vocab", "d_vocab_out")
+    config = {name: getattr(cfg, name) for name in same}
+    return config | {"n_ctx": N_CTX, "act_fn": cfg.act, "normalization_type": None}
 
 
 def recipe(template: str, cfg, path: str | Path) -> str:
