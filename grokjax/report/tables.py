@@ -45,7 +45,8 @@ def groups(results: Results) -> Html:
     for row in results.summary.groups.to_dict("records"):
         cells = [cell(shown_value(row[name]), row[name]) for name in results.by]
         cells += [cell(row[name]) for name in ("runs", "memorised", "grokked")]
-        cells.append(cell(_share(row), float(row["fraction_grokked"]), numeric=False))
+        at, low, high = (f"{100 * row[f'fraction_{name}']:.0f}" for name in ("grokked", "low", "high"))
+        cells.append(cell(f"{at} % [{low}, {high}]", float(row["fraction_grokked"]), numeric=False))
         cells += [_median(row, name) for name in times]
         rows.append(element("tr", *cells))
     caption = "Each setting, its seeds together. Medians with bootstrap intervals."
@@ -58,21 +59,6 @@ def _median(row: Mapping[Any, Any], name: str) -> Html:
     middle, _, interval = shown_median(row, name).partition(" ")
     small = element("small", interval) if interval else None
     return cell(joined(middle, small), float(row[f"{name}_median"]))
-
-
-def _share(row: Mapping[Any, Any]) -> Html:
-    """A share with its interval, drawn and written."""
-    at, low, high = (100 * float(row[f"fraction_{name}"]) for name in ("grokked", "low", "high"))
-    drawn = element(
-        "svg",
-        element("rect", x=0, y=6, width=100, height=4, class_="track"),
-        element("rect", x=f"{low:.1f}", y=6, width=f"{high - low:.1f}", height=4, class_="interval"),
-        element("circle", cx=f"{at:.1f}", cy=8, r=4.5, class_="estimate"),
-        viewBox="-6 0 112 16",
-        class_="share",
-        aria_hidden="true",
-    )
-    return joined(drawn, f" {at:.0f} % [{low:.0f}, {high:.0f}]")
 
 
 def fits(results: Results) -> Html | None:
