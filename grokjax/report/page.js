@@ -328,16 +328,12 @@
 
   /** Runs of one value side by side around its place, in their order. */
   function beside(runs, across, where) {
-    const seen = new Map(),
-      width = 0.6 * where.gap;
-    const turn = runs.map(([, run]) => {
-      const k = seen.get(run.axes[across]) || 0;
-      seen.set(run.axes[across], k + 1);
-      return k;
-    });
-    return runs.map(([, run], i) => {
-      const value = run.axes[across];
-      return where.at(value) + width * ((turn[i] + 0.5) / seen.get(value) - 0.5);
+    const width = 0.6 * where.gap;
+    const sets = Map.groupBy(runs, ([, run]) => run.axes[across]);
+    return runs.map((one) => {
+      const value = one[1].axes[across];
+      const same = sets.get(value);
+      return where.at(value) + width * ((same.indexOf(one) + 0.5) / same.length - 0.5);
     });
   }
 
@@ -535,13 +531,6 @@
     document.documentElement.dataset.drawn = `${shown.label} ${Math.round(performance.now())}`;
   }
 
-  function drawDetail() {
-    byId("detail_of").hidden = shown.runs.length === 1;
-    byId("detail").value = String(shown.detail);
-    showCircuit();
-    data.spectra.forEach((spectrum) => queue(spectrum.matrix, () => drawSpectrum(spectrum)));
-  }
-
   /** Shows "run 3" or "group 0", by index. */
   function choose(what, jump) {
     const [kind, text] = what.split(" "),
@@ -556,9 +545,9 @@
       if (mine && !group) row.setAttribute("aria-current", "true");
       else row.removeAttribute("aria-current");
     });
-    byId("detail").replaceChildren(...shown.runs.map((run) => new Option(data.runs[run].label, String(run))));
     data.figures.forEach((figure) => queue(figure.name, () => drawCurves(figure)));
-    drawDetail();
+    data.spectra.forEach((spectrum) => queue(spectrum.matrix, () => drawSpectrum(spectrum)));
+    showCircuit();
     if (jump) byId("curves").scrollIntoView();
   }
 
@@ -594,10 +583,6 @@
     on(button, "click", () => save(button.closest("figure").dataset.figure, button.dataset.export));
   for (const figure of data.figures) redraw(figure.name, () => drawCurves(figure));
   on(byId("choose"), "change", (event) => choose(event.target.value));
-  on(byId("detail"), "change", (event) => {
-    shown.detail = Number(event.target.value);
-    drawDetail();
-  });
   if (innerWidth < 600) document.querySelector("header details").open = false;
   choose(`run ${data.first}`);
   for (const [id, drawing] of Object.entries({ times: drawTimes, heat: drawHeat })) {

@@ -131,31 +131,19 @@ def _run(results: Results, index: int, row: Mapping[Any, Any], with_status: bool
     cells.append(cell(strip(row, longest), first, numeric=False))
     cells += [cell(shown_interval(row, name, f"{name}_by"), row[f"{name}_by"]) for name in EVENTS]
     cells.append(cell(shown_steps(row["delay"]), row["delay"]))
-    cells += [cell(shown_interval(row, name, name), row[name], title=_rule(row, name)) for name in ENDS]
+    cells += [cell(shown_interval(row, name, name), row[name]) for name in ENDS]
     cells += [_loss(row.get(name)) for name in ("train_loss", "test_loss")]
     n_keys = row["n_key_freqs"]
     keys = None if np.isnan(n_keys) else f"frequencies {', '.join(map(str, row['key_freqs']))}"
     cells.append(cell("–" if np.isnan(n_keys) else f"{n_keys:.0f}", n_keys, title=keys))
     marks = [name for name in ("ungrokked", "overlap") if row[name]]
-    cells.append(cell(", ".join([row["run_class"], *marks]), numeric=False, title=OVERLAP if row["overlap"] else None))
+    cells.append(cell(", ".join([row["run_class"], *marks]), numeric=False))
     return cells
-
-
-OVERLAP = f"overlap: {phases.DESCRIPTIONS['overlap']}"
 
 
 def _loss(value: Any) -> Html:
     loss = np.nan if value is None else float(value)
     return cell("–" if np.isnan(loss) else f"{loss:.2e}", loss)
-
-
-def _rule(row: Mapping[Any, Any], name: str) -> str | None:
-    """Names the rule that read an end, and says what others see."""
-    if pd.isna(row[f"{name}_rule"]):
-        return None
-    others = f"{shown_steps(row[f'{name}_earliest'])}–{shown_steps(row[f'{name}_latest'])}"
-    seen = f"{row[f'{name}_seen']:.0f} of {row[f'{name}_rules']:.0f} rules see it"
-    return f"rule {row[f'{name}_rule']}; {seen}" + (f", at {others}" if row[f"{name}_seen"] else "")
 
 
 def strip(row: Mapping[Any, Any], longest: float) -> Html:
