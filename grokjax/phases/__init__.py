@@ -7,7 +7,7 @@ phases.summarize(found, by="weight_decay")
 """
 
 from grokjax.phases.curves import Settings
-from grokjax.phases.find import CLASSES, DESCRIPTIONS, find_phases, shade
+from grokjax.phases.find import CLASSES, DESCRIPTIONS, VERDICTS, find_phases, shade
 from grokjax.phases.readings import agreement, describe_rules, readings
 from grokjax.phases.rules import RULES
 from grokjax.phases.summary import TIMES, Summary, summarize
@@ -17,6 +17,7 @@ __all__ = [
     "DESCRIPTIONS",
     "RULES",
     "TIMES",
+    "VERDICTS",
     "Settings",
     "Summary",
     "agreement",
