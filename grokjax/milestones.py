@@ -1,12 +1,13 @@
 """Milestones: when a run has memorised (train accuracy) and when it has grokked (test accuracy). No JAX.
 
-A run reaches a milestone at the first evaluation at or above the threshold that the next evaluation keeps. One evaluation
-that spikes over it and falls back therefore counts for nothing; an excursion of two in a row counts. The last evaluation
-of a run, or the last one so far, has none after it and counts as it stands: so a run that ends at the threshold has
-reached it, and a run in training may lose a milestone at its next evaluation, at most once per spike, and never later.
-Evaluations without an accuracy are passed over. One at which the run had diverged keeps nothing.
+A run reaches a milestone at the first evaluation at or above the threshold that the next evaluation keeps. One
+evaluation that spikes over it and falls back therefore counts for nothing; an excursion of two in a row counts. The
+last evaluation of a run, or the last one so far, has none after it and counts as it stands: so a run that ends at the
+threshold has reached it, and a run in training may lose a milestone at its next evaluation, at most once per spike, and
+never later. Evaluations without an accuracy are passed over. One at which the run had diverged keeps nothing.
 
-Thus a milestone depends on the rows so far and on nothing else: `Milestone` streams it, `first_kept` reads it off a curve.
+Thus a milestone depends on the rows so far and on nothing else: `Milestone` streams it, `first_kept` reads it off a
+curve.
 """
 
 import math
@@ -39,8 +40,8 @@ class Milestone:
     """
 
     def __init__(self, threshold: float = THRESHOLD):
-        self.threshold, self.step, self._kept = threshold, None, False
-        self.step: int | None
+        self.threshold, self._kept = threshold, False
+        self.step: int | None = None
 
     def add(self, step: int, accuracy: float) -> None:
         """Takes in the next evaluation; an accuracy of NaN tells nothing."""

@@ -45,8 +45,8 @@ class Settings:
       ungrok_accuracy: a run that grokked has ungrokked if it ends below this test accuracy and does not come back.
         Lower than `test_accuracy`, so that one that hovers there is not counted (0.95: "stable grok" of arXiv
         2602.16967).
-      smooth: evaluations in the running median that takes spikes out of losses; odd. 5 removes spikes of up to two evaluations
-        (slingshots) and moves no boundary of a monotone curve, however coarse.
+      smooth: evaluations in the running median that takes spikes out of losses; odd. 5 removes spikes of up to two
+        evaluations (slingshots) and moves no boundary of a monotone curve, however coarse.
       noise: a turning point is any evaluation within this many standard deviations of the extreme; the deviation is
         measured on the curve itself.
       turn: an extreme is confirmed once the curve has moved back by this share; until then it may not be the extreme.
@@ -67,12 +67,12 @@ class Settings:
         half maximum.
       gap: the generalisation gap has closed when the test loss is within this factor of the train loss: one order of
         magnitude, where memorised models are off by seven or eight.
-      class_rule: "relative": a run is grokking if its delay exceeds `class_ratio` times the time it took to memorise, and
-        comprehension otherwise. "absolute": comprehension if it is below `class_gap` steps, all within `class_budget`;
-        10³ of 10⁵ steps are the choice of Liu et al. 2022 (arXiv 2205.10343) for their models.
+      class_rule: "relative": a run is grokking if its delay exceeds `class_ratio` times the time it took to memorise,
+        and comprehension otherwise. "absolute": comprehension if it is below `class_gap` steps, all within
+        `class_budget`; 10³ of 10⁵ steps are the choice of Liu et al. 2022 (arXiv 2205.10343) for their models.
       class_accuracy: both times are those of this accuracy, 0.90 as in Liu et al.
-      class_ratio: 1: it took more than twice as long to generalise as to memorise. A ratio does not change where a larger
-        learning rate makes everything quicker.
+      class_ratio: 1: it took more than twice as long to generalise as to memorise. A ratio does not change where a
+        larger learning rate makes everything quicker.
       rules: one rule per phase to use instead of the default, such as {"memorization": "test_peak"}; a name is checked
         where it is used.
 
@@ -226,8 +226,8 @@ class Curves:
     def circuit(self) -> Reading | None:
         """First evaluation, kept by the next, whose held-out restricted loss says that a circuit is there.
 
-        What a projection on the key frequencies, taken from test pairs, answers on test pairs is then better than a guess
-        by `drop`, whatever has been memorised beside it.
+        What a projection on the key frequencies, taken from test pairs, answers on test pairs is then better than a
+        guess by `drop`, whatever has been memorised beside it.
         """
         if self.chance_loss is None:
             return None

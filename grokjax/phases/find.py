@@ -16,8 +16,8 @@ from grokjax.phases.rules import RULES, read
 from grokjax.phases.tables import Table
 
 CLASSES = ("comprehension", "grokking", "memorization", "confusion")  # Liu et al. 2022
-# What a run's phases can be: all three ended, one after the other; in that order as far as they have ended; two of them at
-# once; no circuit; not even memorised.
+# What a run's phases can be: all three ended, one after the other; in that order as far as they have ended; two of them
+# at once; no circuit; not even memorised.
 VERDICTS = ("separate", "unfinished", "not separate", "not grokked", "not memorised")
 
 # What `find_phases` adds to a run. Steps are optimizer steps; null where the thing was not seen.
@@ -150,13 +150,15 @@ def _verdict(c: Curves, at: Mapping[str, float]) -> dict[str, Any]:
     """What a run's phases are, in a word and in words, and which two of them overlap; `at` is NaN for ends not seen."""
     last = float(c.step[-1]) if c.step.size else 0.0
     names = {boundary: boundary.replace("_", " ") for boundary in at}
-    row = {"overlap": False, "overlap_phases": None, "overlap_steps": np.nan}
+    row: dict[str, Any] = {"overlap": False, "overlap_phases": None, "overlap_steps": np.nan}
     if not c.memorised:
         return row | {"phases": "not memorised", "phases_sentence": f"not memorised by {last:,.0f}"}
     for first, second in itertools.combinations(at, 2):
         if not np.isnan(at[second]) and not at[first] < at[second]:
             steps = (last if np.isnan(at[first]) else at[first]) - at[second]
-            when = f"not by {last:,.0f}" if np.isnan(at[first]) else f"{steps:,.0f} steps later" if steps else "there, too"
+            when = (
+                f"not by {last:,.0f}" if np.isnan(at[first]) else f"{steps:,.0f} steps later" if steps else "there, too"
+            )
             said = f"no separate phases: {names[second]} ends at {at[second]:,.0f}, {names[first]} {when}"
             row |= {"phases": "not separate", "overlap": True, "overlap_phases": f"{names[first]}, {names[second]}"}
             return row | {"overlap_steps": steps, "phases_sentence": said}
@@ -189,8 +191,8 @@ def shade(row: Mapping[str, Any] | pd.Series) -> list[tuple[str, float, float]]:
     """The phases of one run as (name, start, end) in steps, to be shaded behind its curves.
 
     A phase that is open at the last evaluation ends there, and what follows the last phase has no name. A run without
-    separate phases has none to shade, nor has one that never memorised; one that has not grokked has no circuit formation
-    unless its end is seen.
+    separate phases has none to shade, nor has one that never memorised; one that has not grokked has no circuit
+    formation unless its end is seen.
 
     Args:
       row: of `find_phases`.

@@ -160,7 +160,11 @@ RULES: dict[str, dict[str, Rule]] = {
         ),
     },
     CIRCUIT_FORMATION: {
-        "test_drop": Rule(test_drop, ("test_loss", "chance"), "test loss drops below chance, and its highest since memorising, by the factor `drop`, ½"),
+        "test_drop": Rule(
+            test_drop,
+            ("test_loss", "chance"),
+            "test loss drops below chance, and its highest since memorising, by the factor `drop`, ½",
+        ),
         "test_half": Rule(
             test_half, ("test_loss",), "test accuracy reaches one half; without accuracies, test loss falls to ln 2"
         ),
