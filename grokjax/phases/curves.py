@@ -62,6 +62,8 @@ class Settings:
         cadence, and shorter than the plateau between memorization and cleanup.
       level_depth: the train loss is not level where it falls by more than this factor further before the test loss
         drops; within an order of magnitude, where memorization takes it down by five to seven.
+      settled: the test loss has settled from the first evaluation within this factor of where it levels off; at 2, it
+        is not halved again.
       rate_window: speeds (of weights, of the Gini coefficient) are averaged over this share of the steps elapsed.
       burst: the time in which a speed exceeds this share of its maximum is a burst; one half is the usual full width at
         half maximum.
@@ -91,6 +93,7 @@ class Settings:
     level_exponent: float = 1.0
     level_window: float = 0.25
     level_depth: float = 10.0
+    settled: float = 2.0
     rate_window: float = 0.1
     burst: float = 0.5
     gap: float = 10.0
@@ -110,7 +113,7 @@ class Settings:
         self._check("ungrok_accuracy", self.ungrok_accuracy <= self.test_accuracy, "at most test_accuracy")
         self._check("smooth", self.smooth > 0 and self.smooth % 2 == 1, "an odd number, such as 5")
         self._check("noise", self.noise >= 0, "0 or more")
-        for name in ("gap", "level_depth"):
+        for name in ("gap", "level_depth", "settled"):
             self._check(name, getattr(self, name) > 1, "above 1")
         if self.class_rule not in CLASS_RULES:
             raise unknown("class_rule", self.class_rule, CLASS_RULES)
@@ -325,9 +328,14 @@ def levelled(s: Series, settings: Settings, start: float) -> np.ndarray:
     """
     lowest = np.minimum.accumulate(s.value)
     i = np.flatnonzero((s.step >= start) & (s.step > 0))
-    j = np.searchsorted(s.step, s.step[i] * (1 + settings.level_window))
+    j = level_end(s, settings, i)
     i, j = i[j < s.step.size], j[j < s.step.size]
     return i[lowest[i] - lowest[j] < settings.level_exponent * (np.log(s.step[j]) - np.log(s.step[i]))]
+
+
+def level_end(s: Series, settings: Settings, i: np.ndarray) -> np.ndarray:
+    """The evaluations by which it is known whether a loss is level at evaluations `i`; beyond the last if it is not."""
+    return np.searchsorted(s.step, s.step[i] * (1 + settings.level_window))
 
 
 def first_level(s: Series, level: np.ndarray, settings: Settings) -> Reading | None:

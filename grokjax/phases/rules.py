@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from grokjax.errors import unknown
-from grokjax.phases.curves import Curves, Reading, Series, burst, crossing, first_level, levelled, turn
+from grokjax.phases.curves import Curves, Reading, Series, burst, crossing, first_level, level_end, levelled, turn
 
 MEMORIZATION, CIRCUIT_FORMATION, CLEANUP = "memorization", "circuit_formation", "cleanup"
 
@@ -61,7 +61,7 @@ def read(c: Curves, boundary: str, rule: str) -> Reading | None:
 
 
 def _may_end(c: Curves, boundary: str) -> bool:
-    if boundary == MEMORIZATION:
+    if boundary == MEMORIZATION or not c.memorised:
         return c.memorised is not None
     return c.grokked is not None or (boundary == CIRCUIT_FORMATION and c.circuit is not None)
 
@@ -120,7 +120,13 @@ def excluded_peak(c: Curves) -> Reading | None:
 def test_level(c: Curves) -> Reading | None:
     assert c.grokked is not None
     s = c.series("test_loss")
-    return first_level(s, levelled(s, c.settings, c.grokked.at), c.settings)
+    s = s._replace(value=s.raw)  # of which the lowest so far counts: slingshots last longer than a running median bears
+    level = levelled(s, c.settings, c.grokked.at)
+    if not level.size:
+        return None
+    lowest = s.value[: level_end(s, c.settings, level[:1])[0] + 1].min()
+    settled = (s.step >= c.grokked.at) & (s.value <= lowest + math.log(c.settings.settled))
+    return first_level(s, np.flatnonzero(settled), c.settings)
 
 
 def gap_closed(c: Curves) -> Reading | None:
@@ -175,7 +181,11 @@ RULES: dict[str, dict[str, Rule]] = {
         "gini_jump": Rule(_burst("gini", 1, 0), (*_LOSSES, "gini"), "Gini coefficient starts its fastest rise"),
     },
     CLEANUP: {
-        "test_level": Rule(test_level, ("test_loss",), "test loss, once grokked, has levelled off"),
+        "test_level": Rule(
+            test_level,
+            ("test_loss",),
+            "test loss, once grokked, is within the factor `settled`, 2, of where it levels off",
+        ),
         "gap_closed": Rule(
             gap_closed, _LOSSES, "test loss, once grokked, is within the factor `gap`, 10, of train loss"
         ),
