@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from grokjax import config
+from grokjax.milestones import THRESHOLD
 
 ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-THRESHOLD = 0.99  # accuracy at which a run counts as having memorised (train) or grokked (test)
 FINAL = ("train_loss", "test_loss", "train_acc", "test_acc")  # of the metrics; runs.parquet has their last values
 # The columns of runs.parquet between the run's number and its config: type, description, unit.
 SUMMARY: dict[str, tuple[pa.DataType, str, str]] = {
@@ -24,8 +24,18 @@ SUMMARY: dict[str, tuple[pa.DataType, str, str]] = {
         "",
     ),
     "last_step": (pa.int64(), "Step of the last evaluation.", "steps"),
-    "memorised_step": (pa.int64(), f"First evaluated step with train_acc ≥ {THRESHOLD}; null if none yet.", "steps"),
-    "grokked_step": (pa.int64(), f"First evaluated step with test_acc ≥ {THRESHOLD}; null if none yet.", "steps"),
+    "memorised_step": (
+        pa.int64(),
+        f"First evaluated step with train_acc ≥ {THRESHOLD} that the next evaluation keeps; the last one so far counts "
+        "as it stands. Null if none yet.",
+        "steps",
+    ),
+    "grokked_step": (
+        pa.int64(),
+        f"First evaluated step with test_acc ≥ {THRESHOLD} that the next evaluation keeps; the last one so far counts "
+        "as it stands. Null if none yet.",
+        "steps",
+    ),
     "train_loss": (pa.float64(), "Training loss at last_step.", "nats"),
     "test_loss": (pa.float64(), "Test loss at last_step.", "nats"),
     "train_acc": (pa.float64(), "Training accuracy at last_step.", "fraction"),

@@ -43,7 +43,7 @@ def test_running_median_by_hand():
 # --- settings -------------------------------------------------------------------------------------------------------
 
 SHARES = ("train_accuracy", "test_accuracy", "ungrok_accuracy", "turn", "drop", "burst", "class_accuracy")
-ABOVE_0 = ("level_exponent", "level_window", "rate_window", "class_gap", "class_budget")
+ABOVE_0 = ("level_exponent", "level_window", "rate_window", "class_ratio", "class_gap", "class_budget")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ ABOVE_0 = ("level_exponent", "level_window", "rate_window", "class_gap", "class_
         (ABOVE_0, (-1, 0, math.inf), "above 0"),
         (("smooth",), (-1, 0, 2, 4), "an odd number, such as 5"),
         (("noise",), (-0.001,), "0 or more"),
-        (("gap", "level_depth"), (0.5, 1), "above 1"),
+        (("gap", "level_depth", "settled"), (0.5, 1), "above 1"),
         (("chance_loss",), (-1.0, 0.0), "above 0, such as ln P"),
     ],
 )
@@ -63,6 +63,11 @@ def test_settings_out_of_range(names, refused, expected):
             with pytest.raises(InputError) as caught:
                 Settings(**{name: value})
             assert str(caught.value) == f"setting {name} = {value} must be {expected}."
+
+
+def test_class_rules_have_names():
+    with pytest.raises(InputError, match="class_rule 'relativ' is unknown: did you mean 'relative'"):
+        Settings(class_rule="relativ")
 
 
 def test_ungrokking_is_below_grokking():
@@ -79,7 +84,7 @@ def test_ungrokking_is_below_grokking():
         (ABOVE_0, (1e-9, 1e300)),
         (("smooth",), (1, 3)),
         (("noise",), (0,)),
-        (("gap", "level_depth"), (1.001, math.inf)),
+        (("gap", "level_depth", "settled"), (1.001, math.inf)),
         (("chance_loss",), (None, 1e-9)),
     ],
 )
@@ -136,12 +141,35 @@ def test_a_threshold_is_reached_at_equality():
     settings = Settings(smooth=1, train_accuracy=0.98, test_accuracy=0.98, ungrok_accuracy=0.97)
     by_loss = Curves(step, {"train_loss": loss, "test_loss": loss}, settings, None)
     assert by_loss.memorised == by_loss.grokked == Reading(100, 200, 200)
-    accuracy = np.array([0.97, 0.97, 0.98, 0.969])
-    by_accuracy = Curves(step, {"test_loss": loss * 0, "test_acc": accuracy}, settings, None)
+    step = 100.0 * np.arange(5)
+    accuracy = np.array([0.97, 0.97, 0.98, 0.98, 0.969])
+    by_accuracy = Curves(step, {"test_loss": step * 0, "test_acc": accuracy}, settings, None)
     assert by_accuracy.grokked == Reading(100, 200, 200)
-    assert by_accuracy.ungrokked == Reading(200, 300, 300)
-    accuracy[3] = 0.97
+    assert by_accuracy.ungrokked == Reading(300, 400, 400)
+    accuracy[4] = 0.97
     assert Curves(step, {"test_acc": accuracy}, settings, None).ungrokked is None
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "grokked", "ungrokked"),
+    [
+        ([0, 1, 0, 1, 1], (200, 300, 300), None),  # one evaluation is a spike
+        ([0, 1, 0, 0, 1], (300, 400, 400), None),  # the last one counts as it stands
+        ([0, 1, 0, 1, 0], None, None),
+        ([0, 1, 1, 0, 1], (0, 100, 100), None),
+        ([0, 1, 1, 0, 0], (0, 100, 100), (200, 300, 300)),
+        ([1, 1, 0, 1, 0], (0, 0, 0), (100, 200, 200)),
+        ([0, 1, np.nan, 1, 0], (0, 100, 100), (300, 400, 400)),  # one that was not recorded says nothing
+        ([0, 0, 0, 1, np.nan], (200, 300, 300), None),
+    ],
+)
+def test_an_accuracy_counts_where_the_next_evaluation_keeps_it(accuracy, grokked, ungrokked):
+    step = 100.0 * np.arange(5)
+    found = Curves(step, {"test_acc": np.array(accuracy, float)}, Settings(), None)
+    assert (found.grokked, found.ungrokked) == (grokked, ungrokked)
+    diverged = Curves(step, {"test_acc": np.array(accuracy, float)}, Settings(), None, diverged=True)
+    only_last = grokked is not None and np.nansum(accuracy[int(grokked[1]) // 100 :]) == 1
+    assert diverged.grokked == (None if only_last else grokked)
 
 
 def test_a_reading_lies_between_two_evaluations():

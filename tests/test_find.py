@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import pytest
 from planted import CHANCE, ENDS, planted
 
 from grokjax import phases
@@ -83,20 +84,111 @@ def test_ungrokking_is_told_from_a_slingshot():
     assert not find_phases(spike).iloc[0]["ungrokked"]
 
 
-def test_overlapping_phases_are_flagged_and_shaded_in_order():
+def overlapping():
+    """The train loss falls until step 5 000, the test loss drops between 1 500 and 3 000."""
     metrics = planted(5_000, 1_500, 3_000, 12_000)
     step = metrics["step"].to_numpy()
     metrics["test_loss"] = np.exp(np.interp(step, [0, 500, 1_500, 3_000, 12_000], np.log([CHANCE, 9, 8, 1e-6, 1e-6])))
     metrics["train_loss"] = np.exp(np.interp(step, [0, 5_000, 12_000], np.log([CHANCE, 1e-7, 1e-7])))
-    metrics = metrics[["step", "train_loss", "test_loss"]]
-    row = find_phases(metrics).iloc[0]
-    assert row["overlap"]
-    assert row["memorization_end"] > row["circuit_formation_end"]
-    drop, floor = row["circuit_formation_end"], row["cleanup_end"]
-    assert phases.shade(row) == [("memorization", 0, drop), ("cleanup", drop, floor)]
-    named = find_phases(metrics, Settings(rules={"memorization": "test_peak"})).iloc[0]
-    assert named["memorization_end_rule"] == "test_peak"
+    return metrics[["step", "train_loss", "test_loss"]]
+
+
+def test_overlapping_phases_have_no_ends():
+    row = find_phases(overlapping()).iloc[0]
+    assert (row["phases"], row["overlap"], row["overlap_phases"]) == (
+        "not separate",
+        True,
+        "memorization, circuit formation",
+    )
+    assert row[ENDS].isna().all()
+    read = phases.readings(overlapping()).set_index("rule")["at"]
+    assert row["overlap_steps"] == read["losses_flat"] - read["test_drop"]
+    assert row["phases_sentence"] == (
+        f"no separate phases: circuit formation ends at {read['test_drop']:,.0f}, "
+        f"memorization {row['overlap_steps']:,.0f} steps later"
+    )
+    assert phases.shade(row) == []
+    assert row["circuit_formation_end_earliest"] <= read["test_drop"] <= row["circuit_formation_end_latest"]
+    cut = find_phases(overlapping().query("step <= 3_000")).iloc[0]
+    assert cut["phases_sentence"].endswith("memorization not by 3,000")
+    assert cut["overlap_steps"] == 3_000 - read["test_drop"]
+    named = find_phases(overlapping(), Settings(rules={"memorization": "test_peak"})).iloc[0]
+    assert (named["memorization_end_rule"], named["phases"]) == ("test_peak", "separate")
     assert [name for name, _, _ in phases.shade(named)] == ["memorization", "circuit formation", "cleanup"]
+
+
+# A run at P = 113 with half of the pairs to train on or more: a + b = b + a takes the test loss below chance at once.
+NEVER = [(0, 4.76, 4.767), (20, 4.15, 5.83), (40, 0.0049, 1.18), (60, 5e-5, 1.296), (80, 1e-5, 1.277)]
+NEVER += [(200, 2e-6, 1.24), (1_000, 4.7e-9, 1.05), (2_000, 6e-10, 0.996), (2_980, 3.5e-10, 0.98)]
+
+
+@pytest.mark.parametrize("every", [None, 20])
+def test_a_run_that_never_groks_forms_no_circuit(every):
+    metrics = pd.DataFrame(NEVER, columns=["step", "train_loss", "test_loss"]).astype(float)
+    if every:
+        step = np.arange(0, 2_981.0, every)
+        losses = {name: np.exp(np.interp(step, metrics["step"], np.log(metrics[name]))) for name in metrics.columns[1:]}
+        metrics = pd.DataFrame({"step": step} | losses)
+    row = find_phases(metrics).iloc[0]
+    assert row["phases"] == "not grokked"
+    assert row["phases_sentence"].startswith("not grokked by 2,980")
+    assert row["memorised"]
+    for boundary in ("circuit_formation", "cleanup"):
+        assert row[[f"{boundary}_end", f"{boundary}_end_earliest", f"{boundary}_end_latest"]].isna().all()
+        assert row[f"{boundary}_end_seen"] == 0
+    assert [name for name, _, _ in phases.shade(row)] == ["memorization"]
+
+
+def test_a_run_trained_on_half_of_the_pairs_forms_its_circuit_when_it_groks():
+    metrics = planted(1_000, 5_000, 7_000, 12_000)
+    easy = metrics["step"] >= 300
+    metrics["test_loss"] = metrics["test_loss"].mask(easy, np.minimum(metrics["test_loss"], 1.2))
+    row = find_phases(metrics[["step", "train_loss", "test_loss"]]).iloc[0]
+    assert row["phases"] == "separate"
+    assert 5_000 <= row["circuit_formation_end"] <= 5_500
+
+
+def test_a_circuit_without_grokking_is_told():
+    metrics = planted(1_000, 5_000, 7_000, 12_000).assign(test_acc=0.4)
+    heldout = np.where(metrics["step"] < 6_000, CHANCE, 0.1)
+    row = find_phases(metrics.assign(heldout_restricted_loss=heldout)).iloc[0]
+    assert (row["phases"], row["grokked"]) == ("not grokked", False)
+    assert row["circuit_formation_end"] == 5_200
+    assert np.isnan(row["cleanup_end"])
+    assert row["phases_sentence"] == (
+        "not grokked by 12,000; memorization ends at 1,000; circuit formation ends at 5,200; "
+        "the held-out restricted loss shows a circuit from 6,000"
+    )
+    assert [name for name, _, _ in phases.shade(row)] == ["memorization", "circuit formation"]
+    assert np.isnan(find_phases(metrics).iloc[0]["circuit_formation_end"])
+
+
+def test_one_verdict_in_the_table_the_shading_and_the_sentence():
+    cuts = [
+        planted(1_000, 5_000, 7_000, 12_000).query(f"step <= {end}").assign(run=end) for end in range(0, 12_001, 400)
+    ]
+    cuts += [overlapping().query(f"step <= {end}").assign(run=20_000 + end) for end in range(0, 12_001, 400)]
+    found = find_phases(pd.concat(cuts))
+    assert set(found["phases"]) == set(phases.VERDICTS)
+    for row in found.to_dict("records"):
+        check_verdict(row)
+
+
+def check_verdict(row):
+    """That the columns of a row say one thing: the order of ends, the shading, the sentence."""
+    ends = [row[name] for name in ENDS]
+    seen = [end for end in ends if not np.isnan(end)]
+    assert all(a < b for a, b in itertools.pairwise(seen))
+    assert (row["phases"] == "separate") == (len(seen) == 3 and row["grokked"])
+    assert row["overlap"] == (row["phases"] == "not separate") == (not np.isnan(row["overlap_steps"]))
+    if row["phases"] in ("not separate", "not memorised"):
+        assert not seen
+    shaded = phases.shade(row)
+    assert [end for _, _, end in shaded if end < row["last_step"]] == [end for end in seen if end < row["last_step"]]
+    for name, _, end in shaded:
+        assert name in row["phases_sentence"] or end == row["last_step"]
+    for end in seen:
+        assert f"{end:,.0f}" in row["phases_sentence"]
 
 
 def test_shading():
@@ -122,13 +214,17 @@ def test_a_thousand_runs_take_seconds():
 def test_classes_at_their_thresholds():
     metrics = pd.DataFrame({"step": [0, 1_000, 2_000], "train_loss": 1.0, "test_loss": 1.0})
     metrics = metrics.assign(train_acc=[0.1, 0.9, 0.95], test_acc=[0.1, 0.2, 0.9])
+    absolute = {"class_rule": "absolute"}
     for options, name in [
-        ({}, "grokking"),
-        ({"class_gap": 1_001}, "comprehension"),
-        ({"class_budget": 2_000}, "grokking"),
-        ({"class_budget": 1_999}, "memorization"),
-        ({"class_budget": 1_000}, "memorization"),
-        ({"class_budget": 999}, "confusion"),
+        ({}, "comprehension"),  # as long again as it took to memorise
+        ({"class_ratio": 0.999}, "grokking"),
+        (absolute, "grokking"),
+        (absolute | {"class_gap": 1_001}, "comprehension"),
+        (absolute | {"class_budget": 2_000}, "grokking"),
+        (absolute | {"class_budget": 1_999}, "memorization"),
+        (absolute | {"class_budget": 1_000}, "memorization"),
+        (absolute | {"class_budget": 999}, "confusion"),
+        ({"class_budget": 999}, "comprehension"),
         ({"class_accuracy": 0.901}, "memorization"),
         ({"class_accuracy": 0.951}, "confusion"),
     ]:
@@ -140,19 +236,19 @@ def test_classes_at_their_thresholds():
     assert (row["memorised_rule"], row["grokked_rule"]) == ("loss", "accuracy")
 
 
-def test_shading_cuts_what_overlaps():
-    def shaded(*ends, last_step=100, memorised=True):
-        names = ("memorization_end", "circuit_formation_end", "cleanup_end")
-        return phases.shade(dict(zip(names, ends, strict=True), last_step=last_step, memorised=memorised))
+def test_shading_by_hand():
+    def shaded(verdict, *ends, last_step=100):
+        return phases.shade(dict(zip(ENDS, ends, strict=True), last_step=last_step, phases=verdict))
 
     first, second, third = "memorization", "circuit formation", "cleanup"
-    assert shaded(10, 50, 80) == [(first, 0, 10), (second, 10, 50), (third, 50, 80)]
-    assert shaded(60, 50, 80) == [(first, 0, 50), (third, 50, 80)]
-    assert shaded(90, 50, 40) == [(first, 0, 40)]
-    assert shaded(10, 50, np.nan) == [(first, 0, 10), (second, 10, 50), (third, 50, 100)]
-    assert shaded(np.nan, 50, 80) == [(first, 0, 50), (third, 50, 80)]
-    assert shaded(10, 50, 80, last_step=50) == [(first, 0, 10), (second, 10, 50)]
-    assert shaded(10, 50, 80, memorised=False) == []
+    assert shaded("separate", 10, 50, 80) == [(first, 0, 10), (second, 10, 50), (third, 50, 80)]
+    assert shaded("unfinished", 10, 50, np.nan) == [(first, 0, 10), (second, 10, 50), (third, 50, 100)]
+    assert shaded("unfinished", 10, np.nan, np.nan) == [(first, 0, 10), (second, 10, 100)]
+    assert shaded("unfinished", np.nan, np.nan, np.nan) == [(first, 0, 100)]
+    assert shaded("unfinished", 10, 50, np.nan, last_step=50) == [(first, 0, 10), (second, 10, 50)]
+    assert shaded("not grokked", 10, np.nan, np.nan) == [(first, 0, 10)]
+    assert shaded("not grokked", np.nan, np.nan, np.nan) == [(first, 0, 100)]
+    assert shaded("not separate", *[np.nan] * 3) == shaded("not memorised", *[np.nan] * 3) == []
 
 
 def test_docstring_example():

@@ -3,13 +3,17 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import tiny
+from hypothesis import given
+from hypothesis import strategies as st
 
 from grokjax import sweeps
 from grokjax.columns import FINAL, SUMMARY
 from grokjax.measures import registry
+from grokjax.phases import find_phases
 from grokjax.store.ledger import Ledger
 
 KEYED = registry.metrics_columns(("paper",))
@@ -84,17 +88,63 @@ def test_numbers_are_those_of_the_last_row():
 # --- milestones -------------------------------------------------------------------------------------------------------
 
 
-def test_milestones_are_the_first_steps_at_99_percent_and_are_counted_once():
+def milestones(one, run=0):
+    return [one.records[run][name] for name in ("memorised_step", "grokked_step")]
+
+
+def test_milestones_are_the_first_steps_at_99_percent_that_are_kept_and_are_counted_once():
     one = ledger()
     row(one, 0, 0, train_acc=0.98999, test_acc=0.5)
     assert (one.count("memorised_step"), one.count("grokked_step")) == (0, 0)
     row(one, 0, 20, train_acc=0.99, test_acc=0.98)
+    assert milestones(one) == [20, None]  # as it stands
     row(one, 0, 40, train_acc=0.5, test_acc=0.99)
-    row(one, 0, 60, train_acc=1.0, test_acc=1.0)
+    assert milestones(one) == [None, 40]  # the spike of step 20 is taken back
+    assert (one.count("memorised_step"), one.count("grokked_step")) == (0, 1)
+    row(one, 0, 60, train_acc=1.0, test_acc=math.nan)
+    row(one, 0, 80, train_acc=1.0, test_acc=1.0)
+    row(one, 0, 100, train_acc=0.0, test_acc=0.0)
     row(one, 1, 0, train_acc=1.0, test_acc=0.0)
-    assert [one.records[0][name] for name in ("memorised_step", "grokked_step")] == [20, 40]
-    assert [one.records[1][name] for name in ("memorised_step", "grokked_step")] == [0, None]
+    assert milestones(one) == [60, 40]
+    assert milestones(one, 1) == [0, None]
     assert (one.count("memorised_step"), one.count("grokked_step")) == (2, 1)
+
+
+def test_a_run_that_diverges_keeps_no_milestone_of_its_last_evaluation():
+    one = ledger()
+    row(one, 0, 0, train_acc=1.0, test_acc=0.0)
+    row(one, 0, 20, train_acc=1.0, test_acc=1.0)
+    assert row(one, 0, 40, train_loss=math.nan, train_acc=1.0, test_acc=1.0) == "diverged"
+    assert milestones(one) == [0, None]
+    assert (one.count("memorised_step"), one.count("grokked_step")) == (1, 0)
+
+
+def test_the_last_evaluation_of_a_stopped_run_counts():
+    one = ledger(stop_loss=0.5, stop_evals=1)
+    row(one, 0, 0)
+    assert row(one, 0, 20, train_acc=1.0, test_acc=1.0, test_loss=0.1) == "stopped"
+    assert milestones(one) == [20, 20]
+
+
+accuracies = st.one_of(st.just(math.nan), st.sampled_from([0.0, 0.5, 0.98, 0.99, 1.0]))
+
+
+@given(st.lists(st.tuples(accuracies, accuracies), min_size=1, max_size=12), st.booleans())
+def test_a_stream_says_what_the_table_says(rows, diverges):
+    """The ledger, evaluation by evaluation, and phases, off the table so far, give one number."""
+    one = ledger(1, steps=10_000)
+    table = []
+    for i, (train_acc, test_acc) in enumerate(rows):
+        lost = diverges and i == len(rows) - 1
+        values = {"train_acc": train_acc, "test_acc": test_acc, "train_loss": math.nan if lost else 1.0}
+        row(one, 0, 20 * i, **values)
+        table.append({"step": 20 * i, "test_loss": 1.0} | (dict.fromkeys(values, math.nan) if lost else values))
+        frame = pd.DataFrame(table)
+        if frame[["train_acc", "test_acc"]].notna().any().all():  # without any accuracy, a loss would stand in
+            found = find_phases(frame).iloc[0]
+            read = [None if math.isnan(found[name]) else found[name] for name in ("memorised_by", "grokked_by")]
+            assert milestones(one) == read
+        assert one.count("grokked_step") == (milestones(one)[1] is not None)
 
 
 # --- the stop rule ----------------------------------------------------------------------------------------------------

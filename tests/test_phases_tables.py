@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from planted import ENDS, planted, sweep_of_planted
+from test_find import check_verdict
 
 from grokjax import phases
 from grokjax.errors import InputError
@@ -193,8 +194,9 @@ def test_odd_tables_do_not_crash(metrics, smooth):
         assert (after.isna() == by.isna()).all()
         assert (by.isna() | ((after <= by) & (by <= found["last_step"]))).all()
     assert (found["censored"] == ~found["grokked"].astype(bool)).all()
-    for _, row in found.iterrows():
+    for row in found.to_dict("records"):
         assert all(start < end for _, start, end in phases.shade(row))
+        check_verdict(row)
     phases.agreement(readings)
     phases.describe_rules(readings)
     by = "weight_decay" if "weight_decay" in found else None

@@ -144,6 +144,7 @@ def test_the_summary_pools_seeds():
             "weight_decay": [1.0, 1.0, 1.0, 0.0, 0.0, 0.0],
             "seed": [0, 1, 2, 0, 1, 2],
             "status": ["finished", "stopped", "finished", "diverged", "finished", "training"],
+            "last_step": [2_500, 2_000, 2_500, 400, 2_500, 1_000],
             "memorised_step": [20, 40, 60, None, 20, None],
             "grokked_step": [100, 300, 2_000, None, None, None],
         }
@@ -156,12 +157,15 @@ def test_the_summary_pools_seeds():
         "diverged",
         "memorised",
         "grokked",
-        "grok step",
-        "range",
+        "median step to grok",
     ]
     assert [list(row) for row in zip(*cells, strict=True)] == [
-        ["0.0", "3", "1", "1", "0", "–", "–"],
-        ["1.0", "3", "0", "3", "3", "300", "100 – 2,000"],
+        ["0.0", "3", "1", "1", "0 of 3", ">\N{NO-BREAK SPACE}2,500"],
+        ["1.0", "3", "0", "3", "3 of 3", "300"],
     ]
     whole = progress_lib.summary(runs[:3], ["seed"])
-    assert [list(column.cells) for column in whole.columns] == [["3"], ["3"], ["3"], ["300"], ["100 – 2,000"]]
+    assert [list(column.cells) for column in whole.columns] == [["3"], ["3"], ["3 of 3"], ["300"]]
+    censored = runs[:3].assign(grokked_step=[100, None, None])  # not 100, the median of those that grokked
+    assert list(progress_lib.summary(censored, ["seed"]).columns[-1].cells) == [">\N{NO-BREAK SPACE}2,500"]
+    waiting = runs.assign(last_step=[2_500, None, None, 400, 2_500, 1_000])
+    assert list(progress_lib.summary(waiting, ["weight_decay"]).columns[1].cells) == ["3", "1"]

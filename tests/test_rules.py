@@ -23,15 +23,15 @@ def test_reference_trajectory():
     assert (row["grokked_after"], row["grokked_by"]) == (4000, 4400)
     assert row["run_class"] == "grokking"
     assert not row[["censored", "never_memorised", "diverged", "ungrokked", "overlap"]].any()
-    # Train loss stops at 1 400; test loss is 6.1, 1.4, 0.03 at 3 600, 4 000, 4 400 and level from about 5 600.
+    # Train loss stops at 1 400; test loss is 6.1, 1.4, 0.03 at 3 600, 4 000, 4 400 and not halved again from 5 600 on.
     for name, (after, end, by) in {
         "memorization": (1200, 1400, 1600),
         "circuit_formation": (3600, 4000, 4000),
-        "cleanup": (5600, 6000, 6000),
+        "cleanup": (5200, 5600, 5600),
     }.items():
         assert tuple(row[[f"{name}_end_after", f"{name}_end", f"{name}_end_by"]]) == (after, end, by)
     assert (row["circuit_formation_end_earliest"], row["circuit_formation_end_latest"]) == (4000, 4400)
-    assert (row["cleanup_end_earliest"], row["cleanup_end_latest"]) == (5200, 6000)
+    assert (row["cleanup_end_earliest"], row["cleanup_end_latest"]) == (5200, 5600)
     # The final circuit's excluded loss turns at the first evaluation: formation overlaps memorization.
     assert row["memorization_end_earliest"] == 200
 
@@ -50,7 +50,7 @@ def test_released_curve_with_slingshots():
     row = find_phases(reference("released_wd1_float32_loss_curve")).iloc[0]
     assert 1_300 <= row["memorization_end"] <= 1_500  # not the slingshots from 2 280 on
     assert 8_000 <= row["circuit_formation_end"] <= 9_000
-    assert 10_200 <= row["cleanup_end"] <= 12_000
+    assert row["cleanup_end"] == 11_800  # 2e-6 between two slingshots, and twice that at no time later
     assert not row["ungrokked"]
 
 
@@ -119,14 +119,48 @@ def curves(chance=4.0, settings=None, **columns):
     return Curves(step, columns, settings or Settings(smooth=1), chance)
 
 
-@pytest.mark.parametrize(("loss", "reading"), [(2.0, (0, 100, 100)), (2.001, None)])
-def test_the_test_loss_has_dropped_at_half_the_chance_loss(loss, reading):
-    assert read(curves(train_loss=[4, 4], test_loss=[4, loss]), "circuit_formation", "test_drop") == reading
+@pytest.mark.parametrize(
+    ("test_loss", "reading"),
+    [
+        ([4, 9, 2.0], (100, 200, 200)),  # half of chance
+        ([4, 9, 2.001], None),
+        ([4, 4, 1.9, 1, 1], (100, 200, 200)),
+        ([4, 1.2, 1.3, 0.66, 0.66], None),  # memorised below chance: half of where that left it
+        ([4, 1.2, 1.3, 0.65, 0.65], (200, 300, 300)),
+        ([4, 1.2, 0.7, 0.6, 0.6], (200, 300, 300)),
+    ],
+)
+def test_the_test_loss_has_dropped_at_half_of_chance_and_of_its_level(test_loss, reading):
+    n = len(test_loss)
+    c = curves(train_loss=[4, *[1e-3] * (n - 1)], test_loss=test_loss, test_acc=[0] * (n - 1) + [1])
+    assert read(c, "circuit_formation", "test_drop") == reading
+
+
+GROKKED = [0.1, 0.2, 0.499, 0.5, 0.5, 1.0]
+NOTHING = [0.1, 0.2, 0.499, 0.5, 0.5, 0.5]
 
 
 def test_half_of_the_test_pairs():
-    c = curves(train_loss=[4, 4, 4], test_loss=[4, 4, 4], test_acc=[0.1, 0.499, 0.5])
-    assert read(c, "circuit_formation", "test_half") == (100, 200, 200)
+    c = curves(train_loss=[4, *[1e-3] * 5], test_loss=[4] * 6, test_acc=GROKKED)
+    assert read(c, "circuit_formation", "test_half") == (200, 300, 300)
+
+
+def test_no_circuit_forms_in_a_run_that_never_groks_unless_it_is_shown():
+    columns = {"train_loss": [4, *[1e-3] * 5], "test_loss": [4, 6, 6, 1, 0.1, 0.1]}
+    columns["excluded_loss"] = [4, 1, 2, 3, 2, 1]
+    for accuracy, heldout, circuit, cleanup in (
+        (GROKKED, [4.0] * 6, True, True),
+        (NOTHING, [4.0] * 6, False, False),
+        (NOTHING, [4.0, 4, 1.9, 4, 2.1, 2.1], False, False),  # one evaluation is a spike
+        (NOTHING, [4.0, 4, 1.9, 2.0, 9, 9], True, False),
+    ):
+        c = curves(**columns, test_acc=accuracy, heldout_restricted_loss=heldout)
+        rules = ("test_drop", "test_half", "excluded_peak")
+        assert [read(c, "circuit_formation", rule) is not None for rule in rules] == [circuit] * 3
+        assert (c.circuit is not None) == (heldout[2:4] == [1.9, 2.0])
+        if not cleanup:
+            assert not any(read(c, "cleanup", rule) for rule in ("test_level", "gap_closed"))
+        assert read(c, "memorization", "test_peak") == (0, 100, 300)
 
 
 @pytest.mark.parametrize(
@@ -161,12 +195,12 @@ def test_losses_are_flat_when_both_are():
 
 
 def test_turns_before_the_drop_alone():
-    c = curves(train_loss=[4, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3], test_loss=[4, 6, 5, 1, 9, 1])
+    c = curves(train_loss=[4, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3], test_loss=[4, 6, 5, 1, 9, 1], test_acc=[0, 0, 0, 0, 0, 1])
     assert read(c, "memorization", "test_peak") == (0, 100, 200)
     c.columns["excluded_loss"] = np.array([4, 1, 7, 6, 0.1, 3])
     assert read(c, "memorization", "excluded_turn") == (0, 100, 200)
     assert read(c, "circuit_formation", "excluded_peak") == (100, 200, 300)
-    c = curves(train_loss=[4] + [1e-3] * 4, test_loss=[4] * 5, excluded_loss=[9, 1, 7, 6, 5])
+    c = curves(train_loss=[4] + [1e-3] * 4, test_loss=[4] * 5, test_acc=[0, 0, 0, 0, 1], excluded_loss=[9, 1, 7, 6, 5])
     assert read(c, "circuit_formation", "excluded_peak").at == 200  # not the 9 before the loss turned
 
 

@@ -37,7 +37,10 @@ def test_summary_keeps_censored_runs():
     assert np.isinf(some["grokked_high"])
     assert some["delay_median"] == 4_700
     assert (some["grokked_runs"], some["grokked_seen"]) == (7, 4)
-    assert some["warning"] == never["warning"] == ""
+    # These losses jump from one plateau to the next, and have no peak before the drop.
+    assert some["warning"] == "no separate phases in 4 of 7 runs"
+    assert never["warning"] == ""
+    assert (some["phases_not_separate"], some["phases_not_grokked"], never["phases_not_grokked"]) == (4, 3, 6)
     assert set(fits["quantity"]) == {"critical_weight_decay", "slope", "exponent", "prefactor", "r_squared"}
     assert fits["estimate"].isna().all()  # one weight decay above 0 has no critical value
     assert "6 runs at 0 or below, of which 0 grokked" in fits["warning"].iloc[0]

@@ -7,16 +7,17 @@ phases.summarize(found, by="weight_decay")
 """
 
 from grokjax.phases.curves import Settings
-from grokjax.phases.find import CLASSES, DESCRIPTIONS, find_phases, shade
+from grokjax.phases.find import CLASSES, DESCRIPTIONS, VERDICTS, find_phases, shade
 from grokjax.phases.readings import agreement, describe_rules, readings
 from grokjax.phases.rules import RULES
-from grokjax.phases.summary import TIMES, Summary, summarize
+from grokjax.phases.summary import TIMES, Summary, summarize, time_to_grok
 
 __all__ = [
     "CLASSES",
     "DESCRIPTIONS",
     "RULES",
     "TIMES",
+    "VERDICTS",
     "Settings",
     "Summary",
     "agreement",
@@ -25,4 +26,5 @@ __all__ = [
     "readings",
     "shade",
     "summarize",
+    "time_to_grok",
 ]

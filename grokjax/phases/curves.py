@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from grokjax.errors import InputError
+from grokjax.errors import InputError, unknown
+from grokjax.milestones import THRESHOLD, first_kept
 
 # What a rule looks at, and the columns that hold it, the best first: the paper's final keys; then, for the excluded
 # loss, the maximum over single frequencies, which needs no keys; then the keys of the model at each step.
@@ -22,11 +23,13 @@ QUANTITIES: dict[str, tuple[str, ...]] = {
     "train_acc": ("train_acc",),
     "test_acc": ("test_acc",),
     "excluded_loss": ("excluded_loss", "excluded_loss_max", "excluded_loss_online"),
+    "heldout_restricted_loss": ("heldout_restricted_loss", "heldout_restricted_loss_online"),
     "weights": ("sum_sq_weights",),
     "gini": ("gini_W_L", "gini_W_E"),
 }
 LINEAR = frozenset({"train_acc", "test_acc", "gini"})  # the others are read on a logarithmic scale
 COLUMNS = tuple(column for columns in QUANTITIES.values() for column in columns)
+CLASS_RULES = ("relative", "absolute")
 MIN_POINTS = 5  # a column with fewer values shows no turn between two flanks of two, so the next one is read
 SMALLEST = float(np.finfo(np.float32).tiny)  # losses that underflowed to 0 are read as this
 
@@ -42,29 +45,36 @@ class Settings:
       ungrok_accuracy: a run that grokked has ungrokked if it ends below this test accuracy and does not come back.
         Lower than `test_accuracy`, so that one that hovers there is not counted (0.95: "stable grok" of arXiv
         2602.16967).
-      smooth: evaluations in the running median that takes out spikes; odd. 5 removes spikes of up to two evaluations
-        (slingshots) and moves no boundary of a monotone curve, however coarse.
+      smooth: evaluations in the running median that takes spikes out of losses; odd. 5 removes spikes of up to two
+        evaluations (slingshots) and moves no boundary of a monotone curve, however coarse.
       noise: a turning point is any evaluation within this many standard deviations of the extreme; the deviation is
         measured on the curve itself.
       turn: an extreme is confirmed once the curve has moved back by this share; until then it may not be the extreme.
       chance_loss: the loss of an uninformed guess, ln P for P equally likely answers. By default the run's own test
         loss at step 0; without that row, ln of column `p`; without that, the median at step 0 of the other runs.
-      drop: the test loss has dropped when it is below this share of the chance loss. One half: half of the nats between
-        a guess and certainty. A model that has memorised lies above chance, so the crossing is steep and the number
-        matters little.
+      drop: the test loss has dropped when it is below this share of the chance loss and of its highest value since the
+        run memorised. One half: half of the nats between a guess, or where memorising has left it, and certainty. A
+        model that has memorised mostly lies above chance, so the crossing is steep and the number matters little; one
+        that was trained on half of the pairs or more lies below (a + b = b + a), and has not dropped by that.
       level_exponent: a loss has levelled off when it falls more slowly than elapsed steps to the minus this power. At
         1, training for twice as long no longer halves it.
       level_window: that fall is judged over the next quarter of the steps elapsed: several evaluations at any usual
         cadence, and shorter than the plateau between memorization and cleanup.
       level_depth: the train loss is not level where it falls by more than this factor further before the test loss
         drops; within an order of magnitude, where memorization takes it down by five to seven.
+      settled: the test loss has settled from the first evaluation within this factor of where it levels off; at 2, it
+        is not halved again.
       rate_window: speeds (of weights, of the Gini coefficient) are averaged over this share of the steps elapsed.
       burst: the time in which a speed exceeds this share of its maximum is a burst; one half is the usual full width at
         half maximum.
       gap: the generalisation gap has closed when the test loss is within this factor of the train loss: one order of
         magnitude, where memorised models are off by seven or eight.
-      class_accuracy, class_gap, class_budget: of Liu et al. 2022 (arXiv 2205.10343): train and test accuracy 0.90, both
-        within 10⁵ steps; apart by less than 10³ is comprehension.
+      class_rule: "relative": a run is grokking if its delay exceeds `class_ratio` times the time it took to memorise,
+        and comprehension otherwise. "absolute": comprehension if it is below `class_gap` steps, all within
+        `class_budget`; 10³ of 10⁵ steps are the choice of Liu et al. 2022 (arXiv 2205.10343) for their models.
+      class_accuracy: both times are those of this accuracy, 0.90 as in Liu et al.
+      class_ratio: 1: it took more than twice as long to generalise as to memorise. A ratio does not change where a
+        larger learning rate makes everything quicker.
       rules: one rule per phase to use instead of the default, such as {"memorization": "test_peak"}; a name is checked
         where it is used.
 
@@ -72,8 +82,8 @@ class Settings:
       InputError: a number lies outside its range.
     """
 
-    train_accuracy: float = 0.99
-    test_accuracy: float = 0.99
+    train_accuracy: float = THRESHOLD
+    test_accuracy: float = THRESHOLD
     ungrok_accuracy: float = 0.95
     smooth: int = 5
     noise: float = 2.0
@@ -83,10 +93,13 @@ class Settings:
     level_exponent: float = 1.0
     level_window: float = 0.25
     level_depth: float = 10.0
+    settled: float = 2.0
     rate_window: float = 0.1
     burst: float = 0.5
     gap: float = 10.0
+    class_rule: str = "relative"
     class_accuracy: float = 0.90
+    class_ratio: float = 1.0
     class_gap: float = 1_000
     class_budget: float = 100_000
     rules: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -95,13 +108,15 @@ class Settings:
         shares = ("train_accuracy", "test_accuracy", "ungrok_accuracy", "turn", "drop", "burst", "class_accuracy")
         for name in shares:
             self._check(name, 0 < getattr(self, name) < 1, "between 0 and 1")
-        for name in ("level_exponent", "level_window", "rate_window", "class_gap", "class_budget"):
+        for name in ("level_exponent", "level_window", "rate_window", "class_ratio", "class_gap", "class_budget"):
             self._check(name, 0 < getattr(self, name) < math.inf, "above 0")
         self._check("ungrok_accuracy", self.ungrok_accuracy <= self.test_accuracy, "at most test_accuracy")
         self._check("smooth", self.smooth > 0 and self.smooth % 2 == 1, "an odd number, such as 5")
         self._check("noise", self.noise >= 0, "0 or more")
-        for name in ("gap", "level_depth"):
+        for name in ("gap", "level_depth", "settled"):
             self._check(name, getattr(self, name) > 1, "above 1")
+        if self.class_rule not in CLASS_RULES:
+            raise unknown("class_rule", self.class_rule, CLASS_RULES)
         self._check("chance_loss", self.chance_loss is None or self.chance_loss > 0, "above 0, such as ln P")
 
     def _check(self, name: str, right: bool, expected: str) -> None:
@@ -149,12 +164,19 @@ class Curves:
       columns: values at those steps by column name, NaN where there is none.
       settings: of the analysis.
       chance_loss: loss of an uninformed guess, in nats; None if it is not known.
+      diverged: whether the run diverged after the last of them.
     """
 
     def __init__(
-        self, step: np.ndarray, columns: Mapping[str, np.ndarray], settings: Settings, chance_loss: float | None
+        self,
+        step: np.ndarray,
+        columns: Mapping[str, np.ndarray],
+        settings: Settings,
+        chance_loss: float | None,
+        diverged: bool = False,
     ):
         self.step, self.columns, self.settings, self.chance_loss = step, columns, settings, chance_loss
+        self.diverged = diverged
         self._series: dict[str, Series] = {}
         self.readings: dict[str, Reading | None] = {}  # by rule, kept by `rules.read`
 
@@ -175,32 +197,53 @@ class Curves:
         return self._series[quantity]
 
     def reached(self, split: str, accuracy: float) -> Reading | None:
-        """The first evaluation at an accuracy on "train" or "test"; without accuracies, at a loss of −ln of it."""
+        """The first evaluation at an accuracy on "train" or "test" that the next one keeps; see `grokjax.milestones`.
+
+        Without accuracies, a loss of −ln of it stands in: the geometric mean of the right answers' probabilities.
+        """
         s, there = self._at(split, accuracy)
-        return crossing(s, there)
+        return self._kept(s, there)
 
     def _at(self, split: str, accuracy: float) -> tuple[Series, np.ndarray]:
         if self.column(f"{split}_acc"):
             s = self.series(f"{split}_acc")
-            return s, s.value >= accuracy
+            return s, s.raw >= accuracy
         s = self.series(f"{split}_loss")
-        return s, s.value <= math.log(-math.log(accuracy))
+        return s, s.raw <= math.log(-math.log(accuracy))
+
+    def _kept(self, s: Series, there: np.ndarray) -> Reading | None:
+        first = first_kept(there, ends_with_run=not self.diverged)
+        return None if first is None else reading_at(s, first)
 
     @cached_property
     def memorised(self) -> Reading | None:
-        """First evaluation at the train accuracy threshold."""
+        """First evaluation at the train accuracy threshold that the next one keeps."""
         return self.reached("train", self.settings.train_accuracy)
 
     @cached_property
     def grokked(self) -> Reading | None:
-        """First evaluation at the test accuracy threshold."""
+        """First evaluation at the test accuracy threshold that the next one keeps."""
         return self.reached("test", self.settings.test_accuracy)
 
     @cached_property
+    def circuit(self) -> Reading | None:
+        """First evaluation, kept by the next, whose held-out restricted loss says that a circuit is there.
+
+        What a projection on the key frequencies, taken from test pairs, answers on test pairs is then better than a
+        guess by `drop`, whatever has been memorised beside it.
+        """
+        if self.chance_loss is None:
+            return None
+        s = self.series("heldout_restricted_loss")
+        return self._kept(s, s.raw <= math.log(self.settings.drop * self.chance_loss))
+
+    @cached_property
     def ungrokked(self) -> Reading | None:
-        """After having grokked: from here to the last evaluation the test accuracy is below `ungrok_accuracy`."""
+        """After having grokked: below `ungrok_accuracy` from here to the last evaluation, but for single ones."""
         s, good = self._at("test", self.settings.ungrok_accuracy)
-        return reading_at(s, int(np.flatnonzero(good)[-1]) + 1) if self.grokked and not good[-1] else None
+        if not self.grokked or good[-1]:
+            return None
+        return reading_at(s, int(np.flatnonzero(good[1:] & good[:-1])[-1]) + 2)
 
 
 # What "falls below", "turns", "levels off" and "fastest" mean.
@@ -285,9 +328,14 @@ def levelled(s: Series, settings: Settings, start: float) -> np.ndarray:
     """
     lowest = np.minimum.accumulate(s.value)
     i = np.flatnonzero((s.step >= start) & (s.step > 0))
-    j = np.searchsorted(s.step, s.step[i] * (1 + settings.level_window))
+    j = level_end(s, settings, i)
     i, j = i[j < s.step.size], j[j < s.step.size]
     return i[lowest[i] - lowest[j] < settings.level_exponent * (np.log(s.step[j]) - np.log(s.step[i]))]
+
+
+def level_end(s: Series, settings: Settings, i: np.ndarray) -> np.ndarray:
+    """The evaluations by which it is known whether a loss is level at evaluations `i`; beyond the last if it is not."""
+    return np.searchsorted(s.step, s.step[i] * (1 + settings.level_window))
 
 
 def first_level(s: Series, level: np.ndarray, settings: Settings) -> Reading | None:

@@ -4,17 +4,21 @@ Takes any table with the columns step, train_loss and test_loss, whoever wrote i
 available. docs/phases.md explains the rules and checks them against published curves.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from grokjax.phases.curves import Curves, Settings, side
+from grokjax.phases.curves import Curves, Reading, Settings, side
 from grokjax.phases.rules import RULES, read
 from grokjax.phases.tables import Table
 
 CLASSES = ("comprehension", "grokking", "memorization", "confusion")  # Liu et al. 2022
+# What a run's phases can be: all three ended, one after the other; in that order as far as they have ended; two of them
+# at once; no circuit; not even memorised.
+VERDICTS = ("separate", "unfinished", "not separate", "not grokked", "not memorised")
 
 # What `find_phases` adds to a run. Steps are optimizer steps; null where the thing was not seen.
 DESCRIPTIONS = {
@@ -23,11 +27,11 @@ DESCRIPTIONS = {
     "last_step": "Last evaluation with a finite train loss: the budget of a run, and where it is censored.",
     "diverged": "Whether the train loss is null (not finite) from some evaluation to the end.",
     "diverged_step": "First of those evaluations.",
-    "memorised": "Whether the train accuracy reached its threshold.",
+    "memorised": "Whether the train accuracy reached its threshold, and kept it at the next evaluation.",
     "memorised_after": "Last evaluation before it did.",
     "memorised_by": "First evaluation that shows it.",
     "memorised_rule": 'What this was read from: "accuracy" or, without accuracies, "loss".',
-    "grokked": "Whether the test accuracy reached its threshold.",
+    "grokked": "Whether the test accuracy reached its threshold, and kept it at the next evaluation.",
     "grokked_after": "Last evaluation before it did.",
     "grokked_by": "First evaluation that shows it.",
     "grokked_rule": 'What this was read from: "accuracy" or "loss".',
@@ -40,11 +44,16 @@ DESCRIPTIONS = {
     "censored": "Not grokked by last_step: the time to grok is longer than that, or infinite.",
     "never_memorised": "Not memorised by last_step.",
     "run_class": "comprehension, grokking, memorization or confusion (Liu et al. 2022), as seen by last_step.",
+    "phases": "separate, unfinished (in order, not all ended), not separate, not grokked, or not memorised.",
+    "phases_sentence": "The same in words, with steps.",
+    "overlap": "Whether two phases overlap, so that none has an end below.",
+    "overlap_phases": "Which two.",
+    "overlap_steps": "By how many steps; at least, where the earlier one has not ended by last_step.",
 } | {
     f"{boundary}_end{suffix}": text.format(boundary.replace("_", " "))
     for boundary in RULES
     for suffix, text in {
-        "": "Evaluation at which the rule sees the end of {}.",
+        "": "Evaluation at which the rule sees the end of {}; null where phases overlap.",
         "_after": "Last evaluation known to lie before the end of {}.",
         "_by": "First evaluation known to lie at or after the end of {}.",
         "_rule": "The rule for the end of {}; null if none had its columns. With a rule, null means: not seen.",
@@ -54,7 +63,6 @@ DESCRIPTIONS = {
         "_rules": "How many rules had the columns to see an end of {}.",
     }.items()
 }
-DESCRIPTIONS["overlap"] = "Whether the ends are out of order, such as train loss still falling when test loss drops."
 
 
 def find_phases(metrics: pd.DataFrame, settings: Settings | None = None) -> pd.DataFrame:
@@ -105,26 +113,32 @@ def _row(c: Curves, diverged_step: float | None) -> dict[str, Any]:
         "never_memorised": not row["memorised"],
         "run_class": _class(c),
     }
-    for boundary in RULES:
-        row |= _boundary(c, boundary)
-    ends = [row[f"{boundary}_end"] for boundary in RULES if not np.isnan(row[f"{boundary}_end"])]
-    return row | {"overlap": ends != sorted(ends)}
+    ends = {boundary: _end(c, boundary) for boundary in RULES}
+    row |= _verdict(c, {boundary: side(reading, "at") for boundary, (rule, reading) in ends.items() if rule})
+    for boundary, (rule, reading) in ends.items():
+        row |= _boundary(c, boundary, rule, None if row["overlap"] else reading)
+    return row
 
 
 def _every(c: Curves) -> float:
     return float(np.median(np.diff(c.step))) if c.step.size > 1 else np.nan
 
 
-def _boundary(c: Curves, boundary: str) -> dict[str, Any]:
+def _end(c: Curves, boundary: str) -> tuple[str | None, Reading | None]:
+    """The rule for the end of a phase, None if its columns are not there, and what it reads."""
     available = [name for name, rule in RULES[boundary].items() if not rule.lacks(c)]
-    wanted = [name for name in available if c.settings.rules.get(boundary, name) == name]
-    reading = read(c, boundary, wanted[0]) if wanted else None
+    rule = next((name for name in available if c.settings.rules.get(boundary, name) == name), None)
+    return rule, read(c, boundary, rule) if rule else None
+
+
+def _boundary(c: Curves, boundary: str, rule: str | None, reading: Reading | None) -> dict[str, Any]:
+    available = [name for name, entry in RULES[boundary].items() if not entry.lacks(c)]
     seen = [found.at for name in available if (found := read(c, boundary, name))]
     return {
         f"{boundary}_end": side(reading, "at"),
         f"{boundary}_end_after": side(reading, "after"),
         f"{boundary}_end_by": side(reading, "by"),
-        f"{boundary}_end_rule": wanted[0] if wanted else None,
+        f"{boundary}_end_rule": rule,
         f"{boundary}_end_earliest": min(seen, default=np.nan),
         f"{boundary}_end_latest": max(seen, default=np.nan),
         f"{boundary}_end_seen": len(seen),
@@ -132,33 +146,65 @@ def _boundary(c: Curves, boundary: str) -> dict[str, Any]:
     }
 
 
+def _verdict(c: Curves, at: Mapping[str, float]) -> dict[str, Any]:
+    """What a run's phases are, in a word and in words, and which two of them overlap; `at` is NaN for ends not seen."""
+    last = float(c.step[-1]) if c.step.size else 0.0
+    names = {boundary: boundary.replace("_", " ") for boundary in at}
+    row: dict[str, Any] = {"overlap": False, "overlap_phases": None, "overlap_steps": np.nan}
+    if not c.memorised:
+        return row | {"phases": "not memorised", "phases_sentence": f"not memorised by {last:,.0f}"}
+    for first, second in itertools.combinations(at, 2):
+        if not np.isnan(at[second]) and not at[first] < at[second]:
+            steps = (last if np.isnan(at[first]) else at[first]) - at[second]
+            when = (
+                f"not by {last:,.0f}" if np.isnan(at[first]) else f"{steps:,.0f} steps later" if steps else "there, too"
+            )
+            said = f"no separate phases: {names[second]} ends at {at[second]:,.0f}, {names[first]} {when}"
+            row |= {"phases": "not separate", "overlap": True, "overlap_phases": f"{names[first]}, {names[second]}"}
+            return row | {"overlap_steps": steps, "phases_sentence": said}
+    said = ", ".join(f"{names[b]} " + (f"not by {last:,.0f}" if np.isnan(x) else f"{x:,.0f}") for b, x in at.items())
+    if c.grokked:
+        ended = len(at) == len(RULES) and not np.isnan([*at.values()]).any()
+        return row | {"phases": "separate" if ended else "unfinished", "phases_sentence": f"ends: {said}"}
+    seen = [f"{names[b]} ends at {x:,.0f}" for b, x in at.items() if not np.isnan(x)]
+    if c.circuit:
+        seen.append(f"the held-out restricted loss shows a circuit from {c.circuit.by:,.0f}")
+    said = "; ".join([f"not grokked by {last:,.0f}", *seen])
+    return row | {"phases": "not grokked", "phases_sentence": said}
+
+
 def _class(c: Curves) -> str:
-    """The class of Liu et al. 2022: comprehension, grokking, memorization or confusion."""
-    budget = c.settings.class_budget
+    """The class of Liu et al. 2022, comprehension, grokking, memorization or confusion, by `Settings.class_rule`."""
+    absolute = c.settings.class_rule == "absolute"
+    budget = c.settings.class_budget if absolute else np.inf
     train, test = (c.reached(split, c.settings.class_accuracy) for split in ("train", "test"))
     if not train or train.by > budget:
         return "confusion"
     if not test or test.by > budget:
         return "memorization"
-    return "comprehension" if test.by - train.by < c.settings.class_gap else "grokking"
+    delay = test.by - train.by
+    early = delay < c.settings.class_gap if absolute else delay <= c.settings.class_ratio * train.by
+    return "comprehension" if early else "grokking"
 
 
 def shade(row: Mapping[str, Any] | pd.Series) -> list[tuple[str, float, float]]:
     """The phases of one run as (name, start, end) in steps, to be shaded behind its curves.
 
-    A phase that is open at the last evaluation ends there, and what follows the last phase has no name. A phase ends no
-    later than those that follow it: where they overlap, the earlier one is cut, or left out if nothing remains of it.
-    A run that never memorised has no phases.
+    A phase that is open at the last evaluation ends there, and what follows the last phase has no name. A run without
+    separate phases has none to shade, nor has one that never memorised; one that has not grokked has no circuit
+    formation unless its end is seen.
 
     Args:
       row: of `find_phases`.
     """
-    if not row["memorised"]:
+    if row["phases"] in ("not memorised", "not separate"):
         return []
-    ends = [np.inf if pd.isna(row[f"{boundary}_end"]) else float(row[f"{boundary}_end"]) for boundary in RULES]
-    phases, start = [], 0.0
+    phases, start, last = [], 0.0, float(row["last_step"])
     for i, boundary in enumerate(RULES):
-        end = min(*ends[i:], float(row["last_step"]))
+        end = row[f"{boundary}_end"]
+        if pd.isna(end) and i and row["phases"] == "not grokked":
+            break
+        end = last if pd.isna(end) else float(end)
         if end > start:
             phases.append((boundary.replace("_", " "), start, end))
             start = end

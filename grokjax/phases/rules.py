@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from grokjax.errors import unknown
-from grokjax.phases.curves import Curves, Reading, Series, burst, crossing, first_level, levelled, turn
+from grokjax.phases.curves import Curves, Reading, Series, burst, crossing, first_level, level_end, levelled, turn
 
 MEMORIZATION, CIRCUIT_FORMATION, CLEANUP = "memorization", "circuit_formation", "cleanup"
 
@@ -50,16 +50,25 @@ def named(boundary: str, rule: str) -> Rule:
 
 
 def read(c: Curves, boundary: str, rule: str) -> Reading | None:
-    """The reading of a rule; None if its sign has not been seen, or cannot be for want of a column."""
+    """The reading of a rule; None if its sign has not been seen, or cannot be: for want of a column, or of a circuit.
+
+    No circuit forms in a run that never groks, unless the held-out restricted loss says so, and none is cleaned up.
+    """
     if rule not in c.readings:
         entry = RULES[boundary][rule]
-        c.readings[rule] = None if entry.lacks(c) else entry.read(c)
+        c.readings[rule] = entry.read(c) if _may_end(c, boundary) and not entry.lacks(c) else None
     return c.readings[rule]
 
 
+def _may_end(c: Curves, boundary: str) -> bool:
+    if boundary == MEMORIZATION or not c.memorised:
+        return c.memorised is not None
+    return c.grokked is not None or (boundary == CIRCUIT_FORMATION and c.circuit is not None)
+
+
 def _drop(c: Curves) -> float:
-    """The step at which the test loss drops; infinite while it has not."""
-    reading = read(c, CIRCUIT_FORMATION, "test_drop")
+    """The step at which the test loss drops, in a run that will grok or not; infinite while it has not."""
+    reading = test_drop(c)
     return reading.at if reading else math.inf
 
 
@@ -72,8 +81,7 @@ def losses_flat(c: Curves) -> Reading | None:
 
 
 def train_level(c: Curves) -> Reading | None:
-    if not c.memorised:
-        return None
+    assert c.memorised is not None
     s = c.series("train_loss")
     level = levelled(s, c.settings, c.memorised.at)
     # A pause just after memorising is no floor: before the test loss drops, the train loss falls much further.
@@ -83,17 +91,21 @@ def train_level(c: Curves) -> Reading | None:
 
 
 def test_peak(c: Curves) -> Reading | None:
-    return turn(c.series("test_loss"), 1, c.settings, stop=_drop(c)) if c.memorised else None
+    return turn(c.series("test_loss"), 1, c.settings, stop=_drop(c))
 
 
 def excluded_turn(c: Curves) -> Reading | None:
-    return turn(c.series("excluded_loss"), -1, c.settings, stop=_drop(c)) if c.memorised else None
+    return turn(c.series("excluded_loss"), -1, c.settings, stop=_drop(c))
 
 
 def test_drop(c: Curves) -> Reading | None:
-    assert c.chance_loss is not None
+    if not c.memorised or c.chance_loss is None:
+        return None
     s = c.series("test_loss")
-    return crossing(s, s.value <= math.log(c.settings.drop * c.chance_loss))
+    since = s.step >= c.memorised.at
+    highest = np.maximum.accumulate(np.where(since, s.value, -math.inf))
+    level = np.minimum(highest, math.log(c.chance_loss))
+    return crossing(s, since & (s.value <= level + math.log(c.settings.drop)))
 
 
 def test_half(c: Curves) -> Reading | None:
@@ -106,15 +118,19 @@ def excluded_peak(c: Curves) -> Reading | None:
 
 
 def test_level(c: Curves) -> Reading | None:
-    if not c.grokked:
-        return None
+    assert c.grokked is not None
     s = c.series("test_loss")
-    return first_level(s, levelled(s, c.settings, c.grokked.at), c.settings)
+    s = s._replace(value=s.raw)  # of which the lowest so far counts: slingshots last longer than a running median bears
+    level = levelled(s, c.settings, c.grokked.at)
+    if not level.size:
+        return None
+    lowest = s.value[: level_end(s, c.settings, level[:1])[0] + 1].min()
+    settled = (s.step >= c.grokked.at) & (s.value <= lowest + math.log(c.settings.settled))
+    return first_level(s, np.flatnonzero(settled), c.settings)
 
 
 def gap_closed(c: Curves) -> Reading | None:
-    if not c.grokked:
-        return None
+    assert c.grokked is not None
     train, test = c.series("train_loss"), c.series("test_loss")
     step, i, j = np.intersect1d(train.step, test.step, assume_unique=True, return_indices=True)
     gap = test.value[j] - train.value[i]
@@ -150,7 +166,11 @@ RULES: dict[str, dict[str, Rule]] = {
         ),
     },
     CIRCUIT_FORMATION: {
-        "test_drop": Rule(test_drop, ("test_loss", "chance"), "test loss drops below chance by the factor `drop`, ½"),
+        "test_drop": Rule(
+            test_drop,
+            ("test_loss", "chance"),
+            "test loss drops below chance, and its highest since memorising, by the factor `drop`, ½",
+        ),
         "test_half": Rule(
             test_half, ("test_loss",), "test accuracy reaches one half; without accuracies, test loss falls to ln 2"
         ),
@@ -161,7 +181,11 @@ RULES: dict[str, dict[str, Rule]] = {
         "gini_jump": Rule(_burst("gini", 1, 0), (*_LOSSES, "gini"), "Gini coefficient starts its fastest rise"),
     },
     CLEANUP: {
-        "test_level": Rule(test_level, ("test_loss",), "test loss, once grokked, has levelled off"),
+        "test_level": Rule(
+            test_level,
+            ("test_loss",),
+            "test loss, once grokked, is within the factor `settled`, 2, of where it levels off",
+        ),
         "gap_closed": Rule(
             gap_closed, _LOSSES, "test loss, once grokked, is within the factor `gap`, 10, of train loss"
         ),

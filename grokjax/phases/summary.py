@@ -8,8 +8,9 @@ import pandas as pd
 
 from grokjax.errors import unknown
 from grokjax.phases import survival
-from grokjax.phases.find import CLASSES, DESCRIPTIONS
+from grokjax.phases.find import CLASSES, DESCRIPTIONS, VERDICTS
 from grokjax.phases.rules import RULES
+from grokjax.phases.text import shown_median
 
 # Times of which `summarize` gives the median, and the columns they are in.
 TIMES = {"memorised": "memorised_by", "grokked": "grokked_by", "delay": "delay"} | {
@@ -22,9 +23,11 @@ class Summary(NamedTuple):
 
     Attributes:
       groups: a row per group: number of `runs`, of those `memorised`, `grokked`, `censored`, `diverged`, `ungrokked`
-        and of each class; `fraction_grokked` with `_low` and `_high`; for `memorised`, `grokked`, `delay` and the end
-        of each phase the `_median` in steps with `_low` and `_high`, infinite if beyond the budget, the number of
-        `_runs` behind it and of those in which it was `_seen`; and a `warning`.
+        and of each class and each verdict on phases; `fraction_grokked` with `_low` and `_high`; for `memorised`,
+        `grokked`, `delay` and the end of each phase the `_median` in steps with `_low` and `_high` (null for too few
+        runs), infinite if beyond `_last`, the longest time observed; the number of `_runs` behind it and of those in
+        which it was `_seen`; and a `warning`. Runs whose phases are not separate have no ends, so they are not behind
+        the medians of those.
       fits: a row per fitted `quantity`: `estimate`, `low`, `high`, `unit`, `runs`, `warning`.
     """
 
@@ -41,8 +44,9 @@ def summarize(
 ) -> Summary:
     """Shares, times and the critical value of a swept field.
 
-    A run in which something has not happened by its last evaluation counts as censored there, so does a diverged run;
-    medians are Kaplan–Meier's. Times are those of the first evaluation that shows an event, up to `eval_every` late.
+    A run in which something has not happened by its last evaluation counts as censored there, a diverged run at the
+    evaluation that shows it; medians are Kaplan–Meier's. Times are those of the first evaluation that shows an event,
+    up to `eval_every` late.
 
     Args:
       phases: of `find_phases`, or several such tables concatenated.
@@ -86,26 +90,92 @@ def _group(group: pd.DataFrame, names: list[str], options: dict[str, Any]) -> di
     row: dict[str, Any] = {"runs": n}
     row |= {name: int(group[name].sum()) for name in ("memorised", "grokked", "censored", "diverged", "ungrokked")}
     row |= {name: int((group["run_class"] == name).sum()) for name in CLASSES}
+    row |= {f"phases_{name.replace(' ', '_')}": int((group["phases"] == name).sum()) for name in VERDICTS}
     row |= {"fraction_grokked": grokked / n if n else np.nan, "fraction_low": low, "fraction_high": high}
     for name in TIMES:
-        times, observed = _times(group, name)
-        median = survival.median_time(times, observed, **options)
-        row |= {f"{name}_median": median.value, f"{name}_low": median.low, f"{name}_high": median.high}
-        row |= {f"{name}_runs": times.size, f"{name}_seen": int(observed.sum())}
+        row |= _median(name, *_times(group, name), **options)
     return row | {"warning": "; ".join(_doubts(group, names, options["confidence"]))}
+
+
+def _median(name: str, times: np.ndarray, observed: np.ndarray, **options) -> dict[str, Any]:
+    """The columns of a time's median."""
+    median = survival.median_time(times, observed, **options)
+    row = {f"{name}_median": median.value, f"{name}_low": median.low, f"{name}_high": median.high}
+    return row | {
+        f"{name}_last": times.max(initial=0.0),
+        f"{name}_runs": times.size,
+        f"{name}_seen": int(observed.sum()),
+    }
 
 
 def _times(group: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps to an event, or to where a run is censored, and whether it was seen; without runs that cannot tell."""
     if name.endswith("_end"):
-        group = group[group[f"{name}_rule"].notna()]
+        group = group[group[f"{name}_rule"].notna() & ~group["overlap"].astype(bool)]
     start = np.zeros(len(group))
     if name == "delay":
         group = group[group["memorised"].astype(bool)]
         start = group["memorised_by"].to_numpy(float)
     event = group[TIMES[name]].to_numpy(float)
     observed = ~np.isnan(event)
-    return np.where(observed, event, group["last_step"].to_numpy(float) - start), observed
+    last = group["diverged_step"].fillna(group["last_step"]).to_numpy(float)
+    return np.where(observed, event, last - start), observed
+
+
+def time_to_grok(
+    runs: pd.DataFrame,
+    by: str | Sequence[str] | None = None,
+    seed: int = 0,
+    resamples: int = survival.RESAMPLES,
+    confidence: float = survival.CONFIDENCE,
+) -> pd.DataFrame:
+    """The time to grok of groups of runs: the one estimate that terminal, page, figures and tables show.
+
+    It is the Kaplan–Meier median, in steps, of the evaluation that shows it. A run that has not grokked is censored at
+    its last evaluation, a diverged one at the evaluation that shows it. An interval is given for `survival.few_runs` or
+    more.
+
+    Args:
+      runs: of `find_phases`, or runs.parquet; runs that have not begun are left out.
+      by: columns that form groups; None for all runs together.
+      seed, resamples, confidence: of the bootstrap.
+
+    Returns:
+      Rows per group: the columns `by`; `grokked` of `runs`; `median`, infinite if not reached by `last_step`, the
+      latest step observed; its interval `low` and `high`, null for too few runs; and `text`: "950 [900, 1,100]", ">
+      2,500".
+
+    Raises:
+      InputError: a column in `by` does not exist.
+    """
+    names = [by] if isinstance(by, str) else list(by or [])
+    for name in names:
+        if name not in runs:
+            raise unknown("column", name, list(runs.columns))
+    event = "grokked_by" if "grokked_by" in runs else "grokked_step"
+    begun = runs[runs["last_step"].notna()]
+    rows = []
+    for key, group in _grouped(begun, names):
+        steps, last = (group[name].to_numpy(float, na_value=np.nan) for name in (event, "last_step"))
+        if "diverged_step" in group:
+            last = np.fmax(last, group["diverged_step"].to_numpy(float, na_value=np.nan))
+        observed = ~np.isnan(steps)
+        median = _median(
+            "grokked", np.where(observed, steps, last), observed, seed=seed, resamples=resamples, confidence=confidence
+        )
+        found = {to: median[f"grokked_{of}"] for to, of in _OF_TIME_TO_GROK.items()}
+        rows.append(_labels(names, key) | found | {"text": shown_median(median, "grokked")})
+    return pd.DataFrame(rows, columns=[*names, *_OF_TIME_TO_GROK, "text"])
+
+
+_OF_TIME_TO_GROK = {
+    "runs": "runs",
+    "grokked": "seen",
+    "median": "median",
+    "low": "low",
+    "high": "high",
+    "last_step": "last",
+}
 
 
 def _doubts(group: pd.DataFrame, names: list[str], confidence: float) -> list[str]:
@@ -113,6 +183,8 @@ def _doubts(group: pd.DataFrame, names: list[str], confidence: float) -> list[st
     enough = survival.few_runs(confidence)
     if len(group) < enough:
         said.append(f"{survival.counted(len(group), 'run')}, where an interval for a median needs {enough}")
+    if group["overlap"].any():
+        said.append(f"no separate phases in {group['overlap'].sum()} of {survival.counted(len(group), 'run')}")
     if group["diverged"].any():
         said.append(f"{group['diverged'].sum()} diverged, counted as censored")
     for boundary in RULES:

@@ -103,6 +103,8 @@ def median_time(
 ) -> Estimate:
     """The Kaplan–Meier median of the time to an event; infinite, as its upper bound may be, if beyond the budget.
 
+    Fewer than `few_runs` get no interval.
+
     Args:
       times, observed: as for `survival`.
       seed: of the bootstrap.
@@ -113,9 +115,15 @@ def median_time(
     n = times.size
     if not n:
         return Estimate(math.nan, math.nan, math.nan, 0, "no runs")
+    median = float(survival_median(times, observed))
+    if n < few_runs(confidence):
+        return Estimate(median, math.nan, math.nan, n, _too_few(n, confidence))
     pick = np.random.default_rng(seed).integers(n, size=(resamples, n))
-    low, high = _interval(survival_median(times[pick], observed[pick]), confidence)
-    return Estimate(float(survival_median(times, observed)), low, high, n)
+    return Estimate(median, *_interval(survival_median(times[pick], observed[pick]), confidence), n)
+
+
+def _too_few(n: int, confidence: float) -> str:
+    return f"{counted(n, 'run')}, where an interval for a median needs {few_runs(confidence)}"
 
 
 def _interval(estimates: np.ndarray, confidence: float) -> tuple[float, float]:
@@ -194,23 +202,35 @@ def threshold(
     if math.isnan(middle):
         said.append("larger values do not grok more often, so there is no critical value")
         return Threshold(*(nothing._replace(warning=_sentences(said)) for _ in Threshold._fields))
-    low, high = (float(_ten_to(end)) for end in _interval(middles, confidence))
+    enough = count.min() >= few_runs(confidence)
+    low, high = (float(_ten_to(end)) for end in _interval(middles, confidence)) if enough else (math.nan, math.nan)
     if math.isinf(slope):
-        low, high = _gap(levels, succeeded, values)
-        said.append(f"no run up to {low:g} and every run from {high:g} grokked, so only that gap is known")
+        low, high, gap = _gap(levels, succeeded, values)
+        said.append(gap)
     elif np.isnan(middles).mean() > SMALL_SHARE:
         said.append(f"{np.isnan(middles).mean():.0%} of resamples have no critical value")
     critical = Estimate(float(_ten_to(middle)), low, high, values.size, _sentences(said))
-    slope_ = Estimate(float(slope), *_interval(slopes, confidence), values.size, critical.warning)
+    bounds = _interval(slopes, confidence) if enough else (math.nan, math.nan)
+    slope_ = Estimate(float(slope), *bounds, values.size, critical.warning)
     return Threshold(
         critical, slope_, *_power_law(values, succeeded, times, critical, _ten_to(middles), pick, confidence)
     )
 
 
-def _gap(levels, succeeded, values) -> tuple[float, float]:
-    """The largest value without successes and the smallest without failures; NaN where there is none."""
+def _gap(levels, succeeded, values) -> tuple[float, float, str]:
+    """Of separated runs: the largest value without successes, the smallest without failures, and that in words.
+
+    0 where some run succeeds at every value, infinite where some run fails at every value.
+    """
     none, every = np.setdiff1d(levels, values[succeeded]), np.setdiff1d(levels, values[~succeeded])
-    return float(none.max()) if none.size else math.nan, float(every.min()) if every.size else math.nan
+    low, high = none.max(initial=0.0), every.min(initial=math.inf)
+    if not none.size:
+        said = f"some runs grokked at every value and all from {high:g} on, so only that upper bound is known"
+    elif not every.size:
+        said = f"no run up to {low:g} grokked, and at no value did all, so only that lower bound is known"
+    else:
+        said = f"no run up to {low:g} and every run from {high:g} grokked, so only that gap is known"
+    return float(low), float(high), said
 
 
 def counted(n: int, noun: str) -> str:
@@ -320,15 +340,27 @@ def _power_law(values, succeeded, times, critical: Estimate, criticals, pick, co
         said.append(f"only {counted(used.sum(), 'run')}, where an interval needs {few_runs(confidence)}")
     if (above & ~succeeded).any():
         missed = (above & ~succeeded).sum()
-        said.append(f"{counted(missed, 'run')} above the critical value did not grok and left out, so times look short")
+        are = "is" if missed == 1 else "are"
+        said.append(
+            f"{counted(missed, 'run')} above the critical value did not grok and {are} left out: times look short"
+        )
     (exponent,), (prefactor,), (r2,) = _line(values, times[None], used[None], np.array([critical.value]))
     exponents, prefactors, r2s = _line(values, times[pick], succeeded[pick], criticals)
+    enough = used.sum() >= few_runs(confidence)
     estimates = ((exponent, exponents), (prefactor, prefactors), (r2, r2s))
-    return [Estimate(float(v), *_interval(b, confidence), int(used.sum()), _sentences(said)) for v, b in estimates]
+    return [
+        Estimate(
+            float(v), *(_interval(b, confidence) if enough else (math.nan, math.nan)), int(used.sum()), _sentences(said)
+        )
+        for v, b in estimates
+    ]
 
 
 def _line(values, times, usable, criticals):
-    """Least squares of log10 time on log10(value − critical), one per row of `times`; NaN where values do not vary."""
+    """Least squares of log10 time on log10(value − critical), one per row of `times`.
+
+    NaN where values do not vary; R², the share of the times' variance that the line explains, also where times do not.
+    """
     distance = values - criticals[:, None]
     usable = usable & (distance > 0)
     u = np.log10(np.where(usable, distance, 1.0))
@@ -339,5 +371,5 @@ def _line(values, times, usable, criticals):
     ok = suu > 1e-12  # all at one value
     slope = np.divide(suv, suu, out=np.full(suu.shape, np.nan), where=ok)
     centre_u, centre_v = (np.where(usable, a, 0).sum(1) / n[:, 0] for a in (u, v))
-    r2 = np.divide(suv**2, suu * svv, out=np.full(suu.shape, np.nan), where=ok & (svv > 0))
+    r2 = np.divide(suv**2, suu * svv, out=np.full(suu.shape, np.nan), where=ok & (svv > 1e-12))
     return -slope, 10 ** np.clip(centre_v - slope * centre_u, -300, 300), r2

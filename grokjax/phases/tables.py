@@ -154,8 +154,10 @@ class Table:
             finite = np.flatnonzero(np.isfinite(self._columns["train_loss"][begin:end]))
             usable = begin + (int(finite[-1]) + 1 if finite.size else 0)
             columns = {name: values[begin:usable] for name, values in self._columns.items()}
-            curves = Curves(self._step[begin:usable], columns, self.settings, None if np.isnan(chance) else chance)
-            yield Run(curves, None if usable == end else float(self._step[usable]))
+            diverged = usable < end
+            known = None if np.isnan(chance) else float(chance)
+            curves = Curves(self._step[begin:usable], columns, self.settings, known, diverged)
+            yield Run(curves, float(self._step[usable]) if diverged else None)
 
 
 def _plain(metrics: pd.DataFrame) -> pd.DataFrame:

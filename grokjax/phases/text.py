@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from grokjax.errors import plain
-from grokjax.phases.rules import RULES
+from grokjax.phases.rules import MEMORIZATION, RULES
 
+NO_ENDS = ("not separate", "not memorised")  # verdicts without ends of phases
 ENDS = {f"{boundary}_end": f"{boundary.replace('_', ' ')} ends" for boundary in RULES}  # heads of columns
 
 
@@ -40,20 +41,34 @@ def shown_steps(value: float) -> str:
 
 def shown_bounds(row: Mapping[Any, Any]) -> str:
     """The interval of an estimate, a row of `Summary.fits`."""
-    return "–" if np.isnan(row["estimate"]) else f"[{shown(row['low'])}, {shown(row['high'])}]"
+    return "–" if np.isnan(row["low"]) else f"[{shown(row['low'])}, {shown(row['high'])}]"
 
 
 def shown_interval(row: Mapping[Any, Any], name: str, event: str) -> str:
-    """The time of an event in a row of `find_phases`: "after–by", or "> budget" if it was not seen."""
+    """The time of an event in a row of `find_phases`: "after–by", or "> last step" if it may still come."""
     if not np.isnan(row[event]):
         return f"{shown_steps(row[f'{name}_after'])}–{shown_steps(row[f'{name}_by'])}"
-    return "–" if pd.isna(row[f"{name}_rule"]) else f"> {shown_steps(row['last_step'])}"
+    if name in ENDS and (
+        row["phases"] in NO_ENDS or (name != f"{MEMORIZATION}_end" and row["phases"] == "not grokked")
+    ):
+        return "–"
+    return "–" if pd.isna(row[f"{name}_rule"]) else beyond(row["last_step"])
+
+
+def beyond(step: float) -> str:
+    """A time that lies beyond a step."""
+    return f">\N{NO-BREAK SPACE}{step:,.0f}"
 
 
 def shown_median(row: Mapping[Any, Any], name: str) -> str:
-    """A median of a row of `summarize` with its interval."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    """A median of a row of `summarize` with its interval: "950 [900, > 2,500]"; "> 2,500" if it was not reached."""
     if not row[f"{name}_runs"]:
         return "–"
-    middle = shown_steps(row[f"{name}_median"])
-    return f"{middle} [{shown_steps(low)}, {shown_steps(high)}]" if np.isfinite(low) else "∞"
+
+    def shown_time(value: float) -> str:
+        return beyond(row[f"{name}_last"]) if np.isinf(value) else shown_steps(value)
+
+    median, low, high = (row[f"{name}_{part}"] for part in ("median", "low", "high"))
+    if not np.isfinite(low):
+        return shown_time(median)
+    return f"{shown_time(median)} [{shown_time(low)}, {shown_time(high)}]"

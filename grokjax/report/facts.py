@@ -136,5 +136,5 @@ def notes(results: Results, data: Mapping[str, Any]) -> Html:
         )
     diverged = int(results.runs["diverged_step"].notna().sum())
     if diverged:
-        said.append(f"{survival.counted(diverged, 'run')} diverged; counted as censored at the last finite loss.")
+        said.append(f"{survival.counted(diverged, 'run')} diverged; counted as censored where they did.")
     return element("ul", *(element("li", sentence) for sentence in said))

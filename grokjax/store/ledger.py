@@ -11,8 +11,10 @@ import pandas as pd
 import pyarrow as pa
 
 from grokjax import config
-from grokjax.columns import FINAL, SUMMARY, THRESHOLD, Column, runs_schema
+from grokjax.columns import FINAL, SUMMARY, Column, runs_schema
+from grokjax.milestones import Milestone
 
+ACCURACIES = {"memorised_step": "train_acc", "grokked_step": "test_acc"}  # by the milestone that is read from it
 WAITING = dict.fromkeys(SUMMARY) | {"status": "waiting"}  # the record of a run that has not begun
 
 
@@ -32,6 +34,7 @@ class Ledger:
         self.runs = {run.run: run for run in runs}
         self.records: dict[int, dict[str, Any]] = {number: dict(WAITING) for number in self.runs}
         self._below = dict.fromkeys(self.runs, 0)
+        self._milestones = {number: {name: Milestone() for name in ACCURACIES} for number in self.runs}
         self._counts = collections.Counter(waiting=len(self.runs))
         self._without_keys: dict[int, None] = {}  # runs that ended and lack final keys, in the order of their ends
 
@@ -49,13 +52,10 @@ class Ledger:
             record["last_step"] = step
             if not math.isfinite(values[0]):
                 self._set_status(run, "diverged")
-                continue
-            record |= zip(FINAL, values, strict=True)
-            self._set_status(run, self._status(self.runs[run], step, record["test_loss"]))
-            for milestone, accuracy in (("memorised_step", "train_acc"), ("grokked_step", "test_acc")):
-                if record[milestone] is None and record[accuracy] >= THRESHOLD:
-                    record[milestone] = step
-                    self._counts[milestone] += 1
+            else:
+                record |= zip(FINAL, values, strict=True)
+                self._set_status(run, self._status(self.runs[run], step, record["test_loss"]))
+            self._set_milestones(run)
         if "key_freqs" in frame:
             for run, step, keys in zip(numbers, steps, frame["key_freqs"], strict=True):
                 record = self.records[run]
@@ -66,6 +66,17 @@ class Ledger:
         """Takes in the key frequencies of a run's final model, bool [(P-1)//2]."""
         self.records[run]["key_freqs"] = [int(k) + 1 for k in np.flatnonzero(keys)]
         self._without_keys.pop(run, None)
+
+    def _set_milestones(self, run: int) -> None:
+        """Takes the last evaluation's accuracies to the milestones, which it may reach, keep or take back."""
+        record = self.records[run]
+        for name, milestone in self._milestones[run].items():
+            if record["status"] == "diverged":
+                milestone.end()
+            else:
+                milestone.add(record["last_step"], record[ACCURACIES[name]])
+            self._counts[name] += (milestone.step is not None) - (record[name] is not None)
+            record[name] = milestone.step
 
     def _set_status(self, run: int, status: str) -> None:
         record = self.records[run]

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from grokjax.errors import plain
+from grokjax.phases import time_to_grok
 from grokjax.store.ledger import Ledger
 
 LINE_SECONDS = 15.0  # between lines where the output is no terminal
@@ -93,7 +94,7 @@ class LiveProgress:
 
 
 def summary(runs: pd.DataFrame, axes: Sequence[str]) -> Table:
-    """Per setting (seeds pooled): runs, memorised, grokked, median and range of the step to 99 % test accuracy.
+    """Per setting (seeds pooled): runs begun, memorised, grokked, and the time to grok.
 
     Args:
       runs: as `store.metrics.read_runs` gives it.
@@ -102,18 +103,18 @@ def summary(runs: pd.DataFrame, axes: Sequence[str]) -> Table:
     by = [path for path in axes if not path.endswith("seed")]
     table = Table(box=None, pad_edge=False)
     any_diverged = bool((runs["status"] == "diverged").any())
-    columns = ["runs", *["diverged"] * any_diverged, "memorised", "grokked", "grok step", "range"]
+    columns = ["runs", *["diverged"] * any_diverged, "memorised", "grokked", "median step to grok"]
     for name in [*by, *columns]:
         table.add_column(name, justify="right")
-    for setting, group in runs.groupby(by, sort=True, dropna=False) if by else [((), runs)]:
-        steps = group["grokked_step"].dropna()
+    begun = runs[runs["last_step"].notna()]
+    groups = begun.groupby(by, sort=True, dropna=False) if by else [((), begun)]
+    for (setting, group), found in zip(groups, time_to_grok(runs, by).to_dict("records"), strict=True):
         table.add_row(
             *(Text(plain(str(value))) for value in setting),
             str(len(group)),
             *[str((group["status"] == "diverged").sum())] * any_diverged,
             str(int(group["memorised_step"].notna().sum())),
-            str(len(steps)),
-            f"{steps.median():,.0f}" if len(steps) else "–",
-            f"{steps.min():,.0f} – {steps.max():,.0f}" if len(steps) else "–",
+            f"{found['grokked']} of {found['runs']}",
+            found["text"],
         )
     return table
