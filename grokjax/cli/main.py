@@ -17,6 +17,7 @@ COMMANDS = {
     "replay": "measure a sweep's snapshots again, with final or other keys",
     "phases": "when each run memorised, formed its circuit and cleaned up",
     "report": "write a sweep's page and picture",
+    "figure": "draw one figure of a sweep for a paper",
     "check": "whether a sweep's directory is whole",
     "example": "print an experiment to start from",
 }

@@ -3,7 +3,7 @@
 import io
 from pathlib import Path
 
-from grokjax.report import losses, page
+from grokjax.report import figures, page
 from grokjax.report.results import read
 from grokjax.store import files
 
@@ -32,7 +32,7 @@ def write(workdir: str | Path) -> Path:
     path = page_path(workdir)
     files.make_folder(path.parent)
     picture = io.BytesIO()
-    losses.figure(results.metrics, results.runs).savefig(picture, dpi=130, format="png")
+    figures.figure(results, "losses").savefig(picture, dpi=130, format="png")
     files.write_bytes(picture.getvalue(), figure_path(workdir))
     files.write_text(page.html(results), path)
     return path

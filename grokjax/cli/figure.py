@@ -1,0 +1,54 @@
+"""Draws a figure of a sweep for a paper; also while the sweep runs.
+
+    grokjax figure results/small --kind=time-to-grok --out=time.pdf
+
+{kinds}
+
+The suffix of --out says what is written: .pdf, .svg or .png.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from grokjax.cli import terminal
+from grokjax.errors import InputError, StorageError
+
+SUFFIXES = {
+    ".pdf": {"CreationDate": None},
+    ".svg": {"Date": None},
+    ".png": {},
+}  # no times: the same sweep, the same file
+
+
+def main(argv: Sequence[str]) -> None:
+    """Entry point.
+
+    Raises:
+      InputError: bad arguments, or a sweep that lacks what the figure shows.
+    """
+    from grokjax.report import figures
+    from grokjax.report.results import read
+    from grokjax.store import files
+
+    kinds = "\n".join(f"  {name:<14} {kind.shows}" for name, kind in figures.KINDS.items())
+    parser = terminal.command("figure", (__doc__ or "").format(kinds=kinds))
+    terminal.add_workdir(parser)
+    parser.add_argument("--kind", default="losses", help="of the figure, see above; losses by default")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="to write; <kind>.pdf by default")
+    parser.add_argument(
+        "--by", metavar="FIELDS", type=terminal.names, default=(), help="swept fields to tell apart (a,b)"
+    )
+    args = parser.parse_args(argv)
+    out = args.out or Path(f"{args.kind}.pdf")
+    if out.suffix.lower() not in SUFFIXES:
+        raise InputError(f"--out={out}: a figure is written as {', '.join(SUFFIXES)}; end the name with one of these.")
+    drawn = figures.figure(read(files.path(args.workdir)), args.kind, args.by)
+    picture = io.BytesIO()
+    suffix = out.suffix.lower()
+    drawn.savefig(picture, format=suffix[1:], dpi=200, metadata=SUFFIXES[suffix])
+    try:
+        files.put(picture.getvalue(), out)
+    except StorageError as error:
+        raise InputError(f"--out={error}: choose another file.") from None
+    terminal.say(f"written: {out}")
