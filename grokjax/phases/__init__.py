@@ -10,7 +10,7 @@ from grokjax.phases.curves import Settings
 from grokjax.phases.find import CLASSES, DESCRIPTIONS, VERDICTS, find_phases, shade
 from grokjax.phases.readings import agreement, describe_rules, readings
 from grokjax.phases.rules import RULES
-from grokjax.phases.summary import TIMES, Summary, summarize, time_to_grok
+from grokjax.phases.summary import TIMES, Summary, median_times, summarize, time_to_grok
 
 __all__ = [
     "CLASSES",
@@ -23,6 +23,7 @@ __all__ = [
     "agreement",
     "describe_rules",
     "find_phases",
+    "median_times",
     "readings",
     "shade",
     "summarize",

@@ -122,6 +122,22 @@ def _times(group: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.where(observed, event, last - start), observed
 
 
+def median_times(phases: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Median times of groups of runs, without intervals; columns as of `Summary.groups`.
+
+    Args:
+      phases: of `find_phases`.
+      by: columns that form groups.
+    """
+    rows = []
+    for key, group in _grouped(phases, list(by)):
+        row = _labels(list(by), key)
+        for name in TIMES:
+            row |= _median(name, *_times(group, name), resamples=1)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def time_to_grok(
     runs: pd.DataFrame,
     by: str | Sequence[str] | None = None,

@@ -1,6 +1,7 @@
 """The numbers that a page's script draws."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grokjax import phases
 from grokjax.errors import InputError
 from grokjax.phases.rules import RULES
-from grokjax.report import downsampling
+from grokjax.report import downsampling, verdict
 from grokjax.report.downsampling import encoded
 from grokjax.report.panels import FIGURES, PHASE_COLORS, QUANTITIES, SPECTRA, STAND_INS, Curves
-from grokjax.report.results import CIRCUIT, Results, first_run, groups, label, outcome, sentence, shade, shown_value
+from grokjax.report.results import CIRCUIT, Results, first_run, groups, label, sentence, shade, shown_value
 
 VALUES = 1_250_000  # of curves in a page, up to 10 MB; 100 runs × 400 evaluations × 30 columns fit undiminished
 PIXELS = 4_600_000  # of images in a page, about 6 MB; 100 runs × 400 evaluations × 56 frequencies × 2 fit
@@ -31,8 +33,9 @@ def document(results: Results) -> dict[str, Any]:
         "first": first_run(results.runs),
         "axes": [_axis(results.runs, name) for name in results.axes],
         "settings": list(results.settings),
-        "groups": [_group(results.runs, label, members) for label, members in groups(results)],
+        "groups": [_group(results, label, members) for label, members in groups(results)],
         "medians": _medians(results),
+        "cells": _cells(results),
         "quantities": [
             {"name": name, "label": label, "unit": unit, "log": log}
             for name, (label, unit, log) in QUANTITIES.items()
@@ -127,12 +130,12 @@ def finite(value: Any) -> float | None:
     return None if pd.isna(value) or not np.isfinite(float(value)) else float(value)
 
 
-def _group(runs: pd.DataFrame, label: str, members: np.ndarray) -> dict[str, Any]:
-    rows = runs.iloc[members]
+def _group(results: Results, label: str, members: np.ndarray) -> dict[str, Any]:
+    rows = results.runs.iloc[members]
     return {
         "label": label,
         "runs": [int(i) for i in members],
-        "text": outcome(rows),
+        "text": " ".join(verdict.sentences(rows, verdict.differing(rows, results.settings))),
         "shades": _shares([shade(row) for row in rows.to_dict("records")]),
     }
 
@@ -163,13 +166,33 @@ def _axis(runs: pd.DataFrame, name: str) -> dict[str, Any]:
 
 
 def _medians(results: Results) -> list[dict[str, Any]]:
-    """Median times to grok by setting, for the figure of times."""
+    """Median times to grok by setting, for the figure of times; None if not reached, or without an interval."""
+    found = phases.time_to_grok(results.runs, list(results.by))
     return [
         {"axes": {name: shown_value(row[name]) for name in results.by}}
-        | {key: finite(row[f"grokked_{key}"]) for key in ("median", "low", "high")}
-        for row in results.summary.groups.to_dict("records")
+        | {key: finite(row[key]) for key in ("median", "low", "high")}
+        | {key: int(row[key]) for key in ("runs", "grokked")}
+        for row in found.to_dict("records")
         if row["runs"] > 1
     ]
+
+
+def _cells(results: Results) -> list[dict[str, Any]]:
+    """Median times by every axis and every pair of axes, for the heat map; a median of None is not reached."""
+    begun = results.runs[results.runs["last_step"].notna()]
+    result = []
+    for names in [*((name,) for name in results.axes), *itertools.combinations(results.axes, 2)]:
+        for row in phases.median_times(begun, names).to_dict("records"):
+            times = {
+                column: {
+                    "median": finite(row[f"{name}_median"]),
+                    "last": finite(row[f"{name}_last"]),
+                    **{key: int(row[f"{name}_{key}"]) for key in ("runs", "seen")},
+                }
+                for name, column in phases.TIMES.items()
+            }
+            result.append({"axes": {name: shown_value(row[name]) for name in names}, "times": times})
+    return result
 
 
 def _circuit(results: Results, runs: Sequence[int]) -> list[dict[str, Any] | None] | None:

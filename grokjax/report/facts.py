@@ -7,9 +7,9 @@ from typing import Any
 
 from grokjax import config
 from grokjax.phases import survival
-from grokjax.report import downsampling
+from grokjax.report import downsampling, verdict
 from grokjax.report.markup import Html, element, joined
-from grokjax.report.results import Results, outcome, shown_value
+from grokjax.report.results import Results, shown_value
 from grokjax.store import files as files_lib
 from grokjax.store import metrics
 
@@ -50,7 +50,12 @@ def _values(results: Results, name: str) -> str:
 
 def header(results: Results, now: datetime.datetime) -> Html:
     """The head of the page: what was run, on what, and how far it is."""
-    parts = [element("p", _axes(results), " ", outcome(results.runs), class_="axes")]
+    said = [element("li", text) for text in verdict.sentences(results.runs, results.by)]
+    parts = [
+        element("p", _axes(results), class_="axes"),
+        element("ul", *said, class_="verdict", id="verdict"),
+        element("p", verdict.surety(results.runs, results.by), class_="axes"),
+    ]
     if results.running:
         text = (
             f"This sweep was still being trained at {now:%Y-%m-%d %H:%M} UTC: the page shows what there was by then, "

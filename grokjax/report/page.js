@@ -10,16 +10,18 @@
   /** Sentences that are not empty, one after another. */
   const paragraph = (...sentences) => sentences.filter(Boolean).join(" ");
   const touch = matchMedia("(pointer: coarse)").matches;
-  const INK = "#1d2733",
-    SOFT = "#5b6675",
-    GRID = "#e9edf1";
-  const FONT = {
-    family: 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", Arial, sans-serif',
-    size: 12,
-    color: INK,
-  };
+  const FAMILY = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", Arial, sans-serif';
   const MARKERS = ["circle", "square", "diamond", "cross", "pentagon", "star", "hexagon", "bowtie"];
-  const COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F"];
+  const BLACK = "#000000";
+  const COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", BLACK, "#7F7F7F"];
+  const DASHES = ["solid", "dot", "dash", "dashdot", "longdash", "longdashdot"];
+
+  /** A colour of the page, which its style sheet names: light, dark or for paper. */
+  const styled = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  /** Black is the page's ink, so that it is seen on a dark page. */
+  const inked = (color) => (color === BLACK ? styled("ink") : color);
+  /** The colour of the i-th of n sets of runs: of a palette that all can tell apart, of a ramp where there are more. */
+  const colorOf = (i, n) => inked(n > COLORS.length ? `hsl(${260 - (220 * i) / (n - 1)} 65% 50%)` : COLORS[i]);
 
   // ---- Text ------------------------------------------------------------------------------------------------------
 
@@ -52,13 +54,13 @@
     return {
       title: { text: title, standoff: 6 },
       automargin: true,
-      gridcolor: GRID,
-      linecolor: "#b9c1cb",
+      gridcolor: styled("grid"),
+      linecolor: styled("axis"),
       showline: true,
       zeroline: false,
       ticks: "outside",
       ticklen: 4,
-      tickcolor: "#b9c1cb",
+      tickcolor: styled("axis"),
       exponentformat: "power",
       ...more,
     };
@@ -73,10 +75,10 @@
 
   function layout(x, y, more) {
     return {
-      font: FONT,
+      font: { family: FAMILY, size: 12, color: styled("ink") },
       margin: { l: 58, r: 14, t: 26, b: 40 },
-      paper_bgcolor: "#fff",
-      plot_bgcolor: "#fff",
+      paper_bgcolor: styled("paper"),
+      plot_bgcolor: styled("paper"),
       showlegend: false,
       dragmode: touch ? false : "zoom",
       hoverlabel: { font: { size: 12 }, align: "left" },
@@ -158,11 +160,11 @@
     }));
   }
 
-  /** One line in the legend: the curves of all shown runs one after another, with gaps between them. */
-  function trace(line) {
+  /** The curves of some runs, one after another with gaps between them. */
+  function trace(line, runs, style) {
     const points = []; // step, value, run
     let dots = false;
-    for (const run of shown.runs) {
+    for (const run of runs) {
       const held = curve(line.column, run);
       if (!held) continue;
       if (points.length) points.push([null, null, null]);
@@ -172,29 +174,72 @@
         points.push([held.x[i], value, run]);
       });
     }
-    const many = shown.runs.length > 1;
-    const of = many
-      ? "%{meta[0]}, run %{customdata}<br>step %{x:,}: %{y:.4~g}<extra></extra>"
-      : "%{y:.4~g}<extra>%{meta[0]}</extra>";
     return {
       type: "scatter",
       mode: dots ? "lines+markers" : "lines",
-      name: plain(line.label),
       meta: [plain(line.label)],
       x: points.map(([step]) => step),
       y: points.map(([, value]) => value),
       customdata: points.map(([, , run]) => run),
-      hovertemplate: of,
       connectgaps: false,
-      line: { color: line.color, dash: line.dash, width: many ? 1.2 : 2 },
-      marker: { color: line.color, size: 4 },
-      opacity: many ? Math.max(0.35, 1 - shown.runs.length / 60) : 1,
+      ...style,
+      marker: { color: style.line.color, size: 4 },
     };
+  }
+
+  /** One run's curves: a colour for each. */
+  const ofOne = (lines) =>
+    lines.map((line) =>
+      trace(line, shown.runs, {
+        name: plain(line.label),
+        hovertemplate: "%{y:.4~g}<extra>%{meta[0]}</extra>",
+        line: { color: inked(line.color), dash: line.dash, width: 2 },
+      }),
+    );
+
+  /** Several runs' curves: a colour for each value of an axis, dashes for what they are of; the first lies on top. */
+  function ofMany(lines, figure) {
+    const sets = series(byId("color_by")?.value).map(([name, runs]) => [name, runs.map(([i]) => i)]);
+    const opacity = Math.max(0.35, 1 - shown.runs.length / 60);
+    return sets
+      .flatMap(([name, members], s) => {
+        const runs = shown.runs.filter((run) => members.includes(run));
+        return lines.map((line, i) =>
+          trace(line, runs, {
+            name: plain(name || line.label),
+            legendgroup: name,
+            showlegend: i === 0 && runs.length > 0,
+            hovertemplate: `${plain(name)}, run %{customdata}, %{meta[0]}<br>step %{x:,}: %{y:.4~g}<extra></extra>`,
+            line: { color: colorOf(s, sets.length), dash: dashOf(line, figure), width: 1.4 },
+            opacity,
+          }),
+        );
+      })
+      .reverse();
+  }
+
+  const dashOf = (line, figure) => DASHES[figure.lines.indexOf(line) % DASHES.length];
+  const STROKES = { solid: "none", dot: "2 3", dash: "7 4", dashdot: "7 3 2 3", longdash: "11 4", longdashdot: "11 3 2 3" };
+
+  /** Ticks the boxes that one run's curves start with, or several runs'; their samples show what tells curves apart. */
+  function tick(figure, many) {
+    const frame = figureOf(figure.name);
+    if (frame.dataset.many === String(many)) return;
+    frame.dataset.many = many;
+    for (const box of all("input", frame)) {
+      const line = figure.lines.find((one) => one.column === box.value);
+      const stroke = box.parentElement.querySelector("line");
+      box.checked = many ? line.many : line.on;
+      stroke.style.stroke = many ? styled("ink") : inked(line.color);
+      stroke.style.strokeDasharray = STROKES[many ? dashOf(line, figure) : line.dash];
+    }
   }
 
   function drawCurves(figure) {
     const frame = figureOf(figure.name);
     const boxes = all("input", frame);
+    const many = shown.runs.length > 1;
+    tick(figure, many);
     boxes.forEach((box) => {
       box.parentElement.classList.toggle(
         "absent",
@@ -202,15 +247,16 @@
       );
     });
     const wanted = figure.lines.filter((line) => boxes.find((box) => box.value === line.column).checked);
-    const traces = wanted.map(trace);
+    const traces = many ? ofMany(wanted, figure) : ofOne(wanted);
     const values = traces.flatMap((t) => t.y);
     const zeros = figure.log ? values.filter((v) => v === 0).length : 0;
     const group = shown.group;
     const x = axis("step", { rangemode: "tozero", tickformat: "~s", hoverformat: ",d" });
     const y = axis(figure.unit, figure.log ? logAxis(values) : { rangemode: "tozero" });
-    const many = shown.runs.length > 1;
     const form = layout(x, y, {
       shapes: shading(group),
+      showlegend: many && traces.some((t) => t.legendgroup),
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 }, traceorder: "reversed" },
       hovermode: many ? "closest" : "x unified",
       uirevision: shown.label,
     });
@@ -323,7 +369,7 @@
       step: (run) => run.last_step,
       symbol: "triangle-up-open",
     },
-    { name: "diverged", of: () => true, step: (run) => run.last_step, symbol: "x-thin-open", color: "#000000" },
+    { name: "diverged", of: () => true, step: (run) => run.last_step, symbol: "x-thin-open", color: BLACK },
   ];
 
   /** Runs of one value side by side around its place, in their order. */
@@ -338,17 +384,18 @@
   }
 
   /** The points of one set of runs, a trace per outcome. */
-  function points([name, runs], s, across, where) {
+  function points([name, runs], hue, s, across, where) {
     const x = beside(runs, across, where);
     const outcome = runs.map(([, run]) => OUTCOMES.find((one) => one.of(run)));
     return OUTCOMES.map((one) => {
       const at = runs.map((_, i) => i).filter((i) => outcome[i] === one);
       const symbol = one.symbol || MARKERS[s % MARKERS.length],
-        color = one.color || COLORS[s % COLORS.length];
+        color = one.color ? inked(one.color) : hue;
       return {
         type: "scatter",
         mode: "markers",
-        name: plain([name, one.name].filter(Boolean).join(", ")),
+        name: plain(name || one.name),
+        showlegend: one === OUTCOMES[0],
         x: at.map((i) => x[i]),
         y: at.map((i) => one.step(runs[i][1])),
         customdata: at.map((i) => runs[i][0]),
@@ -356,15 +403,31 @@
         hovertemplate: `%{text}<br>${one.name}: step %{y:,}<extra></extra>`,
         marker: { symbol, color, size: 9, opacity: 0.85, line: { width: symbol.includes("open") ? 1.8 : 0, color } },
       };
-    }).filter((trace) => trace.x.length);
+    }).filter((trace) => trace.x.length || trace.showlegend);
+  }
+
+  /** Entries of the legend for the signs that all sets share. */
+  function signs(traces) {
+    const found = OUTCOMES.slice(1).filter((one) => begun.some(([, run]) => OUTCOMES.find((o) => o.of(run)) === one));
+    const held = found.map((one) => [one.name, one.symbol]);
+    if (traces.some((trace) => trace.error_y)) held.push(["median", "line-ew-open"]);
+    return held.map(([name, symbol]) => {
+      const color = styled("ink");
+      const marker = { symbol, color, size: 9, line: { width: 1.8, color } };
+      return { type: "scatter", mode: "markers", name, x: [null], y: [null], marker };
+    });
   }
 
   function drawTimes() {
     const across = byId("times_x").value,
       within = byId("times_by").value;
     const where = places(across);
-    const traces = series(within).flatMap((set, s) => points(set, s, across, where));
-    if (isOfSettings([across, within])) traces.push(...medians(across, where));
+    const sets = series(within);
+    const traces = sets.flatMap((set, s) => points(set, colorOf(s, sets.length), s, across, where));
+    if (isOfSettings([across, within])) {
+      sets.forEach(([name], s) => traces.push(...medians(name, s, sets.length, across, within, where)));
+    }
+    const legends = signs(traces);
     const legend = { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } };
     const shape = layout(
       axis(plain(across), { tickvals: where.ticks, ticktext: where.texts, showgrid: false }),
@@ -378,7 +441,7 @@
       where.note,
       "Choose a point to see its curves.",
     );
-    return draw("times", traces, shape, said);
+    return draw("times", [...traces, ...legends], shape, said);
   }
 
   /** Whether runs that agree on these axes are the groups of the table of settings. */
@@ -387,56 +450,76 @@
     return data.settings.length === used.length && data.settings.every((name) => used.includes(name));
   }
 
-  /** Kaplan–Meier medians with their intervals; an interval beyond the budget ends with it. */
-  function medians(across, where) {
+  /** Kaplan–Meier medians of one set, in its colour, with their intervals; one beyond the budget ends with it. */
+  function medians(name, s, n, across, within, where) {
     const last = Math.max(...data.runs.map((run) => run.last_step || 0));
-    const held = data.medians.filter((one) => one.median !== null);
+    const ours = data.medians.filter((one) => !within || `${within} = ${one.axes[within]}` === name);
+    const held = ours.filter((one) => one.median !== null);
     if (!held.length) return [];
+    const color = n > 1 ? colorOf(s, n) : styled("ink");
+    const text = (one) => (one.low === null ? "" : `<br>95 % interval ${steps(one.low)} to ${one.high === null ? "beyond the budget" : steps(one.high)}`);
     return [
       {
         type: "scatter",
         mode: "markers",
-        name: "median",
+        showlegend: false,
         x: held.map((one) => where.at(one.axes[across])),
         y: held.map((one) => one.median),
-        marker: { symbol: "line-ew-open", size: 26, color: "#000000", line: { width: 2.5 } },
+        marker: { symbol: "line-ew-open", size: 26, color, line: { width: 2.5, color } },
         error_y: {
           type: "data",
           symmetric: false,
-          color: "#000000",
+          color,
           thickness: 1,
           width: 5,
-          array: held.map((one) => (one.high === null ? last : one.high) - one.median),
-          arrayminus: held.map((one) => one.median - one.low),
+          array: held.map((one) => (one.low === null ? 0 : (one.high === null ? last : one.high) - one.median)),
+          arrayminus: held.map((one) => (one.low === null ? 0 : one.median - one.low)),
         },
-        text: held.map((one) => `${steps(one.low)} to ${one.high === null ? "beyond the budget" : steps(one.high)}`),
-        hovertemplate: "median %{y:,}<br>95 % interval %{text}<extra></extra>",
+        text: held.map((one) => `${one.grokked} of ${one.runs} grokked, median ${steps(one.median)}${text(one)}`),
+        hovertemplate: "%{text}<extra></extra>",
       },
     ];
   }
 
   // ---- Heat map --------------------------------------------------------------------------------------------------
 
-  /** The middle of numbers, of which those that were not reached are infinite. */
+  /** The middle of numbers. */
   function median(values) {
     const sorted = [...values].sort((a, b) => a - b),
       half = sorted.length >> 1;
     return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
   }
 
-  /** The runs of a cell and the number that it shows: null for none, infinite for "not by the last evaluation". */
+  const keyOf = (axes) => JSON.stringify(Object.entries(axes).sort(([a], [b]) => (a < b ? -1 : 1)));
+  const times = new Map(data.cells.map((one) => [keyOf(one.axes), one.times])); // Kaplan–Meier medians
+
+  /** What a cell shows of its runs: null for nothing, infinite for a median beyond the last evaluation. */
   function cell(what, wanted) {
     const axes = Object.entries(wanted);
     const runs = begun.filter(([, run]) => axes.every(([name, value]) => run.axes[name] === value));
-    const missing = what.unit === "steps" ? Infinity : null;
-    const values = runs.map(([, run]) => run.values[what.name] ?? missing).filter((v) => v !== null);
+    const which = axes.map(([name, value]) => `${name} = ${value}`).join(", ");
+    const of = what.unit === "steps" ? timeOf(what, wanted) : valueOf(what, runs);
+    const hover = `${plain(which)}<br>${of.hover || "no value"}`;
+    return { n: runs.length, first: runs.length ? runs[0][0] : null, ...of, hover };
+  }
+
+  function timeOf(what, wanted) {
+    const held = times.get(keyOf(wanted))?.[what.name];
+    if (!held || !held.runs) return { shows: null, label: "" };
+    const text = held.median === null ? `> ${steps(held.last)}` : steps(held.median);
+    return {
+      shows: held.median ?? Infinity,
+      label: `${text}<br>${held.seen}/${held.runs}`,
+      hover: `${text}, seen in ${held.seen} of ${held.runs} run${held.runs === 1 ? "" : "s"}`,
+    };
+  }
+
+  function valueOf(what, runs) {
+    const values = runs.map(([, run]) => run.values[what.name]).filter((v) => v !== null && v !== undefined);
     const mean = values.reduce((a, b) => a + b, 0) / values.length;
     const shows = !values.length ? null : what.name === "grokked" ? mean : median(values);
-    const label =
-      shows === null ? "" : shows === Infinity ? "not yet" : what.unit === "steps" ? steps(shows) : number(shows);
-    const which = axes.map(([name, value]) => `${name} = ${value}`).join(", ");
-    const hover = `${plain(which)}<br>${runs.length} run${runs.length === 1 ? "" : "s"}: ${label || "no value"}`;
-    return { n: runs.length, first: runs.length ? runs[0][0] : null, shows, label, hover };
+    const label = shows === null ? "" : number(shows);
+    return { shows, label, hover: label && `${label}, ${values.length} run${values.length === 1 ? "" : "s"}` };
   }
 
   function drawHeat() {
@@ -467,8 +550,8 @@
         ...common,
         z: each((c) => (c.shows === Infinity ? 0 : null)),
         showscale: false,
-        textfont: { color: INK },
-        colorscale: [0, 1].map((at) => [at, "#d5dae0"]),
+        textfont: { color: styled("ink") },
+        colorscale: [0, 1].map((at) => [at, styled("after")]),
       },
       {
         ...common,
@@ -482,8 +565,9 @@
     const [x, y] = [across, up].map((title) => axis(plain(title), { type: "category", showgrid: false }));
     const said = paragraph(
       `${what.label[0].toUpperCase()}${what.label.slice(1)}.`,
-      flat.some((c) => c.n > 1) ? `Cells of several runs: their ${name === "grokked" ? "mean" : "median"}.` : "",
-      flat.some((c) => c.shows === Infinity) ? "Grey: not by the last evaluation." : "",
+      what.unit === "steps" ? "Kaplan–Meier medians, and in how many of the runs it was seen." : "",
+      what.unit !== "steps" && flat.some((c) => c.n > 1) ? "Cells of several runs: their median." : "",
+      flat.some((c) => c.shows === Infinity) ? "Grey: the median lies beyond the last evaluation." : "",
     );
     return draw("heat", traces, layout(x, y, { hovermode: "closest" }), said);
   }
@@ -584,10 +668,35 @@
   for (const figure of data.figures) redraw(figure.name, () => drawCurves(figure));
   on(byId("choose"), "change", (event) => choose(event.target.value));
   if (innerWidth < 600) document.querySelector("header details").open = false;
-  choose(`run ${data.first}`);
-  for (const [id, drawing] of Object.entries({ times: drawTimes, heat: drawHeat })) {
-    if (!byId(id)) continue;
-    redraw(id, drawing);
-    queue(id, drawing);
+
+  const drawings = { times: drawTimes, heat: drawHeat };
+  function drawAll() {
+    for (const figure of data.figures) delete figureOf(figure.name).dataset.many;
+    choose(byId("choose").value);
+    for (const [id, drawing] of Object.entries(drawings)) if (byId(id)) queue(id, drawing);
   }
+
+  for (const [id, drawing] of Object.entries(drawings)) if (byId(id)) redraw(id, drawing);
+  if (byId("color_by")) on(byId("color_by"), "change", () => choose(byId("choose").value));
+  on(matchMedia("(prefers-color-scheme: dark)"), "change", drawAll);
+  drawAll();
+
+  // On paper the page is light and one column wide; what has been drawn follows at once, since printing does not wait.
+  const root = document.documentElement;
+  const resize = (width) => {
+    for (const plot of all(".plot").filter((one) => one.data)) {
+      const [ink, paper, grid] = ["ink", "paper", "grid"].map(styled);
+      const colors = { "font.color": ink, paper_bgcolor: paper, plot_bgcolor: paper };
+      Plotly.relayout(plot, { ...colors, "xaxis.gridcolor": grid, "yaxis.gridcolor": grid, width });
+    }
+  };
+  on(window, "beforeprint", () => {
+    root.classList.add("print");
+    resize(680);
+  });
+  on(window, "afterprint", () => {
+    root.classList.remove("print");
+    resize(null);
+    drawAll();
+  });
 })();

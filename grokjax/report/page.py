@@ -104,11 +104,13 @@ def chooser(data: dict[str, Any]) -> Html:
     """The list of runs and groups that curves are shown of."""
     groups = [element("option", group["label"], value=f"group {i}") for i, group in enumerate(data["groups"])]
     runs = [
-        element("option", run["label"], value=f"run {i}", selected=i == data["first"])
+        element("option", run["label"], value=f"run {i}", selected=i == data["first"] and not groups)
         for i, run in enumerate(data["runs"])
     ]
     parts = [element("optgroup", *groups, label="groups")] if groups else []
-    return element("select", *parts, element("optgroup", *runs, label="runs"), id="choose")
+    chosen = element("select", *parts, element("optgroup", *runs, label="runs"), id="choose")
+    axes = [(axis["name"], axis["name"]) for axis in data["axes"]]
+    return joined(chosen, select("color_by", "coloured by", axes, axes[0][0]) if groups and axes else None)
 
 
 def comparison(data: dict[str, Any]) -> Html:
@@ -130,7 +132,8 @@ def comparison(data: dict[str, Any]) -> Html:
         select("heat_y", "and", [*axes, nothing], second),
         class_="controls",
     )
-    return joined(frame("times", "Time to grok", times), frame("heat", "Heat map of runs", heat) if values else None)
+    over_two = values and len(data["settings"]) > 1  # with one field swept, the figure of times shows all there is
+    return joined(frame("times", "Time to grok", times), frame("heat", "Heat map of runs", heat) if over_two else None)
 
 
 def spectra(data: dict[str, Any]) -> Html:

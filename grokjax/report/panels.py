@@ -18,7 +18,8 @@ class Line:
       column: of the metrics.
       label: in the legend.
       color, dash: of its lines, in Plotly's terms.
-      on: whether it is drawn at first.
+      on: whether it is drawn at first of one run.
+      many: whether it is drawn at first of several runs, whose colours tell settings apart.
     """
 
     column: str
@@ -26,6 +27,7 @@ class Line:
     color: str
     dash: str = "solid"
     on: bool = True
+    many: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +57,8 @@ FIGURES = (
     Curves(
         *("losses", "Losses", "loss (nats)", True),
         (
-            Line("train_loss", "train", BLUE),
-            Line("test_loss", "test", ORANGE),
+            Line("test_loss", "test", ORANGE, many=True),
+            Line("train_loss", "train", BLUE, many=True),
             Line("restricted_loss", "restricted", GREEN, "dash"),
             Line("excluded_loss", "excluded", PINK, "dash"),
             Line("restricted_loss_online", "restricted, keys of each step", GREEN, "dot", False),
@@ -66,13 +68,13 @@ FIGURES = (
     ),
     Curves(
         *("accuracies", "Accuracies", "share of pairs", False),
-        (Line("train_acc", "train", BLUE), Line("test_acc", "test", ORANGE)),
+        (Line("test_acc", "test", ORANGE, many=True), Line("train_acc", "train", BLUE, many=True)),
     ),
     Curves(
         *("gini", "Gini coefficients of the Fourier norms", "Gini coefficient", False),
         (
+            Line("gini_W_L", "W_L", ORANGE, many=True),
             Line("gini_W_E", "W_E", BLUE),
-            Line("gini_W_L", "W_L", ORANGE),
             Line("gini_freq_W_E", "W_E, over frequencies", BLUE, "dot", False),
             Line("gini_freq_W_L", "W_L, over frequencies", ORANGE, "dot", False),
         ),
@@ -80,7 +82,7 @@ FIGURES = (
     Curves(
         *("weights", "Sums of squared weights", "sum of squares", True),
         (
-            Line("sum_sq_weights", "all", BLACK),
+            Line("sum_sq_weights", "all", BLACK, many=True),
             *(
                 Line(f"sum_sq_{name}", name, color, _DASHED.get(name, "solid"), name in ("W_E", "W_in", "W_out", "W_U"))
                 for name, color in _PARAMETERS.items()
@@ -90,7 +92,7 @@ FIGURES = (
     Curves(
         *("keys", "Number of key frequencies", "frequencies", False),
         (
-            Line("n_key_freqs_online", "by the sweep's rule", BLACK),
+            Line("n_key_freqs_online", "by the sweep's rule", BLACK, many=True),
             Line("n_key_freqs_W_L", "rule W_L", ORANGE, "dash", False),
             Line("n_key_freqs_W_E", "rule W_E", BLUE, "dash", False),
             Line("n_key_freqs_neurons", "rule neurons", GREEN, "dash", False),

@@ -171,14 +171,6 @@ def sentence(row: Mapping[Any, Any]) -> str:
     return text[0].upper() + text[1:]
 
 
-def outcome(runs: pd.DataFrame) -> str:
-    """A sentence about several runs: how many memorised and grokked, and when."""
-    counts = [f"{int(runs[name].eq(True).sum())} of {len(runs)} {name}" for name in ("memorised", "grokked")]
-    times = runs["grokked_by"].dropna()
-    span = f", between steps {shown_steps(times.min())} and {shown_steps(times.max())}" if len(times) else ""
-    return f"{counts[0]}, {counts[1]}{span}."
-
-
 def first_run(runs: pd.DataFrame) -> int:
     """The run to show first, as an index: the one with the median time to grok, of those with all phases if any are."""
     times = runs["grokked_by"].to_numpy(float)

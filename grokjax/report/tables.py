@@ -67,6 +67,13 @@ def fits(results: Results) -> Html | None:
     if len(results.summary.groups) < 2 or found.empty:
         return None
     labels = [name for name in results.by if name in found]
+    every, found = found, found[found["estimate"].notna()]
+    if found.empty:
+        why = [
+            sentence.removeprefix("mind: ")
+            for sentence in notes(every[every["quantity"].str.startswith("critical")], labels)
+        ]
+        return element("p", f"No critical value is fitted: {'; '.join(why)}.", class_="axes")
     head = [heading(name) for name in labels] + [heading("quantity", numeric=False), heading("estimate")]
     head += [heading("95 % interval"), heading("unit", numeric=False), heading("runs")]
     rows = []
@@ -74,10 +81,11 @@ def fits(results: Results) -> Html | None:
         cells = [cell(shown_value(row[name])) for name in labels] + [cell(row["quantity"], numeric=False)]
         cells += [cell(shown(row["estimate"]), float(row["estimate"])), cell(shown_bounds(row))]
         rows.append(element("tr", *cells, cell(row["unit"], numeric=False), cell(row["runs"])))
-    critical = found[found["quantity"].str.startswith("critical")].iloc[0]
-    name, at = str(critical["quantity"]).removeprefix("critical_"), shown(critical["estimate"])
-    said = f"Critical {name}: {at} [{shown(critical['low'])}, {shown(critical['high'])}]; power law of the time to grok"
-    said = "Critical values and power laws" if labels else said
+    said = "Critical values and power laws"
+    critical = found[found["quantity"].str.startswith("critical")]
+    if len(critical) == 1 and not labels:
+        row = critical.iloc[0].to_dict()
+        said = f"Critical {row['quantity'].removeprefix('critical_')}: {shown(row['estimate'])} {shown_bounds(row)}"
     caption = "Logistic regression in log10, and time to grok = prefactor · (value − critical)^−exponent."
     content = joined(table("fits", caption, head, rows), doubts(notes(found, ["quantity"])))
     return element("details", element("summary", said), content)
@@ -108,7 +116,7 @@ def runs(results: Results) -> Html:
 
 def key(of_strips: bool = True) -> Html:
     """The key to the colours of phases and the other signs of a strip."""
-    colors = PHASE_COLORS | ({"after": "#e3e7ec"} if of_strips else {})
+    colors = PHASE_COLORS | ({"after": "var(--after)"} if of_strips else {})
     items = [element("li", element("i", style=f"background:{color}"), name) for name, color in colors.items()]
     mark = element("li", element("i", class_="mark"), "grokked") if of_strips else None
     return element("ul", *items, mark, class_="key" if of_strips else "key pale")
