@@ -135,7 +135,7 @@ def _group(results: Results, label: str, members: np.ndarray) -> dict[str, Any]:
     return {
         "label": label,
         "runs": [int(i) for i in members],
-        "text": " ".join(verdict.sentences(rows, verdict.differing(rows, results.settings))),
+        "text": " ".join(verdict.sentences(rows, verdict.differing(rows, results.settings), most=4)),
         "shades": _shares([shade(row) for row in rows.to_dict("records")]),
     }
 

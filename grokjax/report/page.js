@@ -396,14 +396,14 @@
         mode: "markers",
         name: plain(name || one.name),
         showlegend: one === OUTCOMES[0],
-        x: at.map((i) => x[i]),
-        y: at.map((i) => one.step(runs[i][1])),
+        x: at.length ? at.map((i) => x[i]) : [null], // so that the legend names it
+        y: at.length ? at.map((i) => one.step(runs[i][1])) : [null],
         customdata: at.map((i) => runs[i][0]),
         text: at.map((i) => plain(runs[i][1].label)),
         hovertemplate: `%{text}<br>${one.name}: step %{y:,}<extra></extra>`,
         marker: { symbol, color, size: 9, opacity: 0.85, line: { width: symbol.includes("open") ? 1.8 : 0, color } },
       };
-    }).filter((trace) => trace.x.length || trace.showlegend);
+    }).filter((trace) => trace.customdata.length || trace.showlegend);
   }
 
   /** Entries of the legend for the signs that all sets share. */

@@ -13,19 +13,20 @@ from grokjax.report.results import shown_value
 MOST = 12  # settings that are named one by one
 
 
-def sentences(runs: pd.DataFrame, by: Sequence[str]) -> list[str]:
+def sentences(runs: pd.DataFrame, by: Sequence[str], most: int = MOST) -> list[str]:
     """A sentence per setting, such as "weight_decay = 1: 3 of 3 grok, median 950 steps."
 
-    Of more settings than `MOST`, how many grok in all runs, in some and in none, and the quickest.
+    Of more settings than `most`, how many grok in all runs, in some and in none, and the quickest.
 
     Args:
       runs: of `Results`.
       by: the fields that settings differ in; without any, all runs are one setting.
+      most: settings to name one by one.
     """
     found = phases.time_to_grok(runs, list(by))
     if found.empty:
         return ["No run has begun."]
-    if len(found) <= MOST:
+    if len(found) <= most:
         return [_named(row, by) + _outcome(row) for row in found.to_dict("records")]
     every, none = found["grokked"] == found["runs"], found["grokked"] == 0
     counts = {"every run groks": every, "some do": ~every & ~none, "none does": none}
