@@ -50,24 +50,17 @@ class Blow:
 
 
 class State:
-    """Where the process is, in a file that outlives it: the stages, outermost first, and when the blow fell."""
+    """Where the process is, in a file that outlives it: the stages, outermost first."""
 
     def __init__(self, path: Path):
         path.write_bytes(b" " * STATE_BYTES)
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), STATE_BYTES)
         self.stages = [START]
-        self.struck = 0.0
         self.show()
 
     def show(self) -> None:
-        self._map[:] = json.dumps([self.struck, self.stages]).encode().ljust(STATE_BYTES)
-
-
-def read(path: Path) -> tuple[float, list[str]]:
-    """When the blow fell, by `time.monotonic` (0 if it has not), and the stages that the process was in."""
-    struck, stages = json.loads(path.read_bytes())
-    return struck, stages
+        self._map[:] = json.dumps(self.stages).encode().ljust(STATE_BYTES)
 
 
 class Crash:
@@ -76,15 +69,15 @@ class Crash:
     def __init__(self, blow: Blow, state: State):
         self.blow, self.state = blow, state
         self.entered: dict[str, int] = {}
+        self.struck = False
 
     def strike(self) -> None:
-        self.state.struck = time.monotonic()
-        self.state.show()
+        self.struck = True
         os.kill(os.getpid(), self.blow.number)
 
     def due(self, when: str, stage: str) -> bool:
         blow, now = self.blow, (stage, when, self.entered.get(stage))
-        return not self.state.struck and self.state.stages[-1] == stage and now == (blow.at, blow.when, blow.n)
+        return not self.struck and self.state.stages[-1] == stage and now == (blow.at, blow.when, blow.n)
 
     @contextlib.contextmanager
     def stage(self, name: str):

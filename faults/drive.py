@@ -14,25 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import command
 from benchmarks.command import ROOT
 from faults import crash
 from faults.crash import Blow
-from grokjax.cli import terminal
 from grokjax.errors import InputError
 from grokjax.store.metrics import read_metrics, read_runs
 from grokjax.store.snapshots import find_snapshots, load_params
 
 LIMIT_SECONDS = 600.0  # for one start
-
-
-def parser(name: str, doc: str | None, times: int) -> terminal.Parser:
-    """Makes the parser of a command that strikes sweeps so many times."""
-    result = command.parser(name, doc)
-    result.add_argument("--times", type=command.positive(int), default=times, help=f"how often (default: {times})")
-    result.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    result.add_argument("--folder", type=Path, help="where the sweeps go and stay; by default a temporary one")
-    return result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,22 +30,20 @@ class Ended:
 
     Attributes:
       status: its exit status; negative for a signal.
-      stages: it was in, if it was killed.
+      stages: it was in, if it was struck.
       seconds: it ran.
-      since_blow: seconds since the blow fell, or None if it did not.
       log: what it printed.
     """
 
     status: int
     stages: list[str]
     seconds: float
-    since_blow: float | None
     log: Path
 
     @property
-    def killed(self) -> bool:
-        """Whether SIGKILL ended it."""
-        return self.status == -signal.SIGKILL
+    def struck(self) -> bool:
+        """Whether a signal ended it."""
+        return self.status in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)
 
     @property
     def where(self) -> str:
@@ -65,8 +52,8 @@ class Ended:
         return f"{inner} while settling" if crash.SETTLE in self.stages[:-1] else inner
 
     def refuse(self) -> None:
-        """Raises InputError if it neither finished nor was killed."""
-        if self.status and not self.killed:
+        """Raises InputError if it neither finished nor was struck."""
+        if self.status and not self.struck:
             last = "\n".join(self.log.read_text().splitlines()[-15:])
             raise InputError(f"a start ended with status {self.status}; {self.log} ends with:\n{last}")
 
@@ -91,25 +78,23 @@ class Place:
         Args:
           name: of the sweep's folder.
           blow: that the process sends to itself.
-          kill_after: seconds after which it is killed from outside.
+          kill_after: seconds after which the blow's signal comes from outside.
         """
         state, log = self.folder / "state", self.folder / f"{name}.log"
         launch = [sys.executable, "-m", "faults.crash", json.dumps(dataclasses.asdict(blow)), str(state)]
         launch += ["--config=faults/experiment.py", f"--workdir={self.folder / name}"]
-        state.write_text(json.dumps([0.0, [crash.START]]))
+        state.write_text(json.dumps([crash.START]))
         began = time.monotonic()
         with log.open("a") as out:
             process = subprocess.Popen(launch, cwd=ROOT, env=self.environment, stdout=out, stderr=out)
             try:
                 process.wait(LIMIT_SECONDS if kill_after is None else kill_after)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                process.send_signal(signal.SIGKILL if kill_after is None else blow.number)
+                process.wait(LIMIT_SECONDS)
                 if kill_after is None:
                     raise
-        struck, stages = crash.read(state)
-        now = time.monotonic()
-        return Ended(process.returncode, stages, now - began, now - struck if struck else None, log)
+        return Ended(process.returncode, json.loads(state.read_bytes()), time.monotonic() - began, log)
 
     def whole(self) -> float:
         """Trains an uninterrupted sweep, `whole`; returns the seconds it took once its programs were compiled.

@@ -1,8 +1,9 @@
 """A sweep killed again and again, each time resumed, and held against one that was never interrupted.
 
     python -m faults.kills --times=50
+    python -m faults.kills --times=10 --signal=TERM    # as clusters and clouds stop it, which saves
 
-SIGKILL falls at random moments and, so that these are not left to chance, inside writes: while half of a Parquet file
+The signal falls at random moments and, so that these are not left to chance, inside writes: while half of a Parquet file
 or of a checkpoint is on disk, between its last byte and its rename, and between the rename and what follows it. A sweep
 that finishes is compared, bit for bit, and the next one begins. Exits with 1 if anything differs.
 """
@@ -12,9 +13,11 @@ import collections
 import itertools
 import random
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks import command
@@ -35,21 +38,23 @@ KINDS = (
 )
 
 
-def plan(rng: random.Random, seconds: float) -> Iterator[tuple[Blow, float | None]]:
+def plan(rng: random.Random, seconds: float, number: int) -> Iterator[tuple[Blow, float | None]]:
     """Blows, or seconds after which to kill from outside, without end.
 
     Args:
       rng: decides.
       seconds: that an uninterrupted sweep takes.
+      number: of the signal.
     """
     for kind in itertools.cycle(KINDS):
         if kind is None:
-            yield Blow(), rng.uniform(0, seconds)
+            yield Blow(number=number), rng.uniform(0, seconds)
         elif kind in WRITES:
-            yield Blow(kind, rng.randint(1, 6), rng.choice(["half", "written", "renamed"])), None
+            yield Blow(kind, rng.randint(1, 6), rng.choice(["half", "written", "renamed"]), number=number), None
         else:
             n = rng.randint(1, 2) if kind == crash.SETTLE else 1
-            yield Blow(kind, n, delay=rng.uniform(0, 0.05 if kind == crash.REPAIR else 1.0)), None
+            delay = rng.uniform(0, 0.05 if kind == crash.REPAIR else 1.0)
+            yield Blow(kind, n, delay=delay, number=number), None
 
 
 def kill(args: argparse.Namespace, say: Say) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def kill(args: argparse.Namespace, say: Say) -> dict[str, Any]:
     say(f"training the sweep twice without a fault, then killing it: about {duration(40 + 12 * args.times)}")
     seconds = place.whole()
     rows = len(read_metrics(place.folder / "whole"))
-    blows = plan(random.Random(args.seed), seconds)
+    blows = plan(random.Random(args.seed), seconds, signal.Signals[f"SIG{args.signal}"])
     kills: list[dict[str, Any]] = []
     wrong: list[str] = []
     finished = 0
@@ -78,6 +83,8 @@ def kill(args: argparse.Namespace, say: Say) -> dict[str, Any]:
             break
     place.leave(wrong)
     return {
+        "variant": "" if args.signal == "KILL" else f"_{args.signal}",
+        "signal": f"SIG{args.signal}",
         "seed": args.seed,
         "times": len(kills),
         "sweeps": finished,
@@ -98,7 +105,7 @@ def killed(place: drive.Place, sweep: int, blows: Iterator, most: int) -> list[d
         blow, after = next(blows) if len(kills) < min(PER_SWEEP, most) else (Blow(), None)
         ended = place.start(f"sweep{sweep}", blow, after)
         ended.refuse()
-        if not ended.killed:
+        if not ended.struck:
             return kills
         moment = "random moment" if blow.when == "entered" else blow.when
         kills.append({"sweep": sweep, "where": ended.where, "moment": moment, "seconds": ended.seconds})
@@ -112,7 +119,7 @@ def page(found: Record) -> str:
         "one, bit for bit; no row twice, none missing"
     )
     return (
-        f"{found['times']} times SIGKILL, in {duration(found['seconds'])}; {found['inside_writes']} of them inside a "
+        f"{found['times']} times {found.get('signal', 'SIGKILL')}, in {duration(found['seconds'])}; {found['inside_writes']} of them inside a "
         "write (half of its bytes on disk; all of them, not yet renamed; renamed, not yet said to be whole). Outcome: "
         f"{outcome}.\n\n{table(['struck in', 'kills'], list(found['by_place'].items()))}"
     )
@@ -120,7 +127,12 @@ def page(found: Record) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    found = command.run(drive.parser("faults.kills", __doc__, times=50), kill, page, argv)
+    parser = command.parser("faults.kills", __doc__)
+    parser.add_argument("--times", type=command.positive(int), default=50, help="how often (default: 50)")
+    parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL", help="which signal (default: KILL)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    parser.add_argument("--folder", type=Path, help="where the sweeps go and stay; by default a temporary one")
+    found = command.run(parser, kill, page, argv)
     sys.exit(bool(found["differences"]))
 
 

@@ -1,6 +1,6 @@
 """Faults, one by one: each ends in one sentence or goes on, and then the tables are those of an undisturbed sweep.
 
-What `python -m faults.kills` and `python -m faults.stops` do at length is in docs/reliability.md.
+What `python -m faults.kills` does at length is in docs/reliability.md.
 """
 
 import errno
