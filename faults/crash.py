@@ -50,17 +50,19 @@ class Blow:
 
 
 class State:
-    """Where the process is, in a file that outlives it: the stages, outermost first."""
+    """Where the process is, in a file that outlives it: the stages, outermost first, until the blow fell."""
 
     def __init__(self, path: Path):
-        path.write_bytes(b" " * STATE_BYTES)
+        path.write_bytes(json.dumps([START]).encode().ljust(STATE_BYTES))
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), STATE_BYTES)
         self.stages = [START]
+        self.struck = False
         self.show()
 
     def show(self) -> None:
-        self._map[:] = json.dumps(self.stages).encode().ljust(STATE_BYTES)
+        if not self.struck:
+            self._map[:] = json.dumps(self.stages).encode().ljust(STATE_BYTES)
 
 
 class Crash:
@@ -69,15 +71,14 @@ class Crash:
     def __init__(self, blow: Blow, state: State):
         self.blow, self.state = blow, state
         self.entered: dict[str, int] = {}
-        self.struck = False
 
     def strike(self) -> None:
-        self.struck = True
+        self.state.struck = True
         os.kill(os.getpid(), self.blow.number)
 
     def due(self, when: str, stage: str) -> bool:
         blow, now = self.blow, (stage, when, self.entered.get(stage))
-        return not self.struck and self.state.stages[-1] == stage and now == (blow.at, blow.when, blow.n)
+        return not self.state.struck and self.state.stages[-1] == stage and now == (blow.at, blow.when, blow.n)
 
     @contextlib.contextmanager
     def stage(self, name: str):
@@ -166,8 +167,6 @@ def _save(crash: Crash, save: Callable, path: Path, *args):
 def main() -> None:
     blow, state, *rest = sys.argv[1:]
     crash = Crash(Blow(**json.loads(blow)), State(Path(state)))
-    if crash.blow.at == START:
-        threading.Timer(crash.blow.delay, crash.strike).start()
     arm(crash)
     train.main(rest)
 

@@ -31,6 +31,7 @@ from grokjax.cli import terminal
 from grokjax.training.progress import duration
 
 BY = ("kind", "damage", "reader")
+WORKERS = 2  # processes that read
 SECONDS = 60.0  # for one reader of one file, before it counts as hanging
 START_SECONDS = 600.0  # for a worker
 SPAWN = multiprocessing.get_context("spawn")
@@ -93,7 +94,7 @@ class Worker:
         self.errors.close()
 
 
-def run(numbers: Sequence[int], workers: int = 2, say: Callable[[str], object] = print) -> list[dict[str, Any]]:
+def run(numbers: Sequence[int], say: Callable[[str], object] = print) -> list[dict[str, Any]]:
     """Makes the cases and lets them be read; tells of each answer that must not be."""
     left, found = iter(numbers), []
     with tempfile.TemporaryDirectory(prefix="fuzz_whole") as root:
@@ -111,8 +112,8 @@ def run(numbers: Sequence[int], workers: int = 2, say: Callable[[str], object] =
                         say(f"{what}\n  {said}")
             worker.close()
 
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            list(pool.map(serve, range(workers)))
+        with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+            list(pool.map(serve, range(WORKERS)))
     return sorted(found, key=lambda case: case["number"])
 
 
@@ -151,9 +152,9 @@ def page(found: Record) -> str:
 
 def fuzz(args: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Damages so many files and lets them be read; returns figures for the record."""
-    numbers = range(args.first, args.first + args.files) if args.only is None else [args.only]
+    numbers = range(args.files) if args.only is None else [args.only]
     began = time.monotonic()
-    cases = run(numbers, min(args.workers, len(numbers)))
+    cases = run(numbers)
     if args.only is not None:
         print(json.dumps(cases, indent=1, ensure_ascii=False))
     return counted(cases) | {"seconds": time.monotonic() - began}
@@ -163,9 +164,7 @@ def main(argv: Sequence[str]) -> None:
     """Entry point."""
     parser = command.parser("faults.fuzz", __doc__)
     parser.add_argument("--files", type=command.positive(int), default=100, help="how many to damage (default: 100)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first case (default: 0)")
     parser.add_argument("--only", type=int, help="one case by its number, with what was said of it")
-    parser.add_argument("--workers", type=command.positive(int), default=2, help="processes that read (default: 2)")
     found = command.run(parser, fuzz, page, argv)
     sys.exit(bool(found["bad"]))
 

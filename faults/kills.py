@@ -3,39 +3,146 @@
     python -m faults.kills --times=50
     python -m faults.kills --times=10 --signal=TERM    # as clusters and clouds stop it, which saves
 
-The signal falls at random moments and, so that these are not left to chance, inside writes: while half of a Parquet file
-or of a checkpoint is on disk, between its last byte and its rename, and between the rename and what follows it. A sweep
-that finishes is compared, bit for bit, and the next one begins. Exits with 1 if anything differs.
+The signal falls at random moments and, so that these are not left to chance, inside writes: while half of a Parquet
+file or of a checkpoint is on disk, between its last byte and its rename, and between the rename and what follows it. A
+sweep that finishes is compared, bit for bit, and the next one begins. Exits with 1 if anything differs.
 """
 
 import argparse
 import collections
+import dataclasses
 import itertools
+import json
+import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import command
-from benchmarks.command import Record
+from benchmarks.command import ROOT, Record
 from benchmarks.markdown import table
 from benchmarks.timing import Say
-from faults import crash, drive
+from faults import comparison, crash
 from faults.crash import Blow
 from grokjax.cli import terminal
+from grokjax.errors import InputError
 from grokjax.store.metrics import read_metrics
 from grokjax.training.progress import duration
 
+LIMIT_SECONDS = 600.0  # for one start
 PER_SWEEP = 8  # kills at most, after which a sweep is let finish
 WRITES = (crash.PARQUET, crash.CHECKPOINT, crash.SNAPSHOT)
 KINDS = (
     *(None, crash.PARQUET, crash.CHECKPOINT, crash.SNAPSHOT, None),
     *(crash.SETTLE, crash.CHECKPOINT, crash.PARQUET, crash.REPORT, crash.REPAIR),
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a process ended.
+
+    Attributes:
+      status: its exit status; negative for a signal.
+      stages: it was in, if it was struck.
+      seconds: it ran.
+      log: what it printed.
+    """
+
+    status: int
+    stages: list[str]
+    seconds: float
+    log: Path
+
+    @property
+    def struck(self) -> bool:
+        """Whether a signal ended it."""
+        return self.status in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)
+
+    @property
+    def where(self) -> str:
+        """The stage it was in, in words."""
+        inner = self.stages[-1]
+        return f"{inner} while settling" if crash.SETTLE in self.stages[:-1] else inner
+
+    def refuse(self) -> None:
+        """Raises InputError if it neither finished nor was struck."""
+        if self.status and not self.struck:
+            last = "\n".join(self.log.read_text().splitlines()[-15:])
+            raise InputError(f"a start ended with status {self.status}; {self.log} ends with:\n{last}")
+
+
+class Place:
+    """A folder for sweeps, with programs compiled by one start kept for the next.
+
+    Args:
+      kept: the folder; None for a temporary one.
+    """
+
+    def __init__(self, kept: Path | None):
+        self.kept = kept is not None
+        self.folder = kept or Path(tempfile.mkdtemp(prefix="grokjax-faults-"))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "programs"), "TERM": "dumb"}
+        self.environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+
+    def start(self, name: str, blow: Blow, kill_after: float | None = None) -> Ended:
+        """Starts a sweep, or goes on with it, until it ends.
+
+        Args:
+          name: of the sweep's folder.
+          blow: that the process sends to itself.
+          kill_after: seconds after which the blow's signal comes from outside.
+        """
+        state, log = self.folder / "state", self.folder / f"{name}.log"
+        launch = [sys.executable, "-m", "faults.crash", json.dumps(dataclasses.asdict(blow)), str(state)]
+        launch += ["--config=faults/experiment.py", f"--workdir={self.folder / name}"]
+        state.write_text(json.dumps([crash.START]))
+        began, before = time.monotonic(), None
+        with log.open("a") as out:
+            process = subprocess.Popen(launch, cwd=ROOT, env=self.environment, stdout=out, stderr=out)
+            try:
+                process.wait(LIMIT_SECONDS if kill_after is None else kill_after)
+            except subprocess.TimeoutExpired:
+                before = json.loads(state.read_bytes())  # a process that ends by itself leaves its stages
+                process.send_signal(signal.SIGKILL if kill_after is None else blow.number)
+                process.wait(LIMIT_SECONDS)
+                if kill_after is None:
+                    raise
+        stages = before or json.loads(state.read_bytes())
+        return Ended(process.returncode, stages, time.monotonic() - began, log)
+
+    def whole(self) -> float:
+        """Trains an uninterrupted sweep, `whole`; returns the seconds it took once its programs were compiled.
+
+        Raises:
+          InputError: two such sweeps differ.
+        """
+        for name in ("first", "whole"):
+            ended = self.start(name, Blow())
+            ended.refuse()
+        wrong = self.differences("first")
+        if wrong:
+            raise InputError(f"two uninterrupted sweeps differ here, so nothing can be compared: {wrong[0]}.")
+        return ended.seconds
+
+    def differences(self, name: str) -> list[str]:
+        """What differs between a sweep and the whole one, in words."""
+        return comparison.differences(self.folder / name, self.folder / "whole")
+
+    def leave(self, wrong: Sequence[str]) -> None:
+        """Removes a temporary folder, unless something is wrong with what it holds."""
+        if wrong:
+            print(f"what was compared lies in {self.folder}")
+        elif not self.kept:
+            shutil.rmtree(self.folder)
 
 
 def plan(rng: random.Random, seconds: float, number: int) -> Iterator[tuple[Blow, float | None]]:
@@ -59,7 +166,7 @@ def plan(rng: random.Random, seconds: float, number: int) -> Iterator[tuple[Blow
 
 def kill(args: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Kills sweeps so many times; returns figures for the record."""
-    place, began = drive.Place(args.folder), time.monotonic()
+    place, began = Place(args.folder), time.monotonic()
     say(f"training the sweep twice without a fault, then killing it: about {duration(40 + 12 * args.times)}")
     seconds = place.whole()
     rows = len(read_metrics(place.folder / "whole"))
@@ -98,7 +205,7 @@ def kill(args: argparse.Namespace, say: Say) -> dict[str, Any]:
     }
 
 
-def killed(place: drive.Place, sweep: int, blows: Iterator, most: int) -> list[dict[str, Any]]:
+def killed(place: Place, sweep: int, blows: Iterator, most: int) -> list[dict[str, Any]]:
     """Trains a sweep to its end; returns the kills that it went through, `most` at most."""
     kills: list[dict[str, Any]] = []
     while True:
@@ -119,9 +226,10 @@ def page(found: Record) -> str:
         "one, bit for bit; no row twice, none missing"
     )
     return (
-        f"{found['times']} times {found.get('signal', 'SIGKILL')}, in {duration(found['seconds'])}; {found['inside_writes']} of them inside a "
-        "write (half of its bytes on disk; all of them, not yet renamed; renamed, not yet said to be whole). Outcome: "
-        f"{outcome}.\n\n{table(['struck in', 'kills'], list(found['by_place'].items()))}"
+        f"{found['times']} times {found.get('signal', 'SIGKILL')}, in {duration(found['seconds'])}; "
+        f"{found['inside_writes']} of them inside a write (half of its bytes on "
+        f"disk; all of them, not yet renamed; renamed, not yet said to be whole). Outcome: {outcome}.\n\n"
+        f"{table(['struck in', 'kills'], list(found['by_place'].items()))}"
     )
 
 

@@ -6,7 +6,6 @@ import pytest
 import tiny
 from doubles import StopAfter
 
-from faults import drive
 from grokjax.report import write
 
 

@@ -25,7 +25,7 @@ from benchmarks import (
     timing,
 )
 from benchmarks.contestants import EAGER, EVALUATION, PAPER_LOOP, Field, population_key
-from benchmarks.flight import Flight, idle
+from benchmarks.host import Flight, idle
 from benchmarks.timing import Contestant, spread
 from grokjax import config, sweeps
 from grokjax.core import backends, model, optimizers
