@@ -80,16 +80,10 @@ class Ended:
 
 
 class Place:
-    """A folder for sweeps, with programs compiled by one start kept for the next.
+    """A temporary folder for sweeps, with programs compiled by one start kept for the next."""
 
-    Args:
-      kept: the folder; None for a temporary one.
-    """
-
-    def __init__(self, kept: Path | None):
-        self.kept = kept is not None
-        self.folder = kept or Path(tempfile.mkdtemp(prefix="grokjax-faults-"))
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="grokjax-faults-"))
         self.environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "programs"), "TERM": "dumb"}
         self.environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
 
@@ -138,10 +132,10 @@ class Place:
         return comparison.differences(self.folder / name, self.folder / "whole")
 
     def leave(self, wrong: Sequence[str]) -> None:
-        """Removes a temporary folder, unless something is wrong with what it holds."""
+        """Removes the folder, unless something is wrong with what it holds."""
         if wrong:
             print(f"what was compared lies in {self.folder}")
-        elif not self.kept:
+        else:
             shutil.rmtree(self.folder)
 
 
@@ -166,7 +160,7 @@ def plan(rng: random.Random, seconds: float, number: int) -> Iterator[tuple[Blow
 
 def kill(args: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Kills sweeps so many times; returns figures for the record."""
-    place, began = Place(args.folder), time.monotonic()
+    place, began = Place(), time.monotonic()
     say(f"training the sweep twice without a fault, then killing it: about {duration(40 + 12 * args.times)}")
     seconds = place.whole()
     rows = len(read_metrics(place.folder / "whole"))
@@ -239,7 +233,6 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--times", type=command.positive(int), default=50, help="how often (default: 50)")
     parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL", help="which signal (default: KILL)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    parser.add_argument("--folder", type=Path, help="where the sweeps go and stay; by default a temporary one")
     found = command.run(parser, kill, page, argv)
     sys.exit(bool(found["differences"]))
 
