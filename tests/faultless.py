@@ -6,6 +6,7 @@ import pytest
 import tiny
 from doubles import StopAfter
 
+from faults import comparison
 from grokjax.report import write
 
 
