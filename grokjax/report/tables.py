@@ -74,13 +74,9 @@ def fits(results: Results) -> Html | None:
         cells = [cell(shown_value(row[name])) for name in labels] + [cell(row["quantity"], numeric=False)]
         cells += [cell(shown(row["estimate"]), float(row["estimate"])), cell(shown_bounds(row))]
         rows.append(element("tr", *cells, cell(row["unit"], numeric=False), cell(row["runs"])))
-    critical = found[found["quantity"].str.startswith("critical")].iloc[0]
-    name, at = str(critical["quantity"]).removeprefix("critical_"), shown(critical["estimate"])
-    said = f"Critical {name}: {at} [{shown(critical['low'])}, {shown(critical['high'])}]; power law of the time to grok"
-    said = "Critical values and power laws" if labels else said
     caption = "Logistic regression in log10, and time to grok = prefactor · (value − critical)^−exponent."
     content = joined(table("fits", caption, head, rows), doubts(notes(found, ["quantity"])))
-    return element("details", element("summary", said), content)
+    return element("details", element("summary", "Critical values and power laws"), content)
 
 
 def doubts(sentences: Sequence[str]) -> Html | None:
