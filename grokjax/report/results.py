@@ -129,7 +129,7 @@ def described(schema: pa.Schema) -> dict[str, dict[str, str]]:
 
 def _spectra(path: Path, column: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """A column of lists by run, sorted by step; runs of one sweep may differ in P."""
-    result = {}
+    result: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
     for run, rows in read_metrics(path, ["run", "step", column]).groupby("run"):
         n_freqs = max((len(norms) for norms in rows[column] if norms is not None), default=0)
         if n_freqs:
