@@ -16,19 +16,18 @@ from grokjax.version import __version__ as __version__
 
 # Loaded on first use: what analyses a table should not wait for JAX.
 _LAZY = {
-    "load_checkpoint": ("interp.checkpoint", "load_checkpoint"),
-    "load_params": ("store.snapshots", "load_params"),
-    "read_metrics": ("store.metrics", "read_metrics"),
-    "read_runs": ("store.metrics", "read_runs"),
-    "read_table": ("store.metrics", "read_table"),
+    "load_checkpoint": "interp.checkpoint",
+    "load_params": "store.snapshots",
+    "read_metrics": "store.metrics",
+    "read_runs": "store.metrics",
+    "read_table": "store.metrics",
 }
 __all__ = ["load_checkpoint", "load_params", "read_metrics", "read_runs", "read_table"]
 
 
 def __getattr__(name: str):
     if name in _LAZY:
-        module, attribute = _LAZY[name]
-        return getattr(import_module(f"grokjax.{module}"), attribute)
+        return getattr(import_module(f"grokjax.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'grokjax' has no attribute '{name}'")
 
 

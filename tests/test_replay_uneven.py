@@ -174,7 +174,7 @@ def test_batches_are_of_one_problem_and_no_longer_than_a_folder():
 def test_the_circuit_of_every_run_that_has_ended(path, monkeypatch):
     monkeypatch.setattr(registry_lib, "NUMBERS", {"key_freqs": NUMBERS["key_freqs"]})
     file, missed = circuits_of(path)
-    assert missed == [(3, "diverged at step 40"), (5, "still training")]
+    assert missed == {3: "diverged at step 40", 5: "still training"}
     assert listed(missed) == "run 3: diverged at step 40; run 5: still training"
     table = pd.read_parquet(file)
     assert table["run"].tolist() == ENDED
