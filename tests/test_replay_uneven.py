@@ -21,7 +21,7 @@ from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import read_metrics
 from grokjax.store.snapshots import find_snapshots
 from grokjax.training import final_keys
-from grokjax.training.final_keys import _unpacked, finalise, replay_runs
+from grokjax.training.final_keys import finalise, replay_runs
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ class Told(Exception):
 class Second(Hosts):
     """The second of two processes, which ends once it has told its part."""
 
-    def all_gather_bytes(self, mine):
+    def all_gather(self, mine):
         raise Told(mine)
 
 
@@ -119,11 +119,14 @@ def test_processes_share_the_runs(path):
     with pytest.raises(Told) as told:
         finalise(path, runs, ledger, hosts=Second(1, 2))
     (theirs,) = told.value.args
-    assert set(_unpacked(theirs)["run"]) == {1, 0}
+    assert set(theirs["run"]) == {1, 0}
 
     class First(Hosts):
-        def all_gather_bytes(self, mine):
-            return [mine, theirs] if mine else []
+        def all_gather(self, mine):
+            return [mine, theirs]
+
+        def barrier(self):
+            pass
 
     finalise(path, runs, ledger, hosts=First(0, 2))
     assert_filled(path, ENDED)

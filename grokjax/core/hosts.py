@@ -5,7 +5,7 @@ all runs, so that all give away slots in the same way, and whether one of them w
 """
 
 import dataclasses
-import json
+import pickle
 from typing import Any
 
 import jax
@@ -46,12 +46,12 @@ class Hosts:
         return [row[:length].tobytes() for row, length in zip(everything, lengths, strict=True)]
 
     def all_gather(self, mine: Any) -> list[Any]:
-        """Gathers the message of every process; messages are what JSON can hold.
+        """Gathers the message of every process; messages are what can be pickled.
 
         Raises:
           HostLost: another process is gone.
         """
-        return [json.loads(message) for message in self.all_gather_bytes(json.dumps(mine).encode())]
+        return [pickle.loads(message) for message in self.all_gather_bytes(pickle.dumps(mine))]
 
     def barrier(self) -> None:
         """Returns once all processes have come here.

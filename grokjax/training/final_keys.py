@@ -7,7 +7,6 @@ Size letters: R models or runs, K = (P-1)//2 frequencies.
 """
 
 import functools
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -167,7 +166,7 @@ def finalise(
         keys, last = final_keys(path, found, problem, share, width, backend)
         mine = replay_runs(found, share, columns, problem, keys, width, last, backend)
         mine["keys"] = np.stack([keys[[run.run for run in share].index(run)] for run in mine["run"]])
-    everything = [one for one in map(_unpacked, hosts.all_gather_bytes(_packed(mine))) if one]
+    everything = [one for one in hosts.all_gather(mine) if one]
     frame = {name: np.concatenate([one[name] for one in everything]) for name in everything[0]}
     for run, row in zip(frame["run"], frame.pop("keys"), strict=True):
         ledger.set_keys(int(run), row)
@@ -175,13 +174,3 @@ def finalise(
         # In order, so that a run's last row, which says that its keys are final, is filled last.
         fill(parts(path / "metrics"), frame)
     hosts.barrier()
-
-
-def _packed(arrays: Mapping[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def _unpacked(data: bytes) -> dict[str, np.ndarray]:
-    return dict(np.load(io.BytesIO(data), allow_pickle=False))

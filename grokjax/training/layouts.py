@@ -39,7 +39,7 @@ class Layout:
     def record(self) -> dict[str, int]:
         """The layout as config.json holds it."""
         widths = {"slots": self.slots, "lanes": self.vmap_width, "eval_lanes": self.eval_width}
-        return {**widths, "n_devices": self.n_devices, **self.backend.record()}
+        return {**widths, "n_devices": self.n_devices, **dataclasses.asdict(self.backend)}
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Layout":

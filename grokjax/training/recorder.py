@@ -118,11 +118,9 @@ class Recorder:
 
     def _tell_ledger(self, frame: Mapping[str, Any] | None) -> None:
         """Tells the ledger of new rows, ours and those of the other processes."""
-        names = ("run", "step", *FINAL)
-        mine = np.stack([np.asarray(frame[name], np.float64) for name in names]) if frame else np.zeros((len(names), 0))
-        for message in self.hosts.all_gather_bytes(mine.tobytes()):
-            theirs = np.frombuffer(message).reshape(len(names), -1)
-            self.ledger.update(dict(zip(names, theirs, strict=True)))
+        mine = {name: frame[name] for name in ("run", "step", *FINAL)} if frame else None
+        for theirs in filter(None, self.hosts.all_gather(mine)):
+            self.ledger.update(theirs)
 
     def _counted(self, frame: dict[str, Any]) -> dict[str, Any]:
         """The rows that count, until a run stops or diverges, which is a row of nulls."""

@@ -1,6 +1,5 @@
-"""A sweep in training: from a job and its opened directory to the ledger of what became of every run."""
+"""A sweep in training: from a job and its opened directory to its end, or to where it was stopped."""
 
-import dataclasses
 import shlex
 import sys
 import time
@@ -14,7 +13,6 @@ from grokjax.core.native import kernels
 from grokjax.errors import HostLost
 from grokjax.measures import registry
 from grokjax.store import files
-from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import MetricsWriter, part_number, parts
 from grokjax.store.opening import Opened
 from grokjax.training import plan as plan_lib
@@ -27,38 +25,28 @@ from grokjax.training.request import Request
 from grokjax.training.scheduler import Interrupted
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """The end of training a sweep.
-
-    Attributes:
-      status: the exit status: 0 when the sweep is done, 128 + signal when it was stopped and saved.
-      ledger: of every run.
-    """
-
-    status: int
-    ledger: Ledger
-
-
-def train(job: Job, opened: Opened) -> Outcome:
+def train(job: Job, opened: Opened) -> int:
     """Trains what is left to train.
+
+    Returns:
+      The exit status: 0 when the sweep is done, 128 + signal when it was stopped and saved.
 
     Raises:
       StorageError: results cannot be written; what was on disk before is whole.
       HostLost: another process is gone; what was on disk before is whole.
     """
-    request, workdir, ledger = job.request, opened.workdir, opened.found.ledger
+    request, workdir = job.request, opened.workdir
     if opened.is_done:
         request.tell(f"{workdir.path} is finished: nothing to do. --overwrite trains it again.")
-        return Outcome(0, ledger)
+        return 0
     try:
         plan = _planned(job)  # which may take minutes of the devices, so that it waits for the directory
     except Interrupted:
         request.tell("stopped while measuring widths: nothing was trained.")
-        return Outcome(128 + (request.stop.signal or 0), ledger)
+        return 128 + (request.stop.signal or 0)
     if workdir.record is None and any(request.hosts.all_gather(request.stop())):
         request.tell("stopped before anything was trained.")  # what was measured meanwhile may have been cut short
-        return Outcome(request.stop_status(), ledger)
+        return request.stop_status()
     if workdir.record:
         _warn_of_changes(workdir.record, request)
     request.tell(plan_lib.text(plan))
@@ -67,7 +55,7 @@ def train(job: Job, opened: Opened) -> Outcome:
         width = [choice.record() for choice in plan.choices]
         compiler = next(filter(None, (layout.backend.identity() for layout in plan.layouts)), None)
         workdir.begin(layouts, request.experiment, width, compiler, request.hosts)
-    return Outcome(_trained(plan, opened), ledger)
+    return _trained(plan, opened)
 
 
 def _planned(job: Job) -> Plan:

@@ -8,6 +8,7 @@ on with it never measures.
 On a CPU nothing is measured: its timings are noisy, which bits must not depend on, and a width of 1 is fastest.
 """
 
+import contextlib
 import dataclasses
 import gc
 import hashlib
@@ -27,6 +28,8 @@ import numpy as np
 from grokjax.core import cache, model
 from grokjax.core import devices as devices_lib
 from grokjax.core.problem import Inputs, Problem
+from grokjax.errors import StorageError
+from grokjax.store import files
 from grokjax.sweeps import Run
 from grokjax.training import layouts
 from grokjax.training.layouts import Layout
@@ -61,20 +64,9 @@ class Choice:
     text: str = ""
     rates: Mapping[int, float | None] = dataclasses.field(default_factory=dict)
 
-    @classmethod
-    def of(cls, message: Mapping[str, Any]) -> "Choice":
-        """The choice that another process made; see `message`."""
-        rates = {int(width): rate for width, rate in message["rates"].items()}
-        return cls(message["how"], Layout.of(message["layout"]), message["text"], rates)
-
-    def message(self) -> dict[str, Any]:
-        """The choice as other processes are told it: what JSON can hold."""
-        return {"how": self.how, "layout": self.layout.record(), "text": self.text, "rates": dict(self.rates)}
-
     def record(self) -> dict[str, Any]:
         """The choice as config.json holds it beside the layout."""
-        rates = {str(width): rate for width, rate in self.rates.items()}
-        return {"how": self.how} | ({"run_steps_per_second": rates} if rates else {})
+        return {"how": self.how} | ({"run_steps_per_second": dict(self.rates)} if self.rates else {})
 
 
 def choose(
@@ -292,12 +284,8 @@ def _read(key: Mapping[str, Any]) -> Rates:
 
 def _write(key: Mapping[str, Any], rates: Rates) -> None:
     """Keeps the rates, if that is possible; the file appears whole."""
-    content = {"measured_for": key, "run_steps_per_second": {str(width): rates[width] for width in sorted(rates)}}
-    try:
+    content = {"measured_for": key, "run_steps_per_second": dict(sorted(rates.items()))}
+    with contextlib.suppress(StorageError, RuntimeError):  # a full disk, a read-only home, no home
         file = file_of(key)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(temporary, file)
-    except (OSError, RuntimeError):  # a full disk, a read-only home, no home
-        pass
+        files.make_folder(file.parent)
+        files.put((json.dumps(content, indent=1) + "\n").encode(), file)

@@ -28,27 +28,7 @@ class Unavailable(Exception):
     """There is no library, and why, in words."""
 
 
-def _remembered(function):
-    """Calls the function once and from then on answers as it did then, also with what it raised."""
-
-    @functools.cache
-    def attempt():
-        try:
-            return function(), None
-        except Unavailable as error:
-            return None, error
-
-    @functools.wraps(function)
-    def answer():
-        result, error = attempt()
-        if error:
-            raise error
-        return result
-
-    return answer
-
-
-@_remembered
+@functools.cache
 def compiler() -> tuple[list[str], str]:
     """The compiler's command and what it calls itself.
 
@@ -77,7 +57,7 @@ def identity() -> str:
     return f"{name}, {hashlib.sha256(repr(made_from).encode()).hexdigest()[:12]}"
 
 
-@_remembered
+@functools.cache
 def library() -> ctypes.CDLL:
     """The loaded library.
 
