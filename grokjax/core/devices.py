@@ -1,5 +1,6 @@
 """The machine's devices and memory: a CPU's cores as JAX devices, memory to use and memory to give back."""
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -27,15 +28,11 @@ def spread(n_runs: int, recorded: int | None = None) -> None:
       n_runs: of the sweep.
       recorded: devices that the sweep has been trained on so far, which are made again, since bits depend on them.
     """
-    chosen = jax.config.values["jax_num_cpu_devices"] != -1 or "host_platform_device_count" in os.environ.get(
-        "XLA_FLAGS", ""
-    )
-    if chosen:
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jax.config.values["jax_num_cpu_devices"] != -1 or "host_platform_device_count" in flags:
         return
-    try:
+    with contextlib.suppress(RuntimeError):  # JAX has started already
         jax.config.update("jax_num_cpu_devices", recorded or max(1, min(n_cores(), n_runs, MOST_DEVICES)))
-    except RuntimeError:  # JAX has started already
-        return
 
 
 EVERY_SECONDS = 60.0

@@ -199,8 +199,7 @@ def tokens(pairs_B: Int[Array, " B"], p: int) -> Int[Array, "B 3"]:
     return jnp.stack([pairs_B // p, pairs_B % p, jnp.full_like(pairs_B, p)], 1)
 
 
-@dataclasses.dataclass(frozen=True)
-class Pairs:
+class Pairs(NamedTuple):
     """Some pairs, ready for the factored forward to look up their tokens' tables; made by `lookup` or `grid`.
 
     Attributes:
@@ -212,9 +211,6 @@ class Pairs:
     pairs_B: Int[Array, " B"]
     one_hot_a_PxB: Float[Array, "P B"] | None = None
     one_hot_b_PxB: Float[Array, "P B"] | None = None
-
-
-jax.tree_util.register_dataclass(Pairs, ["pairs_B", "one_hot_a_PxB", "one_hot_b_PxB"], [])
 
 
 def lookup(pairs_B: Int[Array, " B"], p: int) -> Pairs:

@@ -83,6 +83,7 @@ def names_below(folder: Path) -> list[PurePosixPath]:
     return sorted(PurePosixPath(path.relative_to(folder).as_posix()) for path in _files(folder))
 
 
+NO_CHECKSUM = "has no checksum"
 MOST_BYTES = 1 << 35  # of one file, which is read whole
 
 
@@ -93,13 +94,10 @@ def read(path: Path) -> bytes:
       Damaged: it is missing, no file, too large, cannot be read, or has another checksum.
     """
     for _ in range(3):  # it may be replaced meanwhile
-        try:
-            data, known = _content(path), _known(checksum_path(path))
-        except (Damaged, OSError, MemoryError) as error:
-            raise Damaged(f"{path} {_problem(error)}") from None
-        if not known or _sha256(data) in known:
+        data, problem = _examined(path)
+        if problem in ("", NO_CHECKSUM):
             return data
-    raise Damaged(f"{path} is damaged: its checksum differs")
+    raise Damaged(f"{path} {problem}")
 
 
 def _content(path: Path, most: int | None = None) -> bytes:
@@ -124,13 +122,20 @@ def _why(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or "memory"
 
 
-def _known(side: Path) -> set[str]:
-    """The checksums in a file beside another; none if there is none."""
+def _examined(path: Path) -> tuple[bytes, str]:
+    """What a file holds, and what is wrong with it; see `trouble`."""
     try:
-        text = _content(side, most=1 << 16).decode(errors="replace")
-    except Damaged:
-        return set()
-    return {line.split(" ")[0] for line in text.splitlines()}
+        data = _content(path)
+        try:
+            text = _content(checksum_path(path), most=1 << 16).decode(errors="replace")
+        except Damaged as error:
+            return data, NO_CHECKSUM if str(error) == "is missing" else f"has a checksum that {error}"
+    except (Damaged, OSError, MemoryError) as error:
+        return b"", _problem(error)
+    line = _line(data, path)
+    # One line, or two while the file is being replaced.
+    whole = text == line or (len(text) == 2 * len(line) and line in text.splitlines(keepends=True))
+    return data, "" if whole else "is damaged: its checksum differs"
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -186,17 +191,7 @@ def trouble(path: Path) -> str:
     Raises:
       StorageError: an object store cannot be reached, which says nothing about the file.
     """
-    try:
-        line = _line(_content(path), path)
-        try:
-            text = _content(checksum_path(path)).decode(errors="replace")
-        except Damaged as error:
-            return "has no checksum" if str(error) == "is missing" else f"has a checksum that {error}"
-    except (Damaged, OSError, MemoryError) as error:
-        return _problem(error)
-    # One line, or two while the file is being replaced.
-    whole = text == line or (len(text) == 2 * len(line) and line in text.splitlines(keepends=True))
-    return "" if whole else "is damaged: its checksum differs"
+    return _examined(path)[1]
 
 
 def remove(path: Path) -> None:

@@ -25,39 +25,27 @@ from grokjax.store.snapshots import find_snapshots
 from grokjax.sweeps import Run, Sweep
 
 
-@dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """A whole checkpoint: one folder for each process that took part.
 
-    Attributes:
+    Args:
       number: its own.
       folders: one per process.
       progress: what the scheduler saved in each.
+
+    Attributes:
+      group: the one that was in training.
+      offset: steps into the current segment.
+      steps: done by the runs that were in training.
+      marks: where each process's parts ended: the number of the last one, and its rows.
     """
 
-    number: int
-    folders: Sequence[Path]
-    progress: Sequence[Mapping[str, Any]]
-
-    @property
-    def group(self) -> int:
-        """The group that was in training."""
-        return self.progress[0]["group"]
-
-    @property
-    def offset(self) -> int:
-        """Steps into the current segment."""
-        return self.progress[0]["offset"]
-
-    @property
-    def steps(self) -> dict[int, int]:
-        """Steps done by the runs that were in training."""
-        return {run: step for one in self.progress for run, step in zip(one["runs"], one["steps"], strict=True)}
-
-    @property
-    def marks(self) -> dict[int, tuple[int, int]]:
-        """Where each process's parts ended: the number of the last one, and its rows."""
-        return {one["process"]: (one["part"], one["rows"]) for one in self.progress}
+    def __init__(self, number: int, folders: Sequence[Path], progress: Sequence[Mapping[str, Any]]):
+        self.number, self.folders, self.progress = number, folders, progress
+        self.group: int = progress[0]["group"]
+        self.offset: int = progress[0]["offset"]
+        self.steps = {run: n for one in progress for run, n in zip(one["runs"], one["steps"], strict=True)}
+        self.marks = {one["process"]: (one["part"], one["rows"]) for one in progress}
 
 
 @dataclasses.dataclass
