@@ -6,7 +6,8 @@ from grokjax.errors import StorageError
 from grokjax.report import write
 from grokjax.store import files
 from grokjax.store.metrics import how_to_read, read_metrics, read_runs
-from grokjax.store.opening import Opened, opened
+from grokjax.store.opening import opened
+from grokjax.store.recovery import Findings
 from grokjax.store.workdir import Workdir
 from grokjax.training import plan as plan_lib
 from grokjax.training import sweep
@@ -38,15 +39,15 @@ def train(request: Request) -> int:
     """
     job, hosts = expanded(request), request.hosts
     try:
-        with opened(job.path, job.sweep, request.overwrite, hosts, request.tell) as directory:
-            was_done = directory.is_done
-            status = sweep.train(job, directory)
+        with opened(job.path, job.sweep, request.overwrite, hosts, request.tell) as (workdir, found):
+            was_done = found.is_done(job.sweep)
+            status = sweep.train(job, workdir, found)
             if status == 0 and hosts.is_first:
                 if was_done:
-                    _write_missing(directory, request)
+                    _write_missing(workdir, found, request)
                 else:
                     _report(job.path, request)
-                _say_result(directory.workdir, request)
+                _say_result(workdir, request)
             hosts.barrier()
             if job.original and status == 0:
                 request.tell(compare(job.path, job.original))
@@ -57,11 +58,10 @@ def train(request: Request) -> int:
         ) from error
 
 
-def _write_missing(directory: Opened, request: Request) -> None:
+def _write_missing(workdir: Workdir, found: Findings, request: Request) -> None:
     """Writes what follows from the metrics and is not there, or damaged."""
-    workdir = directory.workdir
     if files.trouble(workdir.runs):
-        files.write_parquet(directory.found.ledger.table(), workdir.runs)
+        files.write_parquet(found.ledger.table(), workdir.runs)
     if any(map(files.trouble, (write.page_path(workdir.path), write.figure_path(workdir.path)))):
         _report(workdir.path, request)
 

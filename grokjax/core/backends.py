@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from grokjax.core import devices, losses, model
 from grokjax.core.model import ModelConfig, Params
 from grokjax.core.native import kernels
-from grokjax.core.problem import Inputs, Training
+from grokjax.core.problem import Inputs, Problem
 
 BLOCK_BYTES = 3 << 19  # of one block's neurons
 
@@ -35,7 +35,7 @@ class Backend:
     block: int = 0
     n_parts: int = 0
 
-    def gradient(self, problem: Training, inputs: Inputs) -> Callable[[Params], Params]:
+    def gradient(self, problem: Problem, inputs: Inputs) -> Callable[[Params], Params]:
         """The gradient of a run's training loss, as a function of the parameters; made once, outside the loop."""
         if self.n_parts:
             tokens = kernels.tokens(inputs.train_pairs, inputs.answers, problem.model.p)
@@ -47,7 +47,7 @@ class Backend:
         """Logits and MLP activations of all pairs; not necessarily differentiable."""
         return (kernels.forward if self.n_parts else model.forward_grid)(cfg, params)
 
-    def serves(self, problem: Training) -> bool:
+    def serves(self, problem: Problem) -> bool:
         """Whether this backend can compute such runs here."""
         here = suits(problem) and jax.default_backend() == "cpu" and not kernels.unavailable()
         return here or not self.n_parts
@@ -60,7 +60,7 @@ class Backend:
 XLA = Backend()
 
 
-def suits(problem: Training) -> bool:
+def suits(problem: Problem) -> bool:
     """Whether the C++ is made for such runs."""
     return problem.precision == "float32" and kernels.suits(problem.model)
 
@@ -70,7 +70,7 @@ def recorded(record: Mapping[str, Any]) -> Backend:
     return Backend(record.get("block", 0), record.get("n_parts", 0))
 
 
-def on_cpu(problem: Training, n_devices: int, n_beside: int) -> Backend:
+def on_cpu(problem: Problem, n_devices: int, n_beside: int) -> Backend:
     """The fastest backend on a CPU.
 
     Args:
@@ -82,12 +82,12 @@ def on_cpu(problem: Training, n_devices: int, n_beside: int) -> Backend:
     return native if native.serves(problem) else xla_on_cpu(problem, n_devices)
 
 
-def xla_on_cpu(problem: Training, n_devices: int) -> Backend:
+def xla_on_cpu(problem: Problem, n_devices: int) -> Backend:
     """XLA on a CPU. A run that all cores share gains nothing from blocks, which are too short to be split well."""
     return Backend(block_of(problem) if n_devices > 1 or devices.n_cores() == 1 else 0)
 
 
-def block_of(problem: Training) -> int:
+def block_of(problem: Problem) -> int:
     """Training pairs per block where a core has a run to itself: about 1.5 MiB of neurons, which its caches hold."""
     if problem.model.n_layers > 1:
         return 0
@@ -106,12 +106,12 @@ class Blocks(NamedTuple):
     weights: Float[Array, "blocks B"]  # 1 for a pair and 0 for what fills the last block
 
 
-def batch(problem: Training, inputs: Inputs) -> tuple[model.Pairs, Int[Array, " B"]]:
+def batch(problem: Problem, inputs: Inputs) -> tuple[model.Pairs, Int[Array, " B"]]:
     """Prepares all training pairs for the forward pass, and looks up their answers."""
     return model.lookup(inputs.train_pairs, problem.model.p), inputs.answers[inputs.train_pairs]
 
 
-def blocks(problem: Training, inputs: Inputs, size: int = 0) -> Blocks:
+def blocks(problem: Problem, inputs: Inputs, size: int = 0) -> Blocks:
     """The training pairs in blocks.
 
     Args:
@@ -129,13 +129,13 @@ def blocks(problem: Training, inputs: Inputs, size: int = 0) -> Blocks:
     )
 
 
-def loss(problem: Training, params: Params, pairs: model.Pairs, labels_B: Int[Array, " B"]) -> Float[Array, ""]:
+def loss(problem: Problem, params: Params, pairs: model.Pairs, labels_B: Int[Array, " B"]) -> Float[Array, ""]:
     """Mean cross-entropy over the pairs, in nats."""
     logits_BxP, _ = model.forward(problem.model, params, pairs)
     return jnp.mean(losses.cross_entropy(logits_BxP, labels_B))
 
 
-def gradient(problem: Training, params: Params, pairs: Blocks) -> Params:
+def gradient(problem: Problem, params: Params, pairs: Blocks) -> Params:
     """The gradient of `loss` over all blocks.
 
     Several blocks are taken one after another, so that a CPU's caches hold what a block needs; what does not depend on

@@ -105,20 +105,20 @@ def load_params(workdir: str | Path, run: int, step: int | None = None) -> dict[
     return load_many(found, step, [run])[run]
 
 
-def load_last(workdir: Path, runs: Sequence[int], found: Snapshots) -> dict[tuple[int, int], dict[str, np.ndarray]]:
-    """The parameters of some runs at the last snapshot of each, by run and step; each folder is read once.
+def load_last(workdir: Path, runs: Sequence[int], found: Snapshots) -> dict[int, dict[str, np.ndarray]]:
+    """The parameters of some runs at the last snapshot of each, by run; each folder is read once.
 
     Raises:
       InputError: a run has none.
     """
     last = dict(sorted(found))
-    by_step: dict[int, list[int]] = {}
     for run in runs:
         if run not in last:
             raise InputError(_no_snapshot(workdir, run, found))
-        by_step.setdefault(last[run], []).append(run)
-    read = {step: load_many(found, step, some) for step, some in by_step.items()}
-    return {(run, last[run]): read[last[run]][run] for run in runs}
+    read: dict[int, dict[str, np.ndarray]] = {}
+    for step in {last[run] for run in runs}:
+        read |= load_many(found, step, [run for run in runs if last[run] == step])
+    return read
 
 
 def _no_snapshot(workdir: str | Path, run: int, found: Snapshots) -> str:

@@ -1,4 +1,4 @@
-"""A sweep in training: from a job and its opened directory to its end, or to where it was stopped."""
+"""A sweep in training: from a job and its directory to its end, or to where it was stopped."""
 
 import shlex
 import sys
@@ -14,7 +14,8 @@ from grokjax.errors import HostLost
 from grokjax.measures import registry
 from grokjax.store import files
 from grokjax.store.metrics import MetricsWriter, part_number, parts
-from grokjax.store.opening import Opened
+from grokjax.store.recovery import Findings
+from grokjax.store.workdir import Workdir
 from grokjax.training import plan as plan_lib
 from grokjax.training import scheduler
 from grokjax.training.job import Job
@@ -25,8 +26,13 @@ from grokjax.training.request import Request
 from grokjax.training.scheduler import Interrupted
 
 
-def train(job: Job, opened: Opened) -> int:
+def train(job: Job, workdir: Workdir, found: Findings) -> int:
     """Trains what is left to train.
+
+    Args:
+      job: to be done.
+      workdir: its directory.
+      found: in there.
 
     Returns:
       The exit status: 0 when the sweep is done, 128 + signal when it was stopped and saved.
@@ -35,8 +41,8 @@ def train(job: Job, opened: Opened) -> int:
       StorageError: results cannot be written; what was on disk before is whole.
       HostLost: another process is gone; what was on disk before is whole.
     """
-    request, workdir = job.request, opened.workdir
-    if opened.is_done:
+    request = job.request
+    if found.is_done(workdir.sweep):
         request.tell(f"{workdir.path} is finished: nothing to do. --overwrite trains it again.")
         return 0
     try:
@@ -55,7 +61,7 @@ def train(job: Job, opened: Opened) -> int:
         width = [choice.record() for choice in plan.choices]
         compiler = next(filter(None, (layout.backend.identity() for layout in plan.layouts)), None)
         workdir.begin(layouts, request.experiment, width, compiler, request.hosts)
-    return _trained(plan, opened)
+    return _trained(plan, workdir, found)
 
 
 def _planned(job: Job) -> Plan:
@@ -91,15 +97,15 @@ def _warn_of_changes(record: Mapping[str, Any], request: Request) -> None:
             )
 
 
-def _trained(plan: Plan, opened: Opened) -> int:
+def _trained(plan: Plan, workdir: Workdir, found: Findings) -> int:
     """Trains all groups and returns the exit status."""
-    request, workdir, ledger = plan.job.request, opened.workdir, opened.found.ledger
+    request, ledger = plan.job.request, found.ledger
     started, records = time.monotonic(), ledger.records
     if at := sum(record["last_step"] or 0 for record in records.values()):
         request.tell(f"going on from {at:,} run-steps")
     number = 1 + max((part_number(place)[0] for place in parts(workdir.metrics)), default=-1)
     request.hosts.barrier()  # nobody writes before all have looked
-    writer = MetricsWriter(workdir.metrics, _schema(opened), number, request.hosts.index)
+    writer = MetricsWriter(workdir.metrics, _schema(workdir), number, request.hosts.index)
     if request.hosts.is_first:
         files.write_parquet(ledger.table(), workdir.runs)
     total = sum(run.steps for run in workdir.sweep.runs)
@@ -107,7 +113,7 @@ def _trained(plan: Plan, opened: Opened) -> int:
     try:
         with LiveProgress(request.console, ledger, total, done) as progress:
             recorder = Recorder(workdir, ledger, writer, progress, request.hosts)
-            scheduler.train_groups(plan, recorder, opened.found.checkpoint)
+            scheduler.train_groups(plan, recorder, found.checkpoint)
     except Interrupted:
         request.tell(
             f"stopped with {ledger.count('finished')} of {len(workdir.sweep.runs)} runs finished; everything is saved "
@@ -124,8 +130,8 @@ def _trained(plan: Plan, opened: Opened) -> int:
     return 0
 
 
-def _schema(opened: Opened):
-    sweep, record = opened.workdir.sweep, opened.workdir.record
+def _schema(workdir: Workdir):
+    sweep, record = workdir.sweep, workdir.record
     assert record
     columns = registry.metrics_columns(sweep.base["measures"])
     return metrics_schema(columns, sweep.axes, {"config": record["config"], "axes": record["axes"]})

@@ -252,6 +252,8 @@ def _timed(problem: Problem, inputs: Inputs, width: int, device: jax.Device) -> 
 
 def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
     """Describes what the rates depend on, as JSON holds it."""
+    fields = ("model", "n_train", "optimizer", "precision")  # those that training steps depend on
+    problem_fields = dataclasses.asdict(problem)
     return json.loads(
         json.dumps(
             {
@@ -259,7 +261,7 @@ def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
                 "memory_gib": round(devices_lib.memory(device) / 2**30),
                 "versions": {"grokjax": __version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__},
                 "xla_flags": os.environ.get("XLA_FLAGS", ""),
-                "problem": dataclasses.asdict(problem.training),
+                "problem": {name: problem_fields[name] for name in fields},
             }
         )
     )
