@@ -197,6 +197,6 @@ def test_a_folder_set_aside_replaces_the_one_before(tmp_path):
         pass
     assert str(refused.value) == f"{aside} is damaged: second has another checksum"
     (aside / files_lib.MANIFEST).unlink()
-    files_lib.remove_folder(aside)
+    files_lib.drop(aside)
     assert not aside.exists()
     assert not files_lib.has_appeared(aside)

@@ -151,7 +151,7 @@ def test_folders_appear_whole(store):
     assert files.folder_trouble(target) == "is missing"
     assert files.folder_trouble(aside) == "is damaged: empty is missing"
     assert neighbour.is_file()
-    files.remove_folder(aside)
+    files.drop(aside)
     assert not aside.exists()
 
 

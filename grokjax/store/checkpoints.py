@@ -42,7 +42,7 @@ def prune(folder: Path, newest: int) -> None:
     kept = [number for number, _ in complete(folder) if number < newest][: KEEP - 1]
     for number, _, _, path in _parts(files.listed(folder)):  # also what an upload or a removal has left of one
         if number < newest and number not in kept:
-            files.remove_folder(path)
+            files.drop(path)
 
 
 def complete(folder: Path) -> list[tuple[int, list[Path]]]:

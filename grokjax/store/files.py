@@ -439,16 +439,10 @@ def _read_manifest(target: Path) -> tuple[dict[str, str], Any]:
     return files, held["note"]
 
 
-def remove_folder(target: Path) -> None:
-    """Removes a folder; one that is half removed counts as incomplete."""
-    with _telling(target):
-        (target / MANIFEST).unlink(missing_ok=True)
-        _drop(target)
-
-
 def drop(folder: Path) -> None:
-    """Removes a folder with all that is in it, if it is there."""
-    with _telling(folder):
+    """Removes a folder with all that is in it, if it is there; one that is half removed counts as incomplete."""
+    with _telling(folder), contextlib.suppress(NotADirectoryError):
+        (folder / MANIFEST).unlink(missing_ok=True)
         _drop(folder)
 
 

@@ -1,6 +1,5 @@
 """The state of every run so far: the content of runs.parquet. No JAX."""
 
-import functools
 import math
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -98,14 +97,8 @@ class Ledger:
         schema = runs_schema()
         records = [WAITING if number in waiting else record for number, record in self.records.items()]
         values = [list(self.records)] + [[record[name] for record in records] for name in SUMMARY]
-        arrays = [pa.array(some, field.type) for some, field in zip(values, schema, strict=False)]
-        return pa.Table.from_arrays(arrays + self._config, schema=schema)
-
-    @functools.cached_property
-    def _config(self) -> list[pa.Array]:
-        """The columns that never change."""
-        schema, arrays = runs_schema(), []
         for path in config.FIELDS:
-            values = [run.values[path] for run in self.runs.values()]
-            arrays.append(pa.array([list(v) if isinstance(v, tuple) else v for v in values], schema.field(path).type))
-        return arrays
+            fields = [run.values[path] for run in self.runs.values()]
+            values.append([list(value) if isinstance(value, tuple) else value for value in fields])
+        arrays = [pa.array(some, field.type) for some, field in zip(values, schema, strict=True)]
+        return pa.Table.from_arrays(arrays, schema=schema)

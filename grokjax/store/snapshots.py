@@ -95,9 +95,8 @@ def load_params(workdir: str | Path, run: int, step: int | None = None) -> dict[
     """
     found = find_snapshots(workdir)
     steps = sorted(s for r, s in found if r == run)
-    if not steps:
-        raise InputError(_no_snapshot(workdir, run, found))
-    step = steps[-1] if step is None else step
+    if step is None or not steps:
+        return load_last(files.path(workdir), [run], found)[run]
     if step not in steps:
         raise InputError(
             f"{workdir} has no snapshot of run {run} at step {step}: it has steps {', '.join(map(str, steps))}."

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,16 +20,7 @@ from grokjax.store.workdir import Workdir
 from grokjax.sweeps import Run
 from grokjax.training import final_keys
 from grokjax.training.layouts import Layout
-
-
-class Progress(Protocol):
-    """A listener that is told of the sweep's progress while it runs."""
-
-    def advanced(self, run_steps: int, seconds: float | None) -> None:
-        """Takes in run-steps that are done, and the wall time they took where that is known (None while compiling)."""
-
-    def say(self, text: str) -> None:
-        """Takes in something worth a line."""
+from grokjax.training.progress import LiveProgress
 
 
 @dataclasses.dataclass
@@ -69,7 +60,7 @@ class Recorder:
       checkpoint_steps: population steps between checkpoints; 0 for by time alone.
     """
 
-    def __init__(self, workdir: Workdir, ledger: Ledger, writer: MetricsWriter, progress: Progress, hosts: Hosts):
+    def __init__(self, workdir: Workdir, ledger: Ledger, writer: MetricsWriter, progress: LiveProgress, hosts: Hosts):
         self.workdir, self.ledger, self.writer = workdir, ledger, writer
         self.progress, self.hosts = progress, hosts
         base = workdir.sweep.base

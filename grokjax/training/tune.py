@@ -103,7 +103,7 @@ def choose(
     rates, is_new = found
     layout = laid_out(best(rates, per_device))
     source = f"measured on this {device.device_kind}{'' if is_new else ', cached'}"
-    text = f"{layout.slots} {together}: {described(layout.slots, rates)}, {source}"
+    text = f"{layout.slots} {together}, {source}"
     return Choice("measured" if is_new else "cached", layout, text, rates)
 
 
@@ -158,14 +158,6 @@ def rate_at(rates: Mapping[int, float | None], slots: int) -> float:
     """Run-steps per second at any width: what a step takes is interpolated between those measured."""
     seconds = {width: width / rate for width, rate in sorted(rates.items()) if rate is not None}
     return slots / float(np.interp(slots, list(seconds), list(seconds.values()))) if seconds else math.nan
-
-
-def described(slots: int, rates: Mapping[int, float | None]) -> str:
-    """A width among those measured: 41,000 run-steps/s (32: 38,200; 128: 41,300)."""
-    others = "; ".join(f"{width}: {_rounded(rate)}" for width, rate in rates.items() if width != slots)
-    if not any(rates.values()):
-        return f"more may not fit ({others})"
-    return f"{'about ' if slots not in rates else ''}{_rounded(rate_at(rates, slots))} run-steps/s ({others})"
 
 
 def _rounded(rate: float | None) -> str:
