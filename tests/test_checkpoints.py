@@ -200,9 +200,12 @@ def test_a_folder_that_holds_fewer_runs_than_its_name_says_is_damaged(tmp_path):
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
+PROGRESS = dict.fromkeys(("group", "offset", "process", "part", "rows"), 0) | {"runs": [], "steps": []}
+
+
 def saved(folder, *names, state=None):
     for name in names:
-        checkpoints.save(folder / name, state, {"name": name})
+        checkpoints.save(folder / name, state, PROGRESS | {"name": name})
 
 
 def test_a_checkpoint_is_complete_once_every_process_has_saved_its_part(tmp_path):
@@ -215,7 +218,7 @@ def test_a_checkpoint_is_complete_once_every_process_has_saved_its_part(tmp_path
         (10, ["000010.0-of-2", "000010.1-of-2"]),
         (2, ["000002"]),
     ]
-    assert checkpoints.read_progress(tmp_path / "000010.1-of-2") == {"name": "000010.1-of-2"}
+    assert checkpoints.read_progress(tmp_path / "000010.1-of-2") == PROGRESS | {"name": "000010.1-of-2"}
 
 
 def test_parts_of_another_number_of_processes_are_of_another_checkpoint(tmp_path):

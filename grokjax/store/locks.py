@@ -86,10 +86,6 @@ class _Holder:
     machine: str = ""
 
     @classmethod
-    def mine(cls) -> "_Holder":
-        return cls(uuid.uuid4().hex, os.getpid(), platform.node())
-
-    @classmethod
     def of(cls, data: bytes) -> "_Holder":
         try:
             return cls(**json.loads(data))
@@ -112,7 +108,8 @@ class ObjectLock:
     """
 
     def __init__(self, path: ObjectPath, tell: Callable[[str], None]):
-        self._path, self._tell, self._mine = path, tell, _Holder.mine()
+        self._path, self._tell = path, tell
+        self._mine = _Holder(uuid.uuid4().hex, os.getpid(), platform.node())
         while not path.create(bytes(self._mine)):
             found = self._look()
             if found == self._mine:  # created by a request that was given up on and repeated

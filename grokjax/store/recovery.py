@@ -113,7 +113,7 @@ def _find_checkpoint(folder: Path, found: Findings, every: bool) -> None:
     """The newest whole one; with `every` those before it are checked too."""
     for number, folders in checkpoints.complete(folder):
         try:
-            progress = [_checked(path, checkpoints.read_progress(path)) for path in folders]
+            progress = [checkpoints.read_progress(path) for path in folders]
         except Damaged as error:
             if found.checkpoint is None or all(path.exists() for path in folders):  # older ones are removed at times
                 wrong = {path: files.folder_trouble(path) for path in folders}
@@ -124,21 +124,6 @@ def _find_checkpoint(folder: Path, found: Findings, every: bool) -> None:
             found.checkpoint = Checkpoint(number, folders, progress)
         if not every:
             return
-
-
-def _checked(path: Path, progress: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Progress of the kind that the scheduler saves.
-
-    Raises:
-      Damaged: it is of another kind.
-    """
-    counts = [progress.get(name) for name in ("group", "offset", "process", "part", "rows")]
-    lists = [progress.get(name) for name in ("runs", "steps")]
-    counts += [value for values in lists if isinstance(values, list) for value in values]
-    whole = all(isinstance(values, list) for values in lists) and all(type(n) is int and n >= 0 for n in counts)
-    if not whole or len(lists[0] or []) != len(lists[1] or []):
-        raise Damaged(f"{path} holds no progress of a sweep")
-    return progress
 
 
 def _whole_rows(folder: Path, sweep: Sweep, found: Findings) -> pd.DataFrame:

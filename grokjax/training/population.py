@@ -136,18 +136,11 @@ def _compiled(problem: Problem, layout: Layout, devices: tuple[jax.Device, ...],
 
 def blank(problem: Problem) -> State:
     """The shapes and dtypes of one run's state."""
-    return jax.eval_shape(functools.partial(one_run.init, problem), _blank_inputs(problem))
-
-
-def _blank_inputs(problem: Problem) -> Inputs:
-    return Inputs(
-        seed=jax.ShapeDtypeStruct((), np.uint32),
-        hyperparameters={name: jax.ShapeDtypeStruct((), np.float32) for name in HYPERPARAMETERS},
-        train_pairs=jax.ShapeDtypeStruct((problem.n_train,), np.int32),
-        answers=jax.ShapeDtypeStruct((problem.model.p**2,), np.int32),
-        stop_loss=jax.ShapeDtypeStruct((), np.float32),
-        stop_evals=jax.ShapeDtypeStruct((), np.int32),
+    nothing, pairs = np.float32(0), np.zeros(problem.n_train, np.int32)
+    inputs = Inputs(
+        np.uint32(0), dict.fromkeys(HYPERPARAMETERS, nothing), pairs, np.zeros(problem.model.p**2, np.int32)
     )
+    return jax.eval_shape(functools.partial(one_run.init, problem), inputs)
 
 
 def _zeros(problem: Problem, width: int) -> State:

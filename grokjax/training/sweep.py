@@ -105,7 +105,10 @@ def _trained(plan: Plan, workdir: Workdir, found: Findings) -> int:
         request.tell(f"going on from {at:,} run-steps")
     number = 1 + max((part_number(place)[0] for place in parts(workdir.metrics)), default=-1)
     request.hosts.barrier()  # nobody writes before all have looked
-    writer = MetricsWriter(workdir.metrics, _schema(workdir), number, request.hosts.index)
+    sweep, record = workdir.sweep, workdir.record or {}
+    columns = registry.metrics_columns(sweep.base["measures"])
+    schema = metrics_schema(columns, sweep.axes, {"config": record["config"], "axes": record["axes"]})
+    writer = MetricsWriter(workdir.metrics, schema, number, request.hosts.index)
     if request.hosts.is_first:
         files.write_parquet(ledger.table(), workdir.runs)
     total = sum(run.steps for run in workdir.sweep.runs)
@@ -128,13 +131,6 @@ def _trained(plan: Plan, workdir: Workdir, found: Findings) -> int:
         ) from error
     request.tell(f"trained in {duration(time.monotonic() - started)}")
     return 0
-
-
-def _schema(workdir: Workdir):
-    sweep, record = workdir.sweep, workdir.record
-    assert record
-    columns = registry.metrics_columns(sweep.base["measures"])
-    return metrics_schema(columns, sweep.axes, {"config": record["config"], "axes": record["axes"]})
 
 
 def _again() -> str:
