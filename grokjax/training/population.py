@@ -136,10 +136,9 @@ def _compiled(problem: Problem, layout: Layout, devices: tuple[jax.Device, ...],
 
 def blank(problem: Problem) -> State:
     """The shapes and dtypes of one run's state."""
-    nothing, pairs = np.float32(0), np.zeros(problem.n_train, np.int32)
-    inputs = Inputs(
-        np.uint32(0), dict.fromkeys(HYPERPARAMETERS, nothing), pairs, np.zeros(problem.model.p**2, np.int32)
-    )
+    hyperparameters = dict.fromkeys(HYPERPARAMETERS, np.float32(0))
+    pairs, answers = (np.zeros(n, np.int32) for n in (problem.n_train, problem.model.p**2))
+    inputs = Inputs(np.uint32(0), hyperparameters, pairs, answers)
     return jax.eval_shape(functools.partial(one_run.init, problem), inputs)
 
 

@@ -45,8 +45,14 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
     if found.is_done(workdir.sweep):
         request.tell(f"{workdir.path} is finished: nothing to do. --overwrite trains it again.")
         return 0
+
+    def say(text: str) -> None:
+        if request.stop():
+            raise Interrupted
+        request.tell(text)
+
     try:
-        plan = _planned(job)  # which may take minutes of the devices, so that it waits for the directory
+        plan = plan_lib.make(job, say)  # which may take minutes of the devices, so that it waits for the directory
     except Interrupted:
         request.tell("stopped while measuring widths: nothing was trained.")
         return 128 + (request.stop.signal or 0)
@@ -62,22 +68,6 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
         compiler = next(filter(None, (layout.backend.identity() for layout in plan.layouts)), None)
         workdir.begin(layouts, request.experiment, width, compiler, request.hosts)
     return _trained(plan, workdir, found)
-
-
-def _planned(job: Job) -> Plan:
-    """The job's plan, for which this machine is measured where need be.
-
-    Raises:
-      Interrupted: the sweep was asked to stop meanwhile.
-    """
-    request = job.request
-
-    def say(text: str) -> None:
-        if request.stop():
-            raise Interrupted
-        request.tell(text)
-
-    return plan_lib.make(job, say)
 
 
 def _warn_of_changes(record: Mapping[str, Any], request: Request) -> None:

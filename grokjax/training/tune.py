@@ -83,25 +83,19 @@ def choose(
     problem, devices = runs[0].problem(), list(devices or jax.devices())
     device, per_device = devices[0], -(-len(runs) // len(devices))
 
-    def laid_out(slots: int = 0) -> Layout:
-        return layouts.choose(problem, len(runs), slots, devices)
-
-    if slots:
-        return Choice("given", laid_out(slots))
-    if layouts.on_cpu(device):
-        return Choice("cpu rule", laid_out())
+    layout = layouts.choose(problem, len(runs), slots, devices)
+    if slots or layouts.on_cpu(device):
+        return Choice("given" if slots else "cpu rule", layout)
     widths = ladder(per_device, layouts.fitting(problem, device))
     together = "runs side by side" + " on each device" * (len(devices) > 1)
     if len(widths) == 1 or operations(runs) / len(devices) < SHORT:
-        layout = laid_out()
         why = "too few runs" if len(widths) == 1 else "too little work"
         return Choice("memory", layout, f"{layout.slots} {together}, as many as fit: {why} to measure for")
     found = table(problem, runs[0].inputs(), widths, device, say)
     if found is None:
-        layout = laid_out()
         return Choice("memory", layout, f"will be measured at the start; {layout.slots} {together} fit")
     rates, is_new = found
-    layout = laid_out(best(rates, per_device))
+    layout = layouts.choose(problem, len(runs), best(rates, per_device), devices)
     source = f"measured on this {device.device_kind}{'' if is_new else ', cached'}"
     text = f"{layout.slots} {together}, {source}"
     return Choice("measured" if is_new else "cached", layout, text, rates)
@@ -185,8 +179,7 @@ def table(
 
     def rate(width: int) -> float | None:
         if width not in known:
-            if say is None:
-                raise _Unmeasured
+            assert say
             if len(known) == n_known:
                 say(
                     f"measuring how many runs side by side train fastest on this {device.device_kind}; each width is "
@@ -198,14 +191,9 @@ def table(
             say(f"  {width} runs: {_rounded(known[width])}{' run-steps/s' if known[width] else ''}")
         return known[width]
 
-    try:
-        return climb(widths, rate), len(known) > n_known
-    except _Unmeasured:
+    if say is None and set(climb(widths, known.get)) - known.keys():
         return None
-
-
-class _Unmeasured(Exception):
-    """A width is not in the cache, and may not be measured."""
+    return climb(widths, rate), len(known) > n_known
 
 
 def measure(problem: Problem, inputs: Inputs, width: int, device: jax.Device) -> float | None:

@@ -3,6 +3,7 @@
 The compiler is `$CXX`, or the first of c++, g++ and clang++ that is found. GROKJAX_NATIVE=false leaves the C++ alone.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -68,11 +69,8 @@ def library() -> ctypes.CDLL:
     try:
         file = cache.home() / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists():
-            try:
-                return ctypes.CDLL(str(file))
-            except OSError:  # damaged
-                file.unlink()
+        with contextlib.suppress(OSError):  # not there yet, or damaged
+            return ctypes.CDLL(str(file))
         _compile(file)
         return ctypes.CDLL(str(file))
     except (OSError, RuntimeError) as error:  # RuntimeError: no home
