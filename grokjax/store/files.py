@@ -173,18 +173,6 @@ def checksum_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")
 
 
-def checked(path: Path) -> Path:
-    """Makes sure that a file is what was written.
-
-    Raises:
-      Damaged: it is missing, has no checksum, or another one.
-    """
-    problem = trouble(path)
-    if problem:
-        raise Damaged(f"{path} {problem}")
-    return path
-
-
 def trouble(path: Path) -> str:
     """What is wrong with a file, as in "is missing"; empty if it is what was written.
 

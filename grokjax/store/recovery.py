@@ -135,12 +135,14 @@ def _whole_rows(folder: Path, sweep: Sweep, found: Findings) -> pd.DataFrame:
     tables = []
     for path in _expected_parts(folder):
         found.checked += 1
-        keep = _rows_to_keep(path, marks)
+        keep, wrong = _rows_to_keep(path, marks), files.trouble(path)
         try:
-            table = _of_sweep(path, read_part(files.checked(path), columns), sweep)
+            if wrong:
+                raise Damaged(wrong)
+            table = _of_sweep(path, read_part(path, columns), sweep)
         except (OSError, ValueError, KeyError) as error:
             if keep:
-                found.troubles[path] = files.trouble(path) or f"cannot be read as metrics ({error})"
+                found.troubles[path] = wrong or f"cannot be read as metrics ({error})"
             else:
                 found.surplus[path] = 0  # say, because its writer was killed before the checksum was there
             continue

@@ -27,19 +27,14 @@ def save_snapshot(folder: Path, step: int, runs: Sequence[int], params: Mapping[
     """
     start = 0
     while start < len(runs):
-        some = _nameable(runs[start : start + SNAPSHOT_RUNS])
+        some = runs[start : start + SNAPSHOT_RUNS]
+        while len(compact(some)) > MAX_NAME:
+            some = some[: len(some) // 2]
         path = folder / f"step_{step:08d}.runs_{compact(some)}"
         if not files.has_appeared(path):
             stacked = {key: np.asarray(x)[start : start + len(some)] for key, x in params.items()}
             orbax.save_folder(path, stacked, {key: [x.shape, x.dtype.name] for key, x in stacked.items()})
         start += len(some)
-
-
-def _nameable(runs: Sequence[int]) -> Sequence[int]:
-    """The first of some runs, as many as a folder's name has room for."""
-    while len(compact(runs)) > MAX_NAME:
-        runs = runs[: len(runs) // 2]
-    return runs
 
 
 def compact(numbers: Sequence[int]) -> str:

@@ -82,16 +82,14 @@ def evaluate(
     return registry.counts_to_shares(columns, values, problem.model, problem.n_train)
 
 
-KEYS = {"key_freqs": registry.MEASURES["key_freqs"]}
-
-
 def final_keys(
     path: Path, found: Snapshots, problem: Problem, runs: Sequence[Run], width: int = 1, backend: Backend = XLA
 ) -> Bool[np.ndarray, "R K"]:
     """Finds each run's key frequencies at its last snapshot in a working directory, by the problem's rule."""
     last = load_last(path, [run.run for run in runs], found)
     models = [(last[run.run], run.inputs()) for run in runs]
-    return evaluate(problem, KEYS, models, None, width, backend)["key_freqs"].astype(bool)
+    columns = {"key_freqs": registry.MEASURES["key_freqs"]}
+    return evaluate(problem, columns, models, None, width, backend)["key_freqs"].astype(bool)
 
 
 def replay_runs(

@@ -44,13 +44,8 @@ class Layout:
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Layout":
         """The layout that `record` describes."""
-        return cls(
-            slots=record["slots"],
-            vmap_width=record["lanes"],
-            eval_width=record["eval_lanes"],
-            n_devices=record["n_devices"],
-            backend=backends.recorded(record),
-        )
+        slots, vmap_width, eval_width, n = (record[name] for name in ("slots", "lanes", "eval_lanes", "n_devices"))
+        return cls(slots, vmap_width, eval_width, n, backends.recorded(record))
 
 
 def choose(problem: Problem, n_runs: int, slots: int = 0, devices: Sequence[jax.Device] | None = None) -> Layout:

@@ -47,7 +47,8 @@ class Population:
         self.width = layout.slots * len(devices)
         measures = tuple(registry.of_groups(problem.measures))
         self.sharding, self._start, self._advance = _compiled(problem, layout, devices, measures)
-        self.state: State = self._put(_zeros(problem, self.width))
+        zeros = jax.tree.map(lambda x: np.zeros((self.width, *x.shape), x.dtype), blank(problem))
+        self.state: State = self._put(zeros)
 
     def _put(self, tree):
         return jax.device_put(tree, self.sharding)
@@ -140,10 +141,6 @@ def blank(problem: Problem) -> State:
     pairs, answers = (np.zeros(n, np.int32) for n in (problem.n_train, problem.model.p**2))
     inputs = Inputs(np.uint32(0), hyperparameters, pairs, answers)
     return jax.eval_shape(functools.partial(one_run.init, problem), inputs)
-
-
-def _zeros(problem: Problem, width: int) -> State:
-    return jax.tree.map(lambda x: np.zeros((width, *x.shape), x.dtype), blank(problem))
 
 
 def _start(problem: Problem, state: State, fresh_R: Bool[Array, " R"], inputs: Inputs) -> State:

@@ -10,7 +10,7 @@ what is in its own slots.
 import collections
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -210,17 +210,10 @@ class Group:
             slot.step += n_segments * n_steps
         self.offset = 0 if evaluate else self.offset + n_steps
         due = {i: slot for i, slot in mine.items() if evaluate and self._needs_snapshot(slot)}
-        self.pending.append(
-            Dispatch(
-                outputs,
-                n_segments if evaluate else 0,
-                rows,
-                self.slots.ours,
-                n_segments * n_steps * len(held),
-                [(slot.run, slot.step) for slot in due.values()],
-                self.population.take(list(due)).params if due else None,
-            )
-        )
+        snapshots = [(slot.run, slot.step) for slot in due.values()]
+        params = self.population.take(list(due)).params if due else None
+        n_results, run_steps = n_segments if evaluate else 0, n_segments * n_steps * len(held)
+        self.pending.append(Dispatch(outputs, n_results, rows, self.slots.ours, run_steps, snapshots, params))
         self.recorder.stepped(n_segments * n_steps)
         self.slots.held = {i: slot for i, slot in held.items() if slot.step < slot.run.steps}
 
@@ -304,14 +297,10 @@ class Group:
         for i, run in zip(self.slots.free(), kept, strict=False):
             self.slots.held[i] = Slot(runs[run], checkpoint.steps[run])
         place = {slot.run.run: i for i, slot in self.slots.mine().items()}
-        for state, some in _states(checkpoint, population.blank(self.problem), place):
-            self.population.restore(state, [place[run] for run in some])
-
-
-def _states(checkpoint: Checkpoint, blank: Any, wanted: Mapping[int, int]) -> Iterator[tuple[Any, list[int]]]:
-    """The states of wanted runs in each folder of a checkpoint, stacked, with the runs in that order."""
-    for folder, progress in zip(checkpoint.folders, checkpoint.progress, strict=True):
-        some = [i for i, run in enumerate(progress["runs"]) if run in wanted]
-        if some:
-            state = checkpoints.load(folder, blank, len(progress["runs"]))
-            yield jax.tree.map(lambda x, some=some: np.asarray(x)[some], state), [progress["runs"][i] for i in some]
+        blank = population.blank(self.problem)
+        for folder, progress in zip(checkpoint.folders, checkpoint.progress, strict=True):
+            some = [i for i, run in enumerate(progress["runs"]) if run in place]
+            if some:
+                state = checkpoints.load(folder, blank, len(progress["runs"]))
+                ours = jax.tree.map(lambda x, some=some: np.asarray(x)[some], state)
+                self.population.restore(ours, [place[progress["runs"][i]] for i in some])
