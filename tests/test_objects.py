@@ -89,7 +89,8 @@ def test_files_have_checksums(store):
     assert files.trouble(path) == "is missing"
     for data in (b"one", b"", b"three"):
         files.write_bytes(data, path)
-        assert files.trouble(path) == "" and files.read(path) == data
+        assert files.trouble(path) == ""
+        assert files.read(path) == data
     path.write_bytes(b"other")
     assert files.trouble(path) == "is damaged: its checksum differs"
     aside = files.set_aside(path)
@@ -118,9 +119,11 @@ def test_a_file_replaced_halfway_is_whole(store, at, monkeypatch):
         patch.setattr(objects.ObjectPath, "write_bytes", failing)
         with pytest.raises(StorageError, match="killed"):
             files.write_bytes(b"after", path)
-    assert files.trouble(path) == "" and files.read(path) == b"before"
+    assert files.trouble(path) == ""
+    assert files.read(path) == b"before"
     files.write_bytes(b"after", path)
-    assert files.trouble(path) == "" and files.read(path) == b"after"
+    assert files.trouble(path) == ""
+    assert files.read(path) == b"after"
 
 
 def test_folders_appear_whole(store):
