@@ -49,8 +49,9 @@ class Backend:
 
     def serves(self, problem: Problem) -> bool:
         """Whether this backend can compute such runs here."""
-        here = suits(problem) and jax.default_backend() == "cpu" and not kernels.unavailable()
-        return here or not self.n_parts
+        if not self.n_parts:
+            return True
+        return suits(problem) and jax.default_backend() == "cpu" and not kernels.unavailable()
 
     def identity(self) -> str | None:
         """The compiler that bits depend on beside JAX's own, in a line; None where there is none."""
