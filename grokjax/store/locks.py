@@ -103,8 +103,7 @@ class ObjectLock:
     """An object that only one process can create, and that its holder changes every `REFRESH` seconds.
 
     A newcomer who finds one watches it. If it stays the same for `PATIENCE` times as long, it is removed and created
-    anew. Of several newcomers who do that at once the last one has it: each looks
-    again after a moment.
+    anew. Of several newcomers who do that at once the last one has it: each looks again after a moment.
     """
 
     def __init__(self, path: ObjectPath, tell: Callable[[str], None]):
