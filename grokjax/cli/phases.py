@@ -68,14 +68,14 @@ def read(source: str):
     from pyarrow import types
 
     from grokjax.store import files
-    from grokjax.store.metrics import parts, read_metrics, read_schema
+    from grokjax.store.metrics import parts, read_metrics, read_part
 
     path = files.path(source)
     if path.is_dir():
         found = parts(path / "metrics")
         if not found:
             raise InputError(f"{path} holds no metrics/*.parquet: name the working directory of a sweep, or a table.")
-        schema = read_schema(found[0])
+        schema = read_part(found[0]).schema
         return read_metrics(path, [field.name for field in schema if not types.is_nested(field.type)])
     if not path.is_file():
         raise InputError(f"{path} does not exist: name the working directory of a sweep, or a table.")

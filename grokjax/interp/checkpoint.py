@@ -78,7 +78,7 @@ def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | No
         raise InputError(f"{text} is a directory: name a file, or a run of a sweep as {text}:RUN or {text}:RUN:STEP.")
     if not os.path.isfile(text):
         raise InputError(f"{text} is no file: name one, or a snapshot as workdir:run:step.")
-    arrays, said = files.READERS[files.kind(text)](text)
+    arrays, said = files.read(text)
     return from_arrays(arrays, text, act, n_heads, said)
 
 

@@ -39,11 +39,11 @@ def guarded(what: str, function: Callable, *args):
 # --- from files -----------------------------------------------------------------------------------------------------
 
 
-def kind(path: str) -> str:
-    """Tells npz files from torch files, both of them zip archives, by what they hold.
+def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads an npz or a torch file, both of them zip archives, told apart by what they hold.
 
     Returns:
-      A key of `READERS`.
+      The arrays by name, and the config that lies beside them (empty if there is none).
 
     Raises:
       InputError: the file is neither, or cannot be read.
@@ -55,9 +55,9 @@ def kind(path: str) -> str:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
     if head[:2] == b"PK":
         members = guarded(path, _members, path)
-        return "torch" if any(member.filename.endswith("data.pkl") for member in members) else "npz"
+        return (_read_torch if any(member.filename.endswith("data.pkl") for member in members) else _read_npz)(path)
     if head[:2] == b"\x80\x02":  # PyTorch's format before 1.6
-        return "torch"
+        return _read_torch(path)
     if head == b"\x93NUMPY":
         raise InputError(f"{path} is a single array, but a model is many: save them with numpy.savez.")
     raise InputError(f"{path} is neither an npz file nor one of PyTorch's.")
@@ -112,13 +112,6 @@ def _read_torch(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
     tensors, said = _unwrapped(path, guarded(path, read))
     return {str(name): _to_numpy(torch, f"{path}: {name}", x) for name, x in tensors.items()}, said
-
-
-# By kind of file: from its path to arrays by name, and the config that lies beside them (empty if there is none).
-READERS: dict[str, Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]] = {
-    "npz": _read_npz,
-    "torch": _read_torch,
-}
 
 
 def import_torch(why: str):

@@ -17,7 +17,7 @@ from grokjax.phases.rules import RULES
 from grokjax.phases.text import shown, shown_steps
 from grokjax.report.panels import FIGURES, SPECTRA
 from grokjax.store import files
-from grokjax.store.metrics import parts, read_metrics, read_part, read_runs, read_schema
+from grokjax.store.metrics import parts, read_metrics, read_part, read_runs
 from grokjax.store.records import read_record
 
 CIRCUIT = "circuit.parquet"
@@ -72,7 +72,7 @@ def read(path: str | Path) -> Results:
         raise InputError(f"{path} holds no metrics yet: name the --workdir of a sweep that has begun to train.")
     record = read_record(path) or {}
     try:
-        runs, schema = read_runs(path), read_schema(parts(path / "metrics")[0])
+        runs, schema = read_runs(path), read_part(parts(path / "metrics")[0]).schema
         wanted = ["run", "step", *PHASE_COLUMNS, *(line.column for figure in FIGURES for line in figure.lines)]
         metrics = read_metrics(path, [name for name in dict.fromkeys(wanted) if name in schema.names])
         spectra = {name: _spectra(path, name) for name in SPECTRA if name in schema.names}
@@ -129,7 +129,7 @@ def described(schema: pa.Schema) -> dict[str, dict[str, str]]:
 
 def _spectra(path: Path, column: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """A column of lists by run, sorted by step; runs of one sweep may differ in P."""
-    result = {}
+    result: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
     for run, rows in read_metrics(path, ["run", "step", column]).groupby("run"):
         n_freqs = max((len(norms) for norms in rows[column] if norms is not None), default=0)
         if n_freqs:

@@ -81,14 +81,9 @@ def fits(results: Results) -> Html | None:
         cells = [cell(shown_value(row[name])) for name in labels] + [cell(row["quantity"], numeric=False)]
         cells += [cell(shown(row["estimate"]), float(row["estimate"])), cell(shown_bounds(row))]
         rows.append(element("tr", *cells, cell(row["unit"], numeric=False), cell(row["runs"])))
-    said = "Critical values and power laws"
-    critical = found[found["quantity"].str.startswith("critical")]
-    if len(critical) == 1 and not labels:
-        row = critical.iloc[0].to_dict()
-        said = f"Critical {row['quantity'].removeprefix('critical_')}: {shown(row['estimate'])} {shown_bounds(row)}"
     caption = "Logistic regression in log10, and time to grok = prefactor · (value − critical)^−exponent."
     content = joined(table("fits", caption, head, rows), doubts(notes(found, ["quantity"])))
-    return element("details", element("summary", said), content)
+    return element("details", element("summary", "Critical values and power laws"), content)
 
 
 def doubts(sentences: Sequence[str]) -> Html | None:

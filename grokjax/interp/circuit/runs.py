@@ -25,15 +25,12 @@ FILE = "circuit.parquet"
 # --- a sweep --------------------------------------------------------------------------------------------------------
 
 
-Track = Callable[[Sequence[Run], str], Iterable[Run]]
-
-
 def circuits_of(
     folder: str | Path,
     keys: Iterable[int] = (),
     rule: str | None = None,
     threshold: float | None = None,
-    track: Track = lambda runs, text: runs,
+    track: Callable[[Sequence[Run], str], Iterable[Run]] = lambda runs, text: runs,
 ) -> tuple[Path, dict[int, str]]:
     """Analyses the last snapshot of every finished run and writes circuit.parquet, one row per run.
 
@@ -130,8 +127,7 @@ def _field(f: Number) -> pa.Field:
 
 
 def _to_table(found: Mapping[int, Mapping[str, Any]], axes: Sequence[str]) -> pa.Table:
-    records = []
-    for run in sorted(found):
-        texts = {name: json.dumps(found[run][name], ensure_ascii=False) for name in ("null", "measured")}
-        records.append({**found[run], "run": run, **texts})
+    records = [{**found[run], "run": run} for run in sorted(found)]
+    for row in records:
+        row |= {name: json.dumps(row[name], ensure_ascii=False) for name in ("null", "measured")}
     return pa.Table.from_pylist(records, schema(axes))
