@@ -77,6 +77,8 @@ def row_of_run(number, decay, seed, *ends, grokked_by=np.nan, memorised_by=100.0
         row |= {
             f"{name}_{what}": value for what, value in {"seen": 2, "rules": 4, "earliest": 50, "latest": 2_000}.items()
         }
+    verdict = "unfinished" if grokked_by == grokked_by else "not grokked"
+    row |= {"phases": verdict if memorised_by == memorised_by else "not memorised"}
     row |= {"delay": grokked_by - memorised_by, "diverged_step": np.nan, "n_key_freqs": 2.0, "key_freqs": [3, 5]}
     row |= {"memorised_rule": "accuracy", "grokked_rule": "accuracy", "ungrokked": False, "overlap": False}
     return row | {"train_loss": 2.34e-7, "test_loss": 0.0123, "run_class": "grokking"}
