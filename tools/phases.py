@@ -164,8 +164,8 @@ def checked() -> str:
         (planted if SETTINGS[setting](np.random.default_rng(0)).ends else invented).append((told, by_disturbance))
     right = [good for _, some in planted for runs in some for good, _ in runs]
     told = [one for some, _ in invented for one in some]
-    said = f"Read right where phases are planted: {np.mean(right):.1%} of {len(right):,} runs. "
-    said += f"Phases invented where there are none: in {sum(told)} of {len(told):,} runs."
+    said = f"Read right where phases are planted: in {sum(right):,} of {len(right):,} runs. "
+    said += f"Phases invented where there are none: in {sum(told):,} of {len(told):,} runs."
     return f"{table(['read right', *DISTURBED], rows)}\n\n{said}"
 
 
