@@ -163,7 +163,7 @@ def test_keys_of_each_step_stand_in_until_there_are_final_ones(small, tmp_path):
     nothing_final = rewritten(small, tmp_path / "a", lambda f: f.assign(restricted_loss=np.nan, excluded_loss=np.nan))
     lines = data_of(page_of(nothing_final))["figures"][0]["lines"]
     assert [line["column"] for line in lines if line["on"]] == [
-        *("train_loss", "test_loss", "restricted_loss_online", "excluded_loss_online")
+        *("test_loss", "train_loss", "restricted_loss_online", "excluded_loss_online")
     ]
 
 

@@ -24,16 +24,20 @@ def held(tmp_path_factory):
 
 def test_the_head_of_the_page(held):
     text = str(facts.header(held, NOW))
-    came = "4 of 6 memorised, 3 of 6 grokked, between steps 1,000 and 3,900."
-    assert f'<p class="axes">Swept: weight_decay 0, 1, 2 × seed 0, 1. {came}</p>' in text
+    assert '<p class="axes">Swept: weight_decay 0, 1, 2 × seed 0, 1.</p>' in text
+    assert re.findall("<li>(.*?)</li>", text) == [
+        "weight_decay = 0: 1 of 2 grok, median 3,900 steps.",
+        "weight_decay = 1: 2 of 2 grok, median 1,000 steps.",
+        "weight_decay = 2: 0 of 1 grok within 2,100 steps.",
+    ]
     assert "This sweep was still being trained at 2025-01-02 03:04 UTC" in text
-    over = dataclasses.replace(held, runs=held.runs[2:3], axes=[])
+    over = dataclasses.replace(held, runs=held.runs[2:3], axes=[], by=[])
     text = str(facts.header(over, NOW))
-    assert "1 of 1 memorised, 1 of 1 grokked, between steps 1,000 and 1,000." in text
+    assert "<li>1 of 1 grok, at step 1,000.</li>" in text
     assert "still being trained" not in text
     assert "Nothing was swept: every run has the same settings." in text
     nothing = str(facts.header(dataclasses.replace(held, runs=held.runs[5:]), NOW))
-    assert "0 of 1 memorised, 0 of 1 grokked.</p>" in nothing
+    assert "<li>No run has begun.</li>" in nothing
 
 
 @pytest.mark.parametrize(("n", "text"), [(7, "0, 1, 2, 3, 4, 5, 6"), (8, "0, …, 7 (8 values)")])
@@ -49,7 +53,7 @@ def test_what_the_figures_leave_out(held):
     assert "Curves were thinned to 1,234 points" in text
     assert "Images were thinned to 5,678 columns" in text
     assert "one of 255 levels, 5.0 % apart; those below 1e-5 of the sweep&#x27;s largest have the lowest." in text
-    assert "1 run diverged; counted as censored at the last finite loss." in text
+    assert "1 run diverged; counted as censored where they did." in text
     text = str(
         facts.notes(
             dataclasses.replace(held, runs=held.runs[:4]), {"curve_limit": None, "image_limit": None, "spectra": []}
@@ -62,7 +66,7 @@ def test_what_the_figures_leave_out(held):
 def test_the_table_of_runs(held):
     rows = rows_of(tables.runs(held))
     losses = ["2.34e-07", "1.23e-02", "2", "grokking"]
-    assert rows[0] == ["0", "0", "0", "finished", "", "0–100", "> 4,000", "–", "> 4,000", "> 4,000", "> 4,000", *losses]
+    assert rows[0] == ["0", "0", "0", "finished", "", "0–100", "> 4,000", "–", "> 4,000", "–", "–", *losses]
     ends = ["200–400", "2,900–3,100", "> 4,000"]
     assert rows[1] == ["1", "0", "1", "finished", "", "0–100", "3,800–3,900", "3,800", *ends, *losses]
     assert rows[4][:7] == ["4", "2", "0", "diverged at 2,100", "", "> 2,000", "> 2,000"]
@@ -92,8 +96,11 @@ def test_groups_count_k_of_n(held):
         **{f"seed = {i} (3 runs)": [i, i + 2, i + 4] for i in range(2)},
     }
     found = {group["label"]: group for group in document.document(held)["groups"]}
-    assert found["all 6 runs"]["text"] == "4 of 6 memorised, 3 of 6 grokked, between steps 1,000 and 3,900."
-    assert found["weight_decay = 2 (2 runs)"]["text"] == "0 of 2 memorised, 0 of 2 grokked."
+    assert found["all 6 runs"]["text"] == (
+        "weight_decay = 0: 1 of 2 grok, median 3,900 steps. weight_decay = 1: 2 of 2 grok, median 1,000 steps. "
+        "weight_decay = 2: 0 of 1 grok within 2,100 steps."
+    )
+    assert found["weight_decay = 2 (2 runs)"]["text"] == "0 of 1 grok within 2,100 steps."
     assert found["weight_decay = 1 (2 runs)"]["shades"] == [
         *[("memorization", 0, 200, 1), ("memorization", 200, 400, 0.5)],
         *[("circuit formation", 200, 400, 0.5), ("circuit formation", 400, 800, 1)],
@@ -133,10 +140,10 @@ def test_medians_and_shares_of_settings(held):
     shown = dataclasses.replace(held, summary=summary, by=["weight_decay"])
     rows = rows_of(tables.groups(shown))
     assert [row[:5] for row in rows] == [["0", "2", "2", "1", "50 % [9, 91]"], ["1", "2", "2", "2", "100 % [34, 100]"]]
-    assert [row[5] for row in rows] == ["3,900[3,900, ∞]", "1,000[1,000, 1,100]"]
+    assert [row[5] for row in rows] == ["3,900", "1,000"]  # two runs bound no median
     assert document.document(shown)["medians"] == [
-        {"axes": {"weight_decay": "0"}, "median": 3_900, "low": 3_900, "high": None},
-        {"axes": {"weight_decay": "1"}, "median": 1_000, "low": 1_000, "high": 1_100},
+        {"axes": {"weight_decay": str(i)}, "median": median, "low": None, "high": None, "runs": 2, "grokked": 1 + i}
+        for i, median in enumerate((3_900, 1_000))
     ]
 
 

@@ -58,12 +58,13 @@ def test_fits(held):
     assert rows_of(text) == [
         ["critical_weight_decay", "0.0715", "[0.02, 0.14]", "weight_decay", "18"],
         ["slope", "3.75", "[2, inf]", "log-odds per decade", "18"],
-        ["exponent", "–", "–", "", "2"],
-    ]
+    ]  # and no exponent, of which there is no estimate
     doubts = re.search(r'<ul class="doubts">(.*)</ul>', text)[1]
     assert re.findall(r"<li>(.*?)</li>", doubts) == ["few", "odd (critical_weight_decay)"]
     assert fits(found[:0]) is None
     assert fits(found, groups[:1]) is None
+    why = "<p class=\"axes\">No critical value is fitted: few; odd.</p>"
+    assert str(fits(found.assign(estimate=NAN))) == why
     apart = str(fits(found.assign(p=[7, 7, 7]), by=("weight_decay", "p")))
     assert "<summary>Critical values and power laws</summary>" in apart
     assert rows_of(apart)[0] == ["7", "critical_weight_decay", "0.0715", "[0.02, 0.14]", "weight_decay", "18"]

@@ -125,9 +125,11 @@ def curves(chance=4.0, settings=None, **columns):
         ([4, 9, 2.0], (100, 200, 200)),  # half of chance
         ([4, 9, 2.001], None),
         ([4, 4, 1.9, 1, 1], (100, 200, 200)),
-        ([4, 1.2, 1.3, 0.66, 0.66], None),  # memorised below chance: half of where that left it
+        ([4, 1.2, 1.3, 0.66, 0.66], None),  # memorised below chance: half of where it was a quarter of the steps ago
         ([4, 1.2, 1.3, 0.65, 0.65], (200, 300, 300)),
-        ([4, 1.2, 0.7, 0.6, 0.6], (200, 300, 300)),
+        ([4, 1.2, 0.7, 0.6, 0.29], (300, 400, 400)),
+        ([4, 3.2, 2.9, 2.6, 2.3, 2.1, 1.8, 1.5, 1.2, 0.9, 0.59, 0.4], (900, 1_000, 1_000)),
+        ([4, 3.9, 4, 2.1, 1.9], (300, 400, 400)),  # back at chance
     ],
 )
 def test_the_test_loss_has_dropped_at_half_of_chance_and_of_its_level(test_loss, reading):

@@ -88,3 +88,48 @@ def test_summary_by_several_columns_fits_each_apart():
     critical = fits[fits["quantity"] == "critical_weight_decay"].set_index("p")
     assert critical.loc[53, "estimate"] == pytest.approx(math.sqrt(0.1))
     assert "every run grokked" in critical.loc[113, "warning"]
+
+
+def runs_table(steps, last, **columns):
+    """A runs.parquet: the step to grok by run, and the last step."""
+    grokked = pd.array([None if np.isnan(step) else int(step) for step in steps], "Int64")
+    return pd.DataFrame({"grokked_step": grokked, "last_step": pd.array(last, "Int64")} | columns)
+
+
+def test_time_to_grok_by_hand():
+    runs = runs_table(
+        [100, 300, np.nan, np.nan, 500, np.nan, np.nan],
+        [900, 900, 900, 400, 900, 900, None],
+        weight_decay=[1.0, 1.0, 1.0, 2.0, 2.0, 0.0, 0.0],
+    )
+    found = phases.time_to_grok(runs, "weight_decay")
+    assert found[["weight_decay", "grokked", "runs", "median", "last_step", "text"]].to_numpy().tolist() == [
+        [0.0, 0, 1, np.inf, 900, "> 900"],  # a run that has not begun says nothing
+        [1.0, 2, 3, 300, 900, "300"],
+        [2.0, 1, 2, 500, 500, "500"],  # censored at 400, before the other grokked
+    ]
+    assert found[["low", "high"]].isna().all(axis=None)  # of fewer than six runs
+    # 5/6, 4/6 and, of the three that are left at step 500, 4/9 have not grokked: not 300, the median of those that did.
+    assert phases.time_to_grok(runs)["text"].tolist() == ["500 [100, > 900]"]
+    with pytest.raises(InputError, match="column 'weight_decy' is unknown"):
+        phases.time_to_grok(runs, "weight_decy")
+
+
+def test_time_to_grok_is_one_number_wherever_it_is_read():
+    found = phases_of([1.0] * 7 + [0.0] * 6, [2_000, 3_000, 4_000, 5_000, np.nan, np.nan, np.nan] + [np.nan] * 6)
+    runs = runs_table(found["grokked_by"], [10_000] * 13, weight_decay=found["weight_decay"])
+    of_runs, of_phases = phases.time_to_grok(runs, "weight_decay"), phases.time_to_grok(found, "weight_decay")
+    pd.testing.assert_frame_equal(of_runs, of_phases)
+    groups = phases.summarize(found).groups
+    for name in ("median", "low", "high", "runs", "last"):
+        np.testing.assert_array_equal(groups[f"grokked_{name}"], of_runs[{"last": "last_step"}.get(name, name)])
+    assert of_runs["text"].tolist() == ["> 10,000", "5,000 [3,000, > 10,000]"]
+
+
+def test_a_diverged_run_is_censored_where_it_diverged_in_both_tables():
+    metrics = pd.DataFrame({"run": [0, 0, 0, 1, 1, 1], "step": [0, 10, 20] * 2, "test_loss": 1.0, "train_acc": 1.0})
+    metrics["train_loss"] = [1, 1, np.nan, 1, 1, 1]
+    metrics["test_acc"] = [0, 0, np.nan, 0, 0, 1]
+    found = phases.time_to_grok(find_phases(metrics))
+    pd.testing.assert_frame_equal(found, phases.time_to_grok(runs_table([np.nan, 20], [20, 20])))
+    assert found.loc[0, "median"] == 20

@@ -263,3 +263,50 @@ def test_threshold_of_odd_sweeps(runs):
         assert not critical.low > critical.value * (1 + 1e-9)
     else:
         assert critical.warning
+
+
+def test_few_runs_get_a_median_and_no_interval():
+    times, observed = np.arange(1, 6) * 100.0, np.ones(5, bool)
+    five = survival.median_time(times, observed)
+    assert (five.value, five.runs) == (300, 5)
+    assert np.isnan([five.low, five.high]).all()
+    assert five.warning == "5 runs, where an interval for a median needs 6"
+    six = survival.median_time(np.append(times, 600), np.ones(6, bool))
+    assert np.isfinite([six.low, six.high]).all()
+    values, grokked = expand([1.0, 2.0, 4.0], [1, 3, 4], [5] * 3)
+    fit = survival.threshold(values, grokked, np.full(15, 9.0), resamples=50)
+    assert np.isfinite(fit.critical.value)
+    assert np.isnan([*fit.critical[1:3], *fit.slope[1:3]]).all()
+
+
+@pytest.mark.parametrize(
+    ("wins", "bounds", "said"),
+    [
+        ([3, 6], (0, 2), "some runs grokked at every value and all from 2 on, so only that upper bound is known"),
+        ([0, 3], (1, math.inf), "no run up to 1 grokked, and at no value did all, so only that lower bound is known"),
+    ],
+)
+def test_a_gap_that_is_open_on_one_side(wins, bounds, said):
+    values, grokked = expand([1.0, 2.0], wins, [6] * 2)
+    fit = survival.threshold(values, grokked, np.full(12, 9.0), resamples=50)
+    assert fit.critical[1:3] == bounds
+    assert fit.critical.warning == said
+    assert "nan" not in "".join(estimate.warning for estimate in fit)
+
+
+def test_r_squared_needs_times_that_differ():
+    """Also where rounding leaves them a variance: the sixth root of ten is no float."""
+    for time in (100.0, 10 ** (1 / 6), 1e5 / 3):
+        fit = line([time, time, time])
+        assert fit.exponent.value == pytest.approx(0, abs=1e-9)
+        assert np.isnan(fit.r_squared.value)
+
+
+def test_one_run_is_left_out_and_two_are():
+    def warning(missed):
+        grokked = [0, 6, 6 - missed, 6]
+        values, succeeded = expand([0.5, 2.0, 11.0, 101.0], grokked, [6] * 4)
+        return survival.threshold(values, succeeded, np.full(24, 9.0), resamples=20).exponent.warning
+
+    assert "1 run above the critical value did not grok and is left out: times look short" in warning(1)
+    assert "2 runs above the critical value did not grok and are left out: times look short" in warning(2)

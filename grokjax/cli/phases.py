@@ -1,21 +1,25 @@
-"""Finds the phases of every run in a table of metrics, and prints what was found.
+"""Finds the phases of every run in a table of metrics, and prints what was found, group by group.
 
     grokjax phases results/small --csv=phases.csv
-    grokjax phases curves.csv                        # any table with step, train_loss, test_loss
+    grokjax phases curves.csv --runs                 # any table with step, train_loss, test_loss
+    grokjax phases curves.csv --rename=acc_id=train_acc,acc_ood=test_acc
+    grokjax phases results/small --rule=cleanup=gap_closed --set=gap=5,class_rule=absolute
 
-docs/phases.md says what the phases and the rules for their ends are.
+docs/phases.md says what the phases, the rules for their ends and the settings are.
 """
 
+import dataclasses
+import functools
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from grokjax.cli import terminal
-from grokjax.errors import InputError, StorageError
+from grokjax.errors import InputError, StorageError, plain, unknown
 
-WIDTH = 150  # characters per line where the output is no terminal
+WIDTH = 80  # characters per line where the output is no terminal
 
 
 def main(argv: Sequence[str]) -> None:
@@ -24,12 +28,7 @@ def main(argv: Sequence[str]) -> None:
     Raises:
       InputError: bad arguments, or a table that cannot be read.
     """
-    parser = terminal.command("phases", __doc__)
-    parser.add_argument("source", metavar="DIR", help="a sweep's working directory, or a table: .csv or .parquet")
-    parser.add_argument("--csv", metavar="FILE", type=Path, help="write the table of phases, one row per run")
-    parser.add_argument("--by", metavar="COLUMNS", help="form groups by these (a,b); by default weight_decay")
-    parser.add_argument("--chance-loss", metavar="NATS", type=float, help="loss of an uninformed guess, such as ln P")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
 
     from rich.console import Console
 
@@ -38,9 +37,9 @@ def main(argv: Sequence[str]) -> None:
     from grokjax.phases import text
     from grokjax.store import files
 
-    settings = phases.Settings(chance_loss=args.chance_loss)
-    metrics = read(args.source)
-    found, readings = phases.find_phases(metrics, settings), phases.readings(metrics, settings)
+    settings = _settings(args.set, args.rule, args.chance_loss)
+    metrics = _renamed(read(args.source), _pairs("rename", args.rename))
+    found = phases.find_phases(metrics, settings)
     if found.empty:
         raise InputError(f"{args.source} holds no evaluations yet.")
     by = args.by.split(",") if args.by else [name for name in ["weight_decay"] if name in found]
@@ -51,21 +50,94 @@ def main(argv: Sequence[str]) -> None:
         except StorageError as error:
             raise InputError(f"--csv={error}: choose another file.") from None
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
-    console.print(tables.runs_table(found, by), "", tables.rules_table(readings), sep="\n")
+    say = functools.partial(tables.print_lines, console)
     if len(found) > 1:
-        console.print("", tables.groups_table(summary, by), *text.notes(summary.groups, by), sep="\n")
+        say([text.group_sentence(row, by) for row in summary.groups.to_dict("records")])
+        for table in (tables.groups_table(summary, by), tables.ends_table(summary, by)):
+            console.print()
+            tables.print_table(console, table)
+        say(text.notes(summary.groups, by))
     if len(summary.groups) > 1 and len(summary.fits):
-        console.print("", tables.fits_table(summary, by), *text.notes(summary.fits, ["quantity"]), sep="\n")
+        console.print()
+        fits = tables.fits_table(summary, by)
+        if fits:
+            tables.print_table(console, fits)
+        say(text.notes(summary.fits, ["quantity"]))
+    if args.runs or len(found) == 1:
+        say([""] * (len(found) > 1) + tables.runs_text(found, by))
+    if args.rules:
+        console.print()
+        tables.print_table(console, tables.rules_table(phases.readings(metrics, settings)))
+    if notes := found.attrs["notes"]:
+        say(["", *(f"note: {plain(note)}" for note in notes)])
+
+
+def _parser() -> terminal.Parser:
+    parser = terminal.command("phases", __doc__)
+    source = "a sweep's working directory, or a table: .csv, .jsonl or .parquet"
+    parser.add_argument("source", metavar="DIR", help=source)
+    parser.add_argument("--csv", metavar="FILE", type=Path, help="write the table of phases, one row per run")
+    parser.add_argument("--by", metavar="COLUMNS", help="form groups by these (a,b); by default weight_decay")
+    parser.add_argument("--runs", action="store_true", help="list every run, too")
+    parser.add_argument("--rules", action="store_true", help="list every rule, and how far they agree, too")
+    pairs: dict[str, Any] = {"type": terminal.names, "action": "extend", "default": []}
+    parser.add_argument("--rule", metavar="PHASE=RULE", help="another rule for the end of a phase", **pairs)
+    parser.add_argument("--set", metavar="NAME=VALUE", help="another threshold, such as drop=0.4", **pairs)
+    parser.add_argument("--rename", metavar="OLD=NEW", help="read column OLD as NEW, such as train_acc", **pairs)
+    parser.add_argument("--chance-loss", metavar="NATS", type=float, help="loss of an uninformed guess, such as ln P")
+    return parser
+
+
+def _pairs(flag: str, given: Sequence[str]) -> dict[str, str]:
+    """Name=value pairs of a flag."""
+    for pair in given:
+        if not all(pair.partition("=")):
+            raise InputError(f"--{flag}={pair} must be two names with = between them.")
+    return {pair.partition("=")[0]: pair.partition("=")[2] for pair in given}
+
+
+def _settings(given: Sequence[str], rules: Sequence[str], chance_loss: float | None):
+    """The settings of an analysis from its flags."""
+    from grokjax.phases import Settings
+    from grokjax.phases.rules import named
+
+    fields = {field.name: field for field in dataclasses.fields(Settings) if field.name != "rules"}
+    values: dict[str, Any] = {} if chance_loss is None else {"chance_loss": chance_loss}
+    for name, value in _pairs("set", given).items():
+        if name not in fields:
+            raise unknown("setting", name, fields)
+        kind: Any = fields[name].type if fields[name].type in (int, str) else float
+        try:
+            values[name] = kind(value)
+        except ValueError:
+            raise InputError(f"setting {name} = {value} must be a{' whole' * (kind is int)} number.") from None
+    chosen = {boundary.replace("-", "_"): rule for boundary, rule in _pairs("rule", rules).items()}
+    for boundary, rule in chosen.items():
+        named(boundary, rule)
+    return Settings(**values, rules=chosen)
+
+
+def _renamed(metrics, names: Mapping[str, str]):
+    """A table with columns under the names that --rename gives them."""
+    from grokjax.phases.curves import COLUMNS
+
+    for old, new in names.items():
+        if old not in metrics:
+            raise unknown("column", old, [str(name) for name in metrics])
+        if new not in (known := ("run", "step", "p", *COLUMNS)):
+            raise unknown("column that phases read", new, known)
+        if new in metrics:
+            raise InputError(f"--rename={old}={new}: the table has a column '{new}' already.")
+    return metrics.rename(columns=dict(names))
 
 
 def read(source: str):
-    """A metrics table, as a data frame: of a sweep's working directory, or a CSV or Parquet file.
+    """A metrics table, as a data frame: of a sweep's working directory, or a CSV, JSON-lines or Parquet file.
 
     Raises:
       InputError: there is none.
     """
     import pandas as pd
-    from pyarrow import types
 
     from grokjax.store import files
     from grokjax.store.metrics import parts, read_metrics, read_part
@@ -75,14 +147,25 @@ def read(source: str):
         found = parts(path / "metrics")
         if not found:
             raise InputError(f"{path} holds no metrics/*.parquet: name the working directory of a sweep, or a table.")
-        schema = read_part(found[0]).schema
-        return read_metrics(path, [field.name for field in schema if not types.is_nested(field.type)])
+        return read_metrics(path, _needed(read_part(found[0]).schema))
     if not path.is_file():
         raise InputError(f"{path} does not exist: name the working directory of a sweep, or a table.")
-    readers: dict[str, Callable[[Any], Any]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    readers: dict[str, Callable[[Any], Any]] = {
+        ".csv": pd.read_csv,
+        ".jsonl": lambda file: pd.read_json(file, lines=True),
+        ".parquet": pd.read_parquet,
+    }
     if path.suffix not in readers:
-        raise InputError(f"{path} is no table that can be read: those end in {' or '.join(readers)}.")
+        raise InputError(f"{path} is no table that can be read: those end in {', '.join(readers)}.")
     try:
         return readers[path.suffix](io.BytesIO(path.read_bytes()))
     except Exception as error:  # pandas and pyarrow may raise anything
         raise InputError(f"{path} cannot be read as {path.suffix[1:]} ({type(error).__name__}: {error}).") from None
+
+
+def _needed(schema) -> list[str]:
+    """Of a sweep's metrics, which say what they are, the columns that phases read: not all the other measures."""
+    from grokjax.config import FIELDS
+    from grokjax.phases.curves import COLUMNS
+
+    return [name for name in schema.names if name in ("run", "step", *FIELDS, *COLUMNS)]

@@ -52,10 +52,10 @@ class Settings:
       turn: an extreme is confirmed once the curve has moved back by this share; until then it may not be the extreme.
       chance_loss: the loss of an uninformed guess, ln P for P equally likely answers. By default the run's own test
         loss at step 0; without that row, ln of column `p`; without that, the median at step 0 of the other runs.
-      drop: the test loss has dropped when it is below this share of the chance loss and of its highest value since the
-        run memorised. One half: half of the nats between a guess, or where memorising has left it, and certainty. A
-        model that has memorised mostly lies above chance, so the crossing is steep and the number matters little; one
-        that was trained on half of the pairs or more lies below (a + b = b + a), and has not dropped by that.
+      drop: the test loss has dropped when it is below this share of the chance loss. One half: half of the nats between
+        a guess and certainty. A model that has memorised mostly lies above chance, so the crossing is steep and the
+        number matters little. One that was trained on half of the pairs or more lies below (a + b = b + a), and has
+        dropped when it is below this share of its highest within the last `level_window` of the steps elapsed.
       level_exponent: a loss has levelled off when it falls more slowly than elapsed steps to the minus this power. At
         1, training for twice as long no longer halves it.
       level_window: that fall is judged over the next quarter of the steps elapsed: several evaluations at any usual

@@ -5,13 +5,14 @@ available. docs/phases.md explains the rules and checks them against published c
 """
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from grokjax.phases.curves import Curves, Reading, Settings, side
+from grokjax.phases.curves import QUANTITIES, Curves, Reading, Settings, side
 from grokjax.phases.rules import RULES, read
 from grokjax.phases.tables import Table
 
@@ -69,13 +70,15 @@ def find_phases(metrics: pd.DataFrame, settings: Settings | None = None) -> pd.D
     """One row per run: thresholds reached, delay, class, and the end of each phase as an interval between evaluations.
 
     Args:
-      metrics: rows per (run, step) in any order, with step, train_loss and test_loss; without `run` it is one run. Null
-        and non-finite values count as missing. Other columns in `curves.QUANTITIES` make more rules available.
+      metrics: rows per (run, step) in any order, with step, train_loss and test_loss, or under the names of
+        `names.ALIASES`; without `run` it is one run. Null and non-finite values count as missing. Other columns in
+        `curves.QUANTITIES` make more rules available.
       settings: thresholds, and rules other than the defaults. If a run lacks what the default rule needs, the next
         available one is used; the row names the rule.
 
     Returns:
-      `run`, the columns that hold one value in every run, and those of `DESCRIPTIONS`; sorted by run.
+      `run`, the columns that hold one value in every run, and those of `DESCRIPTIONS`; sorted by run. `attrs["notes"]`
+      are sentences: which columns were read under another name, what stands in for what, and what was not used.
 
     Raises:
       InputError: a column is missing or holds what it cannot, or a rule that was asked for is unknown or lacks its
@@ -88,8 +91,35 @@ def find_phases(metrics: pd.DataFrame, settings: Settings | None = None) -> pd.D
       0       True            100.0         200.0    False  memorization
     """
     table = Table(metrics, settings or Settings(), frozenset(DESCRIPTIONS))
-    rows = [_row(run.curves, run.diverged_step) for run in table.runs()]
-    return pd.concat([table.fixed(), pd.DataFrame(rows, columns=list(DESCRIPTIONS))], axis=1)
+    rows, read_from = [], set()
+    for curves, diverged_step in table.runs():
+        rows.append(_row(curves, diverged_step))
+        read_from |= {(quantity, curves.column(quantity)) for quantity in QUANTITIES}
+    found = pd.concat([table.fixed(), pd.DataFrame(rows, columns=list(DESCRIPTIONS))], axis=1)
+    found.attrs["notes"] = _notes(table, found, read_from)
+    return found
+
+
+def _notes(table: Table, found: pd.DataFrame, read_from: set[tuple[str, str | None]]) -> list[str]:
+    """What stands in for what in a table, and what was not used, in sentences."""
+    said = [f"column '{old}' is read as {new}" for new, old in table.read_as.items()]
+    accuracies = (table.settings.train_accuracy, table.settings.test_accuracy)
+    for event, split, accuracy in zip(("memorised", "grokked"), ("train", "test"), accuracies, strict=True):
+        if n := int((found[f"{event}_rule"] == "loss").sum()):
+            where = "" if n == len(found) else f", in {n} of {len(found)} runs"
+            loss = f"a {split} loss of {-math.log(accuracy):.2g}, −ln {accuracy:g}, stands in for a {split} accuracy"
+            said.append(f"no {split}_acc: {loss} of {accuracy:g}{where}")
+    for quantity, column in sorted(read_from, key=str):
+        if column not in (None, QUANTITIES[quantity][0]):
+            said.append(f"{column} stands in for {QUANTITIES[quantity][0]}")
+    for boundary, rules in RULES.items():
+        default = table.settings.rules.get(boundary, next(iter(rules)))
+        others = found[f"{boundary}_end_rule"].dropna()
+        for rule, n in others[others != default].value_counts().items():
+            said.append(f"rule {rule} stands in for {default} in {n} of {len(found)} runs, for want of its columns")
+    used = {"run", "step", *table.constant, *(column for _, column in read_from)}
+    unused = [str(table.read_as.get(str(name), name)) for name in table.frame if name not in used]
+    return said + ([f"not used: {', '.join(unused)}"] if unused else [])
 
 
 def _row(c: Curves, diverged_step: float | None) -> dict[str, Any]:
@@ -150,7 +180,7 @@ def _verdict(c: Curves, at: Mapping[str, float]) -> dict[str, Any]:
     """What a run's phases are, in a word and in words, and which two of them overlap; `at` is NaN for ends not seen."""
     last = float(c.step[-1]) if c.step.size else 0.0
     names = {boundary: boundary.replace("_", " ") for boundary in at}
-    row: dict[str, Any] = {"overlap": False, "overlap_phases": None, "overlap_steps": np.nan}
+    row: dict[str, Any] = {"overlap": False, "overlap_phases": np.nan, "overlap_steps": np.nan}
     if not c.memorised:
         return row | {"phases": "not memorised", "phases_sentence": f"not memorised by {last:,.0f}"}
     for first, second in itertools.combinations(at, 2):

@@ -102,10 +102,21 @@ def test_drop(c: Curves) -> Reading | None:
     if not c.memorised or c.chance_loss is None:
         return None
     s = c.series("test_loss")
+    chance, drop = math.log(c.chance_loss), math.log(c.settings.drop)
     since = s.step >= c.memorised.at
-    highest = np.maximum.accumulate(np.where(since, s.value, -math.inf))
-    level = np.minimum(highest, math.log(c.chance_loss))
-    return crossing(s, since & (s.value <= level + math.log(c.settings.drop)))
+    if not (since & (s.value <= chance + drop)).any():
+        return None
+    first = crossing(s, since & (s.value >= chance))
+    if first:
+        return crossing(s, s.value <= chance + drop, first.at)
+    # Memorising has not taken it above chance, but below: there it has to drop from where it was a moment ago.
+    inside = np.flatnonzero(since)
+    begin = np.minimum(np.searchsorted(s.step, s.step[inside] / (1 + c.settings.level_window)), inside - 1)
+    begin = np.maximum(begin, inside[0])
+    before = np.array([s.value[b : i + 1].max() for b, i in zip(begin, inside, strict=True)])
+    there = np.zeros(s.step.size, bool)
+    there[inside] = s.value[inside] <= before + drop
+    return crossing(s, there)
 
 
 def test_half(c: Curves) -> Reading | None:
@@ -169,7 +180,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "test_drop": Rule(
             test_drop,
             ("test_loss", "chance"),
-            "test loss drops below chance, and its highest since memorising, by the factor `drop`, ½",
+            "test loss drops below chance, or below where memorising left it, by the factor `drop`, ½",
         ),
         "test_half": Rule(
             test_half, ("test_loss",), "test accuracy reaches one half; without accuracies, test loss falls to ln 2"

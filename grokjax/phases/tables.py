@@ -8,6 +8,7 @@ import pandas as pd
 
 from grokjax.errors import InputError
 from grokjax.phases.curves import COLUMNS, QUANTITIES, Curves, Settings
+from grokjax.phases.names import recognised
 from grokjax.phases.rules import named
 
 REQUIRED = ("step", "train_loss", "test_loss")
@@ -37,7 +38,10 @@ class Table:
       settings: of the analysis.
       reserved: names that a column must not have to be listed in `constant`.
 
+    Columns are recognised under other tools' names, too; see `phases.names`.
+
     Attributes:
+      read_as: the columns that were: their own name by the one they got.
       constant: columns besides the measures that hold one value in every run: swept fields, seeds.
 
     Raises:
@@ -45,16 +49,20 @@ class Table:
     """
 
     def __init__(self, metrics: pd.DataFrame, settings: Settings, reserved: frozenset[str] = frozenset()):
-        self.frame, self.settings = _plain(metrics), settings
+        plain, self.settings = _plain(metrics), settings
+        self.read_as = recognised(plain.columns)
+        self.frame = plain.rename(columns={old: new for new, old in self.read_as.items()})
         self._check_columns()
         step = self._numbers("step")
         if not (np.isfinite(step) & (step >= 0)).all():
-            raise InputError("column 'step' must hold a step, 0 or more, in every row.")
+            raise InputError(f"column '{self._own('step')}' must hold a step, 0 or more, in every row.")
         run = self._runs()
         columns = {name: self._numbers(name) for name in COLUMNS if name in self.frame}
         for name in ACCURACIES:
             if name in columns and not (np.isnan(columns[name]) | ((columns[name] >= 0) & (columns[name] <= 1))).all():
-                raise InputError(f"column '{name}' must hold shares between 0 and 1: divide percentages by 100.")
+                raise InputError(
+                    f"column '{self._own(name)}' must hold shares between 0 and 1: divide percentages by 100."
+                )
         order = np.lexsort((step, run))
         order = order[self._first_of_each(run[order], step[order], {k: v[order] for k, v in columns.items()})]
         self._rows, self._step = order, step[order]
@@ -71,7 +79,8 @@ class Table:
             if name not in self.frame:
                 raise InputError(
                     f"the metrics have no column '{name}': phases need {', '.join(REQUIRED[:-1])} and {REQUIRED[-1]}, "
-                    f"and the columns are {', '.join(map(str, self.frame.columns)) or 'none'}."
+                    f"under these or other usual names, and the columns are "
+                    f"{', '.join(map(str, self.frame.columns)) or 'none'}."
                 )
         for boundary, rule in self.settings.rules.items():
             for need in named(boundary, rule).needs:
@@ -79,12 +88,16 @@ class Table:
                 if not any(name in self.frame for name in names):
                     raise InputError(f"rule '{rule}' needs the column {' or '.join(names)}, which the metrics lack.")
 
+    def _own(self, name: str) -> str:
+        """What a column is called in the table that was given."""
+        return self.read_as.get(name, name)
+
     def _numbers(self, name: str) -> np.ndarray:
         """A column as float64 with NaN for what is null or not finite."""
         try:
             values = pd.to_numeric(self.frame[name], errors="raise").to_numpy(dtype=float, na_value=np.nan)
         except (TypeError, ValueError):
-            raise InputError(f"column '{name}' must hold numbers.") from None
+            raise InputError(f"column '{self._own(name)}' must hold numbers.") from None
         return np.where(np.isfinite(values), values, np.nan)
 
     def _runs(self) -> np.ndarray:

@@ -57,7 +57,7 @@ def shown_interval(row: Mapping[Any, Any], name: str, event: str) -> str:
 
 def beyond(step: float) -> str:
     """A time that lies beyond a step."""
-    return f">\N{NO-BREAK SPACE}{step:,.0f}"
+    return f"> {step:,.0f}"
 
 
 def shown_median(row: Mapping[Any, Any], name: str) -> str:
@@ -72,3 +72,32 @@ def shown_median(row: Mapping[Any, Any], name: str) -> str:
     if not np.isfinite(low):
         return shown_time(median)
     return f"{shown_time(median)} [{shown_time(low)}, {shown_time(high)}]"
+
+
+def group_sentence(row: Mapping[Any, Any], names: Sequence[str]) -> str:
+    """What a row of `summarize` says of a setting: how many runs grok, when, how sure that is, and their phases."""
+    k, n = row["grokked"], row["runs"]
+    setting = ", ".join(f"{plain(str(name))} = {shown(row[name])}" for name in names) or "all runs"
+    median = shown_median(row, "grokked")
+    said = f"{setting}: {k} of {n} grok" + (f", median step {median}" if k else f" by step {row['grokked_last']:,.0f}")
+    said += f" (95 % interval of the share: {row['fraction_low']:.2f}–{row['fraction_high']:.2f})"
+    phases = {"separate": "three phases", "unfinished": "phases not all over", "not separate": "no separate phases"}
+    counts = {text: row[f"phases_{verdict.replace(' ', '_')}"] for verdict, text in phases.items()}
+    seen = [f"{text} in {count}" for text, count in counts.items() if count]
+    return f"{said}; {', '.join(seen)}." if seen else f"{said}."
+
+
+def run_sentences(row: Mapping[Any, Any], names: Sequence[str]) -> list[str]:
+    """What a row of `find_phases` says of a run: its milestones, its phases, and between which evaluations they end."""
+    label = ", ".join(f"{plain(str(name))} {shown(row[name])}" for name in names) or "the run"
+    times = {name: row[f"{name}_by"] for name in ("memorised", "grokked")}
+    said = [f"{name} by {at:,.0f}" if at == at else f"not {name}" for name, at in times.items()]
+    if row["grokked"]:
+        said.append(f"delay {row['delay']:,.0f} ({row['delay_min']:,.0f}–{row['delay_max']:,.0f})")
+    said += [f"diverged at {row['diverged_step']:,.0f}"] * row["diverged"] + ["ungrokked"] * row["ungrokked"]
+    between = [
+        f"{name.removesuffix('_end').replace('_', ' ')} {shown_interval(row, name, name)} by {row[f'{name}_rule']}"
+        for name in ENDS
+        if not np.isnan(row[name])
+    ]
+    return [f"{label}: {row['run_class']}; {', '.join(said)}", row["phases_sentence"], *between]

@@ -21,7 +21,7 @@ from grokjax.phases import survival
 from grokjax.phases.text import beyond, shown_steps
 from grokjax.report.results import Results, shown_value
 
-STYLE = {
+STYLE: Any = {
     **{"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False},
     # Text stays text in a PDF and an SVG, and the same results give the same bytes.
     **{"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "grokjax"},

@@ -168,7 +168,8 @@ def sentence(row: Mapping[Any, Any]) -> str:
     end = f"{', '.join(losses)} at step {shown_steps(row['last_step'])}"
     status = {"diverged": "Diverged; ", "training": "In training; ", "stopped": "Stopped; "}.get(row["status"], "")
     text = f"{status}{', '.join(said)}; {end}."
-    return text[0].upper() + text[1:]
+    apart = f" {row['phases_sentence']}" if row["overlap"] else ""
+    return text[0].upper() + text[1:] + apart
 
 
 def first_run(runs: pd.DataFrame) -> int:

@@ -56,8 +56,8 @@ def groups(results: Results) -> Html:
 
 def _median(row: Mapping[Any, Any], name: str) -> Html:
     """A median with its interval below it."""
-    middle, _, interval = shown_median(row, name).partition(" ")
-    small = element("small", interval) if interval else None
+    middle, bracket, interval = shown_median(row, name).partition(" [")
+    small = element("small", f"[{interval}") if bracket else None
     return cell(joined(middle, small), float(row[f"{name}_median"]))
 
 

@@ -33,7 +33,7 @@ def sentences(runs: pd.DataFrame, by: Sequence[str], most: int = MOST) -> list[s
     text = ", ".join(f"in {int(where.sum())} {what}" for what, where in counts.items())
     said = [f"Of {len(found)} settings, {text}."]
     if np.isfinite(found["median"]).any():
-        row = found.loc[found["median"].idxmin()].to_dict()
+        row = found.sort_values("median").to_dict("records")[0]
         said.append(f"The quickest: {_named(row, by)}{_outcome(row)}")
     return said
 
