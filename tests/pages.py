@@ -93,7 +93,7 @@ def hand_made(path):
         row_of_run(2, 1.0, 0, 200.0, 800.0, 1_600.0, grokked_by=1_000.0),
         row_of_run(3, 1.0, 1, 400.0, 800.0, 1_200.0, grokked_by=1_100.0),
         row_of_run(4, 2.0, 0, status="diverged", last_step=2_000.0)
-        | {"diverged_step": 2_100.0, "memorised": False, "memorised_by": np.nan},
+        | {"diverged_step": 2_100.0, "memorised": False, "memorised_by": np.nan, "phases": "not memorised"},
         row_of_run(5, 2.0, 1, status="waiting") | dict.fromkeys(("memorised", "grokked", "memorised_by"), None),
     ]
     return dataclasses.replace(
