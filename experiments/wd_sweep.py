@@ -8,8 +8,8 @@ takes two CPU cores some hours. Expected: λ = 0 memorises and never groks; the 
     python launch.py --config=experiments/wd_sweep.py:small --workdir=results/small
 
 is the same study in under two minutes on two CPU cores: P = 53, half the width, 3 500 larger steps, 55 % of the pairs,
-weight decays 0, 0.75 and 1.5 with three seeds each. Expected: every run with λ > 0 groks, most of them in three separate
-phases that are over before the last step; λ = 0 memorises and does not grok.
+weight decays 0, 0.75 and 1.5 with three seeds each. Expected: every run with λ > 0 groks, most of them in three
+separate phases that are over before the last step; λ = 0 memorises and does not grok.
 
     python launch.py --config=experiments/wd_sweep.py:study --workdir=results/study
 
