@@ -439,11 +439,15 @@
           color: "#000000",
           thickness: 1,
           width: 5,
-          array: held.map((one) => (one.high === null ? last : one.high) - one.median),
-          arrayminus: held.map((one) => one.median - one.low),
+          array: held.map((one) => (one.low === null ? 0 : (one.high === null ? last : one.high) - one.median)),
+          arrayminus: held.map((one) => (one.low === null ? 0 : one.median - one.low)),
         },
-        text: held.map((one) => `${steps(one.low)} to ${one.high === null ? "beyond the budget" : steps(one.high)}`),
-        hovertemplate: "median %{y:,}<br>95 % interval %{text}<extra></extra>",
+        text: held.map((one) =>
+          one.low === null
+            ? "too few runs for an interval"
+            : `95 % interval ${steps(one.low)} to ${one.high === null ? "beyond the budget" : steps(one.high)}`,
+        ),
+        hovertemplate: "median %{y:,}<br>%{text}<extra></extra>",
       },
     ];
   }
