@@ -14,7 +14,7 @@ from pathlib import Path
 
 from grokjax.cli import terminal
 from grokjax.core import cache
-from tools import blocks, circuit, figures, performance, reliability, tables
+from tools import blocks, circuit, figures, performance, phases, reliability, tables
 
 
 def stale(models: Sequence[str] = ()) -> dict[Path, str]:
@@ -34,6 +34,7 @@ def stale(models: Sequence[str] = ()) -> dict[Path, str]:
                 "speed": speed,
             },
             "docs/measures.md": {"measures": tables.measures_by_group()},
+            "docs/phases.md": {"planted": phases.checked()},
             "docs/performance.md": {"measured": performance.measured(records)},
             "docs/reliability.md": {"found": reliability.found()},
         }

@@ -11,8 +11,8 @@ where none are, no circuit formation is reported. `python -m tools.docs` quotes 
 
 import math
 import sys
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -62,6 +62,10 @@ def _quick(draw: Draw) -> Curve:
     return _three(draw, circuit=(6, 10), cleanup=(5, 8))
 
 
+def _barely(draw: Draw) -> Curve:
+    return _three(draw, circuit=(2, 4), cleanup=(2, 4))
+
+
 def _half_of_the_pairs(draw: Draw) -> Curve:
     return _three(draw, highest=1.25, before=1.15)
 
@@ -74,6 +78,11 @@ def _never(draw: Draw) -> Curve:
 def _never_half_of_the_pairs(draw: Draw) -> Curve:
     m, low = draw.uniform(1.5, 8), draw.uniform(1.0, 1.4)
     return Curve([0, 0.5 * m, m, 3 * m, 120], (CHANCE, 3.9, 5e-3, 1e-6, 1e-10), (CHANCE, 5.8, low, low, 0.8 * low))
+
+
+def _never_but_for_a_spike(draw: Draw) -> Curve:
+    m, at = draw.uniform(8, 15), int(draw.integers(20, 100))
+    return Curve([0, m, at - 1, at, at + 1, 120], (CHANCE, *[3e-7] * 5), (CHANCE, 16, 14, 1e-3, 14, 12))
 
 
 def _never_decayed(draw: Draw) -> Curve:
@@ -95,7 +104,7 @@ def _together(draw: Draw) -> Curve:
 def _overlapping(draw: Draw) -> Curve:
     m, c = draw.uniform(40, 60), draw.uniform(10, 20)
     knots = [0, 3, c, c + 12, m, 120]
-    train = np.exp(np.interp(knots, [0, m, 120], np.log([CHANCE, 1e-7, 0.9e-7])))
+    train = np.exp(np.interp(knots, [0, m, 120], np.log([CHANCE, 1e-7, 0.9e-7]))).tolist()
     return Curve(knots, train, (CHANCE, 9, 8, 1e-6, 9e-7, 8e-7))
 
 
@@ -106,9 +115,11 @@ def _nothing(draw: Draw) -> Curve:
 SETTINGS: dict[str, Callable[[Draw], Curve]] = {
     "three phases, as on the mainline": _three,
     "three phases, quick": _quick,
+    "three phases, two of 2 to 4 evaluations": _barely,
     "three phases, half of the pairs trained on": _half_of_the_pairs,
     "never groks": _never,
     "never groks, half of the pairs trained on": _never_half_of_the_pairs,
+    "never groks, but for one evaluation": _never_but_for_a_spike,
     "never groks, train loss falls for ever": _never_decayed,
     "generalises in part": _almost,
     "train and test loss fall together": _together,
@@ -123,7 +134,7 @@ def drawn(curve: Curve, noise: float, spike_every: int, draw: Draw) -> pd.DataFr
     losses = [np.interp(step, curve.knots, np.log(values)) for values in (curve.train, curve.test)]
     train, test = (loss + noise * draw.standard_normal(step.size) * (step > 0) for loss in losses)
     for i in range(20, step.size - 4, spike_every) if spike_every else ():
-        hit = slice(i + draw.integers(3), i + 5)
+        hit = slice(i + int(draw.integers(3)), i + 5)
         hit = slice(hit.start, hit.start + 2)
         train[hit] += draw.uniform(3, 9)
         test[hit] = np.maximum(test[hit], math.log(draw.uniform(1e-3, 2)))
@@ -131,42 +142,53 @@ def drawn(curve: Curve, noise: float, spike_every: int, draw: Draw) -> pd.DataFr
     return pd.DataFrame({"step": EVERY * step, "train_loss": np.exp(train), "test_loss": np.exp(test), **accuracies})
 
 
-def _read(setting: str, noise: float, spike_every: int) -> list[tuple[bool, bool]]:
-    """By run: whether it was read right, and whether a circuit formation was reported."""
-    curves, tables = [], []
+class Outcome(NamedTuple):
+    """What was made of one run: whether it was read right, and whether an end of circuit formation was given."""
+
+    right: bool
+    told: bool
+
+
+def read(setting: str, noise: float, spike_every: int) -> list[Outcome]:
+    """Reads the runs of one setting under one disturbance."""
+    ends, tables = [], []
     for seed in range(SEEDS):
         draw = np.random.default_rng(seed)
-        curves.append(SETTINGS[setting](draw))
-        metrics = drawn(curves[-1], noise, spike_every, draw).assign(run=seed)
-        tables.append(metrics if seed % 2 else metrics.drop(columns=["train_acc", "test_acc"]))
-    rows = [phases.find_phases(some).iloc[0] for some in tables]
-    return [_right(row, curve.ends) for row, curve in zip(rows, curves, strict=True)]
+        curve = SETTINGS[setting](draw)
+        ends.append(curve.ends)
+        metrics = drawn(curve, noise, spike_every, draw).assign(run=seed)
+        tables.append(metrics if seed % 2 else metrics.assign(train_acc=np.nan, test_acc=np.nan))
+    rows = phases.find_phases(pd.concat(tables)).to_dict("records")
+    return [judged(row, some) for row, some in zip(rows, ends, strict=True)]
 
 
-def _right(row: pd.Series, ends: tuple[float, float, float] | None) -> tuple[bool, bool]:
+def judged(row: Mapping[Any, Any], ends: tuple[float, float, float] | None) -> Outcome:
+    """What a row of `find_phases` made of a run with these planted ends."""
     told = bool(np.isfinite(row["circuit_formation_end"]))
     if ends is None:
-        return not told, told
+        return Outcome(not told, told)
     off = [
         max(row[f"{name}_end_after"] - EVERY * end, EVERY * end - row[f"{name}_end_by"])
         for name, end in zip(phases.RULES, ends, strict=True)
     ]
-    return row["phases"] == "separate" and max(off) <= SLACK * EVERY, told
+    return Outcome(row["phases"] == "separate" and max(off) <= SLACK * EVERY, told)
 
 
 def checked() -> str:
     """The table, in Markdown: the share read right by setting and disturbance, and how many phases were invented."""
-    found = {setting: [_read(setting, noise, spikes) for noise, spikes in DISTURBED.values()] for setting in SETTINGS}
-    rows, invented, planted = [], [], []
-    for setting, by_disturbance in found.items():
-        rows.append([setting, *(f"{np.mean([right for right, _ in some]):.0%}" for some in by_disturbance)])
-        told = [told for some in by_disturbance for _, told in some]
-        (planted if SETTINGS[setting](np.random.default_rng(0)).ends else invented).append((told, by_disturbance))
-    right = [good for _, some in planted for runs in some for good, _ in runs]
-    told = [one for some, _ in invented for one in some]
-    said = f"Read right where phases are planted: in {sum(right):,} of {len(right):,} runs. "
-    said += f"Phases invented where there are none: in {sum(told):,} of {len(told):,} runs."
-    return f"{table(['read right', *DISTURBED], rows)}\n\n{said}"
+    found = {setting: [read(setting, *disturbed) for disturbed in DISTURBED.values()] for setting in SETTINGS}
+    rows = [[name, *(f"{np.mean([one.right for one in runs]):.0%}" for runs in some)] for name, some in found.items()]
+    planted, none = (
+        [run for name, some in found.items() if name.startswith("three") == three for runs in some for run in runs]
+        for three in (True, False)
+    )
+    wrong = sum(run.told and not run.right for run in planted)
+    said = (
+        f"Read right where phases are planted: in {sum(run.right for run in planted):,} of {len(planted):,} runs, with "
+    )
+    said += f"wrong ends in {wrong:,}; the others are said to have no separate phases. "
+    said += f"Phases invented where there are none: in {sum(run.told for run in none):,} of {len(none):,} runs."
+    return f"{table(['read right', *DISTURBED], rows, len(DISTURBED))}\n\n{said}"
 
 
 def main(argv: Sequence[str]) -> None:

@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from grokjax.errors import plain
-from grokjax.phases.rules import MEMORIZATION, RULES
+from grokjax.phases.rules import RULES
 
-NO_ENDS = ("not separate", "not memorised")  # verdicts without ends of phases
 ENDS = {f"{boundary}_end": f"{boundary.replace('_', ' ')} ends" for boundary in RULES}  # heads of columns
 
 
@@ -48,11 +47,8 @@ def shown_interval(row: Mapping[Any, Any], name: str, event: str) -> str:
     """The time of an event in a row of `find_phases`: "after–by", or "> last step" if it may still come."""
     if not np.isnan(row[event]):
         return f"{shown_steps(row[f'{name}_after'])}–{shown_steps(row[f'{name}_by'])}"
-    if name in ENDS and (
-        row["phases"] in NO_ENDS or (name != f"{MEMORIZATION}_end" and row["phases"] == "not grokked")
-    ):
-        return "–"
-    return "–" if pd.isna(row[f"{name}_rule"]) else beyond(row["last_step"])
+    overlap = name in ENDS and row["overlap"]
+    return "–" if overlap or pd.isna(row[f"{name}_rule"]) else beyond(row["last_step"])
 
 
 def beyond(step: float) -> str:
