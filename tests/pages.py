@@ -77,8 +77,6 @@ def row_of_run(number, decay, seed, *ends, grokked_by=np.nan, memorised_by=100.0
         row |= {
             f"{name}_{what}": value for what, value in {"seen": 2, "rules": 4, "earliest": 50, "latest": 2_000}.items()
         }
-    verdict = "unfinished" if grokked_by == grokked_by else "not grokked"
-    row |= {"phases": verdict if memorised_by == memorised_by else "not memorised"}
     row |= {"delay": grokked_by - memorised_by, "diverged_step": np.nan, "n_key_freqs": 2.0, "key_freqs": [3, 5]}
     row |= {"memorised_rule": "accuracy", "grokked_rule": "accuracy", "ungrokked": False, "overlap": False}
     ended = sum(end == end for end in ends)
@@ -97,7 +95,7 @@ def hand_made(path):
         row_of_run(3, 1.0, 1, 400.0, 800.0, 1_200.0, grokked_by=1_100.0),
         row_of_run(4, 2.0, 0, status="diverged", last_step=2_000.0)
         | {"diverged_step": 2_100.0, "memorised": False, "memorised_by": np.nan, "phases": "not memorised"},
-        row_of_run(5, 2.0, 1, status="waiting") | dict.fromkeys(("memorised", "grokked", "memorised_by", "last_step"), None),
+        row_of_run(5, 2.0, 1, status="waiting") | dict.fromkeys(("memorised", "grokked", "memorised_by", "last_step")),
     ]
     return dataclasses.replace(
         results, runs=pd.DataFrame(rows), axes=["weight_decay", "seed"], settings=["weight_decay"], by=["weight_decay"]

@@ -66,7 +66,7 @@ def test_what_the_figures_leave_out(held):
 def test_the_table_of_runs(held):
     rows = rows_of(tables.runs(held))
     losses = ["2.34e-07", "1.23e-02", "2", "grokking"]
-    assert rows[0] == ["0", "0", "0", "finished", "", "0–100", "> 4,000", "–", "> 4,000", "–", "–", *losses]
+    assert rows[0] == ["0", "0", "0", "finished", "", "0–100", "> 4,000", "–", "> 4,000", "> 4,000", "> 4,000", *losses]
     ends = ["200–400", "2,900–3,100", "> 4,000"]
     assert rows[1] == ["1", "0", "1", "finished", "", "0–100", "3,800–3,900", "3,800", *ends, *losses]
     assert rows[4][:7] == ["4", "2", "0", "diverged at 2,100", "", "> 2,000", "> 2,000"]

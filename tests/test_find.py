@@ -214,19 +214,21 @@ def test_a_thousand_runs_take_seconds():
 def test_classes_at_their_thresholds():
     metrics = pd.DataFrame({"step": [0, 1_000, 2_000], "train_loss": 1.0, "test_loss": 1.0})
     metrics = metrics.assign(train_acc=[0.1, 0.9, 0.95], test_acc=[0.1, 0.2, 0.9])
-    absolute = {"class_rule": "absolute"}
+    absolute, low = {"class_rule": "absolute"}, {"test_accuracy": 0.9, "ungrok_accuracy": 0.5}
     for options, name in [
-        ({}, "comprehension"),  # as long again as it took to memorise
-        ({"class_ratio": 0.999}, "grokking"),
+        ({}, "confusion"),  # by the thresholds of milestones
+        ({"train_accuracy": 0.9, **low}, "comprehension"),  # as long again as it took to memorise
+        ({"train_accuracy": 0.9, "class_ratio": 0.999, **low}, "grokking"),
+        ({"train_accuracy": 0.9}, "memorization"),
         (absolute, "grokking"),
         (absolute | {"class_gap": 1_001}, "comprehension"),
         (absolute | {"class_budget": 2_000}, "grokking"),
         (absolute | {"class_budget": 1_999}, "memorization"),
         (absolute | {"class_budget": 1_000}, "memorization"),
         (absolute | {"class_budget": 999}, "confusion"),
-        ({"class_budget": 999}, "comprehension"),
-        ({"class_accuracy": 0.901}, "memorization"),
-        ({"class_accuracy": 0.951}, "confusion"),
+        ({"train_accuracy": 0.9, "class_budget": 999, **low}, "comprehension"),
+        (absolute | {"class_accuracy": 0.901}, "memorization"),
+        (absolute | {"class_accuracy": 0.951}, "confusion"),
     ]:
         assert find_phases(metrics, Settings(**options)).iloc[0]["run_class"] == name, options
     row = find_phases(metrics, Settings(train_accuracy=0.9, test_accuracy=0.9, ungrok_accuracy=0.5)).iloc[0]

@@ -63,7 +63,7 @@ def test_fits(held):
     assert re.findall(r"<li>(.*?)</li>", doubts) == ["few", "odd (critical_weight_decay)"]
     assert fits(found[:0]) is None
     assert fits(found, groups[:1]) is None
-    why = "<p class=\"axes\">No critical value is fitted: few; odd.</p>"
+    why = '<p class="axes">No critical value is fitted: few; odd.</p>'
     assert str(fits(found.assign(estimate=NAN))) == why
     apart = str(fits(found.assign(p=[7, 7, 7]), by=("weight_decay", "p")))
     assert "<summary>Critical values and power laws</summary>" in apart

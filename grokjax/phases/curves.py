@@ -69,10 +69,11 @@ class Settings:
         half maximum.
       gap: the generalisation gap has closed when the test loss is within this factor of the train loss: one order of
         magnitude, where memorised models are off by seven or eight.
-      class_rule: "relative": a run is grokking if its delay exceeds `class_ratio` times the time it took to memorise,
-        and comprehension otherwise. "absolute": comprehension if it is below `class_gap` steps, all within
-        `class_budget`; 10³ of 10⁵ steps are the choice of Liu et al. 2022 (arXiv 2205.10343) for their models.
-      class_accuracy: both times are those of this accuracy, 0.90 as in Liu et al.
+      class_rule: "relative": a run that has grokked is grokking if its delay exceeds `class_ratio` times the time it
+        took to memorise, and comprehension otherwise. "absolute": that of Liu et al. 2022 (arXiv 2205.10343), whose
+        times are those of `class_accuracy` within `class_budget` steps: comprehension if they lie less than `class_gap`
+        apart. 0.90, 10⁵ and 10³ are their choice for their models.
+      class_accuracy, class_gap, class_budget: of the absolute rule.
       class_ratio: 1: it took more than twice as long to generalise as to memorise. A ratio does not change where a
         larger learning rate makes everything quicker.
       rules: one rule per phase to use instead of the default, such as {"memorization": "test_peak"}; a name is checked

@@ -207,7 +207,9 @@ def _class(c: Curves) -> str:
     """The class of Liu et al. 2022, comprehension, grokking, memorization or confusion, by `Settings.class_rule`."""
     absolute = c.settings.class_rule == "absolute"
     budget = c.settings.class_budget if absolute else np.inf
-    train, test = (c.reached(split, c.settings.class_accuracy) for split in ("train", "test"))
+    train, test = c.memorised, c.grokked
+    if absolute:
+        train, test = (c.reached(split, c.settings.class_accuracy) for split in ("train", "test"))
     if not train or train.by > budget:
         return "confusion"
     if not test or test.by > budget:
