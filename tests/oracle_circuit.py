@@ -79,7 +79,7 @@ def directions(params, keys):
     """Orthonormal rows that span what W_L reads at the keys: its rows' cosine and sine sums over the logits."""
     W_L = oracle.neuron_to_logit(params)
     n = np.arange(len(W_L))
-    rows = [oracle.wave(f, k, n, len(W_L)) @ W_L for k in keys for f in (math.cos, math.sin)]
+    rows = [oracle.wave(f, k, n, len(W_L)) @ W_L for k in keys for f in oracle.waves(len(W_L), k)]
     kept = []
     for row in rows:  # Gram-Schmidt, twice for accuracy
         size = np.linalg.norm(row)
@@ -199,14 +199,14 @@ def explained(y, x):
 
 
 def readout_fve(params, acts, direction=1):
-    """FVE of u_k·MLP by cos(w_k(a ± b)) and of v_k·MLP by sin(w_k(a ± b)), two [(P-1)//2]."""
+    """FVE of u_k·MLP by cos(w_k(a ± b)) and of v_k·MLP by sin(w_k(a ± b)), two [P//2]; 0 where there is no sine."""
     W_L = oracle.neuron_to_logit(params)
     p = len(W_L)
     a, b = np.divmod(np.arange(p * p), p)
     found = []
     for f in (math.cos, math.sin):
-        waves = {k: oracle.wave(f, k, np.arange(p), p) for k in oracle.freqs(p)}
-        found.append([explained(acts @ (x @ W_L), x[(a + direction * b) % p]) for x in waves.values()])
+        waves = [oracle.wave(f, k, np.arange(p), p) if f in oracle.waves(p, k) else None for k in oracle.freqs(p)]
+        found.append([0 if x is None else explained(acts @ (x @ W_L), x[(a + direction * b) % p]) for x in waves])
     return found
 
 
@@ -218,7 +218,7 @@ def attention_fits(pattern, keys):
     a, b = np.divmod(np.arange(p * p), p)
 
     def fve(y, freqs):
-        waves = [oracle.wave(f, k, np.arange(p), p) for k in freqs for f in (math.cos, math.sin)]
+        waves = [oracle.wave(f, k, np.arange(p), p) for k in freqs for f in oracle.waves(p, k)]
         columns = np.stack([x[a] - x[b] for x in waves], 1)
         rest = y - 0.5 - columns @ np.linalg.lstsq(columns, y - 0.5, rcond=None)[0]
         return 1 - np.sum(rest**2) / np.sum((y - np.mean(y)) ** 2)
@@ -260,11 +260,11 @@ def structure(params, whole, keys, direction=1):
     n = np.arange(p)
     approximation = np.zeros_like(W_L)
     for k in keys:
-        for f in (math.cos, math.sin):
+        for f in oracle.waves(p, k):
             x = oracle.unit(oracle.wave(f, k, n, p))
             approximation += np.outer(x, x @ W_L)
     U, sizes, V = np.linalg.svd(W_L, full_matrices=False)
-    some = 2 * len(keys)
+    some = sum(len(oracle.waves(p, k)) for k in keys)
     best = (U[:, :some] * sizes[:some]) @ V[:some]
     found = {
         "W_L_rank": int(np.sum(sizes > 0.25 * sizes[0])),

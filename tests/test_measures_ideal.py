@@ -35,7 +35,7 @@ def cosines(coefficients, direction=1, p=P):
 
 
 def mask(*keys, p=P):
-    return np.isin(np.arange(1, (p - 1) // 2 + 1), keys)
+    return np.isin(np.arange(1, p // 2 + 1), keys)
 
 
 @pytest.mark.parametrize("task", ["add", "subtract"])

@@ -1,6 +1,6 @@
 """The subject of a measurement: a trained model with the task, split and key frequencies that it is measured by.
 
-Size letters: N all P² pairs, B training pairs, K = (P-1)//2 frequencies.
+Size letters: N all P² pairs, B training pairs, K = P//2 frequencies.
 """
 
 import dataclasses

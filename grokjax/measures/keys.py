@@ -13,7 +13,7 @@ from grokjax.measures.paper import NANDA
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import KEY_RULES, LOGIT_SHARES, Shared
 
-_COUNT: dict[str, Any] = {"unit": "1", "range": "[0, (P-1)/2]", "dtype": "int32"}
+_COUNT: dict[str, Any] = {"unit": "1", "range": "[0, P/2]", "dtype": "int32"}
 _MASK: dict[str, Any] = {"unit": "1", "range": "false, true", "dtype": "bool", "shape": ("freq",)}
 
 # By rule: what it takes for key, and where it comes from.
@@ -28,7 +28,7 @@ RULES = {
         f"{NANDA}, released code (which leaves out k = (P-1)/2)",
     ),
     "logits": (
-        f"its sum directions hold more than {LOGIT_SHARES}/((P-1)/2) of the centred logits' variance (more than a half"
+        f"its sum directions hold more than {LOGIT_SHARES}/⌊P/2⌋ of the centred logits' variance (more than a half"
         " for P under 14)",
         "this project; 3/56 at P = 113",
     ),

@@ -50,7 +50,8 @@ def fve_logits_trig(s: Shared):
     source=f"{NANDA}, §4.1 (the 2×2 blocks of the logits' 2D spectrum)",
 )
 def logit_block_norm(s: Shared):
-    both = (s.logit_spectra.sum, s.logit_spectra.difference)
+    of = s.logit_spectra.apart
+    both = (of.sum, of.difference)
     return jnp.sqrt(jnp.sum(marginals.energy(both), 1))
 
 

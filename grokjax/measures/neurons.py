@@ -12,7 +12,7 @@ SOURCE = f"{NANDA}, §4.3"
 @measure(
     "paper",
     unit="1",
-    range="[0, (P-1)/2]",
+    range="[0, P/2]",
     shape=("neuron",),
     dtype="int32",
     description="The frequency that explains most of each neuron's activation over all pairs (last layer, above =);"

@@ -6,6 +6,7 @@ Size letters as in `measures.shared`, X any.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from grokjax.core import losses
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared
 from grokjax.measures.vectors import ratio
@@ -61,6 +62,42 @@ def restricted_loss_test(s: Shared):
 )
 def restricted_acc(s: Shared):
     return jnp.sum(jnp.argmax(s.restricted_logits_PxP, 1) == s.answers_per_sum_P)
+
+
+HELD_OUT = "this project; Nanda et al. 2023, §5.1, has it over all pairs"
+NO_TEST_PAIR = "some residue is the sum of no test pair"
+
+
+@_loss(
+    description="Loss on the test pairs with the logits projected on the constant and the key frequencies' sum"
+    " directions, where the projection is of the logits' averages over the test pairs of each sum: no training pair"
+    " enters.",
+    source=HELD_OUT,
+    keyed=True,
+    needs_sum=True,
+    undefined=NO_TEST_PAIR,
+)
+def heldout_restricted_loss(s: Shared):
+    loss_P = losses.cross_entropy(s.heldout_logits_PxP, s.answers_per_sum_P)
+    n_P = s.test_mean[1]
+    return jnp.where(s.has_test_pairs, ratio(jnp.sum(n_P * loss_P), jnp.sum(n_P)), jnp.nan)
+
+
+@measure(
+    "paper",
+    unit="fraction",
+    range="[0, 1]",
+    description="Accuracy on the test pairs of the logits that heldout_restricted_loss reads.",
+    source=HELD_OUT,
+    keyed=True,
+    needs_sum=True,
+    undefined=NO_TEST_PAIR,
+)
+def heldout_restricted_acc(s: Shared):
+    n_P = s.test_mean[1]
+    right_P = losses.correct(s.heldout_logits_PxP, s.answers_per_sum_P)
+    share = ratio(jnp.sum(jnp.where(right_P, n_P, 0)), jnp.sum(n_P)).astype(s.logits_NxP.dtype)
+    return jnp.where(s.has_test_pairs, share, jnp.nan)
 
 
 @_loss(

@@ -25,7 +25,7 @@ def _register(which, matrix, norms):
         "spectra",
         name=f"ipr_{which}",
         unit="1",
-        range="[2/(P-1), 1]",
+        range="[2/P, 1]",
         description=f"Inverse participation ratio Σ n⁴ / (Σ n²)² over the frequencies' norms n in {which}: 1 if there"
         " is one frequency.",
         source="Doshi et al. 2023 (there per neuron)",
