@@ -171,7 +171,7 @@ def fourier_norms(x):
 
 
 def sum_directions(p, k, direction=1):
-    """The unit vectors along cos(w_k(a ± b)) and sin(w_k(a ± b)) over the P² grid, [2, P²]; the cosine alone for the sign."""
+    """The unit vectors along cos(w_k(a ± b)) and sin(w_k(a ± b)) over the P² grid, [2, P²]; for the sign [1, P²]."""
     s = np.array([a + direction * b for a in range(p) for b in range(p)])
     return np.array([unit(wave(f, k, s, p)) for f in waves(p, k)])
 
@@ -294,6 +294,9 @@ def paper_measures(params, train_pairs, answers, direction=1, act="relu", thresh
         components, per_freq = fourier_norms(matrix)
         result[f"freq_norm_{name}"] = per_freq
         result[f"gini_{name}"], result[f"gini_freq_{name}"] = gini(components), gini(per_freq)
+    without_mean = np.asarray(params["unembed.W_U"], np.float64)
+    without_mean = without_mean - np.mean(without_mean, 1, keepdims=True)
+    result["gini_W_L_centred"] = gini(fourier_norms(neuron_to_logit({**params, "unembed.W_U": without_mean}))[0])
     if direction is not None:
         per_freq = excluded_loss_per_freq(logits, answers, train_pairs, direction)
         heldout = heldout_logits(logits, keys, test_pairs, direction)

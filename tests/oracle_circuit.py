@@ -253,6 +253,14 @@ def localisation(params, own):
     return inside / total, min(shares), np.mean(agree)
 
 
+def centred_residual(W_L, keys):
+    """Norm of W_L, its mean over the classes taken off, without the keys' waves, over the norm with them."""
+    off = W_L - np.mean(W_L, 0)
+    n, p = np.arange(len(off)), len(off)
+    waves = np.array([oracle.unit(oracle.wave(f, k, n, p)) for k in keys for f in oracle.waves(p, k)])
+    return np.linalg.norm(off - waves.T @ (waves @ off)) / np.linalg.norm(off)
+
+
 def structure(params, whole, keys, direction=1):
     """Every number but the losses and those of the keys, by name; arguments as for `ablations`."""
     pattern, acts, logits, own = (whole[name] for name in ("pattern", "acts", "logits", "own"))
@@ -270,6 +278,7 @@ def structure(params, whole, keys, direction=1):
         "W_L_rank": int(np.sum(sizes > 0.25 * sizes[0])),
         "W_L_directions": some,
         "W_L_residual": np.linalg.norm(W_L - approximation) / np.linalg.norm(W_L),
+        "W_L_residual_centred": centred_residual(W_L, keys),
         "W_L_residual_best": np.linalg.norm(W_L - best) / np.linalg.norm(W_L),
         "neurons_over_85": int(np.sum(own > 0)),
         "neuron_share_over_85": np.mean(own > 0),
@@ -285,6 +294,8 @@ def structure(params, whole, keys, direction=1):
     if direction is not None:
         found["readout_fve_cos"], found["readout_fve_sin"] = readout_fve(params, acts, direction)
         found["fve_logits_trig"] = oracle_later.fve_logits_trig(logits, keys, direction)
+        off = logits - np.mean(logits, 1, keepdims=True)
+        found["fve_logits_trig_centred"] = oracle_later.fve_logits_trig(off, keys, direction)
     return found
 
 

@@ -152,8 +152,8 @@ def distance_irrelevance(logits, answers, direction=1):
     return np.mean([np.std(right[(a - direction * b - d) % p == 0]) for d in range(p)]) / np.std(right)
 
 
-def gradient_symmetricity(params, triples, act="relu", step=1e-6):
-    """Mean cosine between the gradients of logit c by the first and the second embedded input, by differences."""
+def gradient_cosines(params, triples, act="relu", step=1e-6):
+    """Each triple's cosine between the gradients of logit c by the two embedded inputs, by differences."""
     p = params["unembed.W_U"].shape[1]
     x = embedded(params, triples[:, 0] * p + triples[:, 1])
     c = triples[:, 2]
@@ -171,11 +171,11 @@ def gradient_symmetricity(params, triples, act="relu", step=1e-6):
 
     first, second = gradient(0), gradient(1)
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    return np.mean(np.sum(first * second, 1) / norms)
+    return np.sum(first * second, 1) / norms
 
 
 def circularity(W_E):
-    """Mean over 4 principal components of the largest (2/P)|Σ_n v_n exp(i w_k n)|² of the unit vector v (1/P for the sign)."""
+    """Mean over 4 principal components v of the largest (2/P)|Σ_n v_n exp(i w_k n)|², with 1/P for the sign."""
     p = len(W_E)
     W_E = np.asarray(W_E, np.float64)
     _, vectors = np.linalg.eigh((W_E - W_E.mean(0)) @ (W_E - W_E.mean(0)).T)
@@ -190,19 +190,24 @@ def circularity(W_E):
 # --- stability ------------------------------------------------------------------------------------------------------
 
 
-HALF_ULP = 2.0**-24  # what float32 drops from 1 + x at the most
+def total(row):
+    """Σ exp(z - max z) of one pair's logits, added up in float32 from the largest term down."""
+    terms = np.exp(np.sort(np.float32(row))[::-1] - np.max(np.float32(row)))
+    found = np.float32(0)
+    for term in terms:
+        found = np.float32(found + term)
+    return found
 
 
 def collapsed(logits):
-    """Whether Σ exp(z - max z) must be 1 in float32 in any order of summing, and whether it can be: two bool [B]."""
-    others = np.sort(np.exp(logits - np.max(logits, 1, keepdims=True)), 1)[:, :-1]
-    return np.sum(others, 1) < 0.99 * HALF_ULP, np.max(others, 1) < 1.01 * HALF_ULP
+    """Whether that sum is 1, of each pair, bool [B]."""
+    return np.array([total(row) == 1 for row in logits])
 
 
 def lost(logits, labels):
-    """Likewise whether the usual cross-entropy is 0 in float32."""
-    right_on_top = np.argmax(logits, 1) == labels
-    return tuple(some & right_on_top for some in collapsed(logits))
+    """Whether log Σ exp(z - max z) - (z_right - max z) is 0 in float32, of each pair, bool [B]."""
+    rows = zip(np.float32(logits), labels, strict=True)
+    return np.array([np.log(total(row)) - (row[label] - np.max(row)) == 0 for row, label in rows])
 
 
 def cosine(xs, ys):

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Float64, Int32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Harmonics:
-    """An orthonormal basis of the functions on a finite group, in blocks that no shift mixes; the first is the constant.
+    """An orthonormal basis of the functions on a finite group, in blocks that no shift mixes, the constant first.
 
     Attributes:
       basis: one function per row, blocks one after another.

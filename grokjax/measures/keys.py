@@ -9,12 +9,13 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from grokjax.columns import SIGN
 from grokjax.measures.paper import NANDA
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import KEY_RULES, LOGIT_SHARES, Shared
 
-_COUNT: dict[str, Any] = {"unit": "1", "range": "[0, P/2]", "dtype": "int32"}
-_MASK: dict[str, Any] = {"unit": "1", "range": "false, true", "dtype": "bool", "shape": ("freq",)}
+_COUNT: dict[str, Any] = {"unit": "1", "range": "[0, P/2]", "dtype": "int32", **SIGN}
+_MASK: dict[str, Any] = {"unit": "1", "range": "false, true", "dtype": "bool", "shape": ("freq",), **SIGN}
 
 # By rule: what it takes for key, and where it comes from.
 RULES = {
@@ -96,6 +97,7 @@ def jaccard(x_K: Bool[Array, " K"], y_K: Bool[Array, " K"]) -> Float[Array, ""]:
     description="Smallest Jaccard index between two of the rules' sets of key frequencies: 1 if all agree. Without the"
     " rule logits where the task is no function of a ± b.",
     source="this project",
+    **SIGN,
 )
 def key_rule_agreement(s: Shared):
     sets = [s.keys_by(rule) for rule in KEY_RULES if rule != "logits" or s.direction is not None]

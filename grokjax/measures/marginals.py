@@ -1,8 +1,8 @@
 """The four averages of a function of (a, b) that hold its single-frequency part, in place of a 2-D transform.
 
 The 8 non-constant products of {1, cos w_k a, sin w_k a} and {1, cos w_k b, sin w_k b} span the same functions as the
-cosine and sine of w_k a, w_k b, w_k(a + b) and w_k(a - b). The sign of an even P has 3 in their place, since (-1)^(a + b) is
-(-1)^(a - b), which counts among the functions of the sum. So the averages over b, over a, along a + b and along a - b,
+cosine and sine of w_k a, w_k b, w_k(a + b) and w_k(a - b). The sign of an even P has 3 products, as (-1)^(a + b) is
+(-1)^(a - b): it counts among the functions of the sum. So the averages over b, over a, along a + b and along a - b,
 each a function of one residue, determine the projection on those products for every k at once: sums over the grid
 instead of P² × P products.
 

@@ -126,6 +126,19 @@ class Shared:
         """Sum of squares of the centred logits, that is of all P³ logits less their one mean."""
         return jnp.sum((self.logits_NxP - jnp.mean(self.logits_NxP)) ** 2)
 
+    @cached_property
+    def class_logit_sq(self) -> Float[Array, ""]:
+        """Sum of squares of the logits, each pair's less their mean over the classes."""
+        return jnp.sum((self.logits_NxP - self.mean_logit_N[:, None]) ** 2)
+
+    @cached_property
+    def float32_train_logits_BxP(self) -> Float[Array, "B P"]:
+        """Logits of the training pairs as training computes them, in float32, whatever else is computed in."""
+        if self.logits_NxP.dtype == jnp.float32:
+            return self.train_logits_BxP
+        params = {key: jnp.asarray(value, jnp.float32) for key, value in self.params.items()}
+        return jnp.asarray(self.forward(self.cfg, params)[0], jnp.float32)[self.train_pairs_B]
+
     # --- single frequencies over the grid -----------------------------------------------------------------------
 
     @cached_property

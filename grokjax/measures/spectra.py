@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from grokjax.columns import SIGN
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared
 from grokjax.measures.vectors import entropy_rank, participation
@@ -30,6 +31,7 @@ def _register(which, matrix, norms):
         " is one frequency.",
         source="Doshi et al. 2023 (there per neuron)",
         undefined=f"{which} holds no frequency",
+        **SIGN,
     )
     ipr(lambda s: participation(norms(s) ** 2))
 

@@ -8,15 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grokjax.columns import metrics_schema
+import pyarrow as pa
+
+from grokjax.columns import disagreement, metrics_schema, moduli, redefined
 from grokjax.core.environment import environment
 from grokjax.core.native import kernels
-from grokjax.errors import HostLost
+from grokjax.errors import HostLost, InputError
 from grokjax.measures import registry
 from grokjax.store import files
 from grokjax.store.ledger import Ledger
-from grokjax.store.metrics import MetricsWriter, part_number, parts
+from grokjax.store.metrics import MetricsWriter, part_number, parts, read_schema
 from grokjax.store.opening import Opened
+from grokjax.store.workdir import Workdir
 from grokjax.training import plan as plan_lib
 from grokjax.training import scheduler
 from grokjax.training.job import Job
@@ -140,7 +143,26 @@ def _schema(opened: Opened):
     sweep, record = opened.workdir.sweep, opened.workdir.record
     assert record
     columns = registry.metrics_columns(sweep.base["measures"])
-    return metrics_schema(columns, sweep.axes, {"config": record["config"], "axes": record["axes"]})
+    schema = metrics_schema(columns, sweep.axes, {"config": record["config"], "axes": record["axes"]})
+    return _as_begun(schema, opened.workdir)
+
+
+def _as_begun(schema: pa.Schema, workdir: Workdir) -> pa.Schema:
+    """The schema less the columns that the sweep's tables lack, since a version without them began it.
+
+    Raises:
+      InputError: a column would hold two definitions.
+    """
+    places = parts(workdir.metrics)
+    if not places:
+        return schema
+    begun = read_schema(places[0])
+    if text := disagreement(redefined(begun, schema, moduli(workdir.record or {}))):
+        raise InputError(
+            f"--workdir={workdir.path} was begun by another version of grokjax: the table would "
+            f"hold {text}. Finish it with that version, or start again with --overwrite."
+        )
+    return pa.schema([field for field in schema if field.name in begun.names], schema.metadata)
 
 
 def _again() -> str:

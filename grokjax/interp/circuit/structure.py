@@ -82,6 +82,20 @@ def W_L_residual(s: Anatomy):
 
 @_share(
     "W_L",
+    claim="… W_U's mean over the classes taken off",
+    paper="under 0.55 %",
+    keyed=True,
+    description="W_L_residual of the model with W_U's mean over the classes, which moves no probability, taken off.",
+    source=f"{NANDA}, §4.2, without taking it off",
+    undefined="W_L is the same for all classes",
+)
+def W_L_residual_centred(s: Anatomy):
+    squares_P = jnp.sum(s.W_L_spectrum_PxM**2, 1).at[0].set(0)
+    return jnp.sqrt(ratio(jnp.sum(jnp.where(s.key_components_P > 0, 0, squares_P)), jnp.sum(squares_P)))
+
+
+@_share(
+    "W_L",
     claim="residual of the best approximation of that rank",
     keyed=True,
     description="Frobenius norm of W_L without its largest singular values, as many as W_L_directions, over that of"
@@ -123,6 +137,13 @@ _readout("v", "sin", 2)
 # --- logits ---------------------------------------------------------------------------------------------------------
 
 known("fve_logits_trig", "logits", claim="logits as Σ α_k cos(w_k(a+b−c)), FVE", paper="95 %", show=text.percent)
+known(
+    "fve_logits_trig_centred",
+    "logits",
+    claim="… each pair's mean over the classes taken off",
+    paper="95 %",
+    show=text.percent,
+)
 
 
 @number(
