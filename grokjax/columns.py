@@ -169,7 +169,7 @@ def disagreement(found: Mapping[str, tuple[int, int]]) -> str:
     if not found:
         return ""
     name, (one, other) = next(iter(found.items()))
-    more = f" (and {len(found) - 1} more columns)" if len(found) > 1 else ""
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return f"'{name}'{more} as version {one} and as version {other} of its definition"
 
 
