@@ -201,7 +201,7 @@ def _metrics_field(name: str, column: Column) -> pa.Field:
         source=column.source,
         shape=shape,
         null=null,
-        version=str(column.version),
+        version=str(column.version) if column.version > 1 else "",
         version_for=EVEN * column.even_only,
     )
     return pa.field(name, column.type, True, metadata)
