@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from grokjax.columns import disagreement, moduli, redefined
 from grokjax.errors import StorageError
 from grokjax.report import write
 from grokjax.store import files
-from grokjax.store.metrics import how_to_read, read_metrics, read_runs
+from grokjax.store.metrics import how_to_read, parts, read_metrics, read_part, read_runs
 from grokjax.store.opening import opened
+from grokjax.store.records import read_record
 from grokjax.store.recovery import Findings
 from grokjax.store.workdir import Workdir
 from grokjax.training import plan as plan_lib
@@ -90,6 +92,11 @@ def _say_result(workdir: Workdir, request: Request) -> None:
 def compare(path: Path, original: Path) -> str:
     """Says in a sentence whether rows trained again equal those of the sweep they belong to."""
     again, first = read_metrics(path), read_metrics(original)
+    schemas = [read_part(parts(place / "metrics")[0]).schema for place in (path, original)]
+    if text := disagreement(redefined(schemas[0], schemas[1], moduli(read_record(original) or {}))):
+        return f"rows cannot be compared with those in {original}: they hold {text}."
+    shared = [name for name in again if name in first]  # an earlier version may have had fewer
+    again, first = again[shared], first[shared]
     first = first[first["run"].isin(again["run"].unique())].reset_index(drop=True)
     if len(first) < len(again):
         return f"{original} has not trained these runs to their end yet, so there is nothing to compare with."

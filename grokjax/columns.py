@@ -62,6 +62,8 @@ class Column:
       needs_update: looks at the update that the next step will make, which takes the optimizer's state; null where
         there are only saved parameters.
       slow: too costly for every evaluation.
+      version: of the definition, recorded with every table; one more with each change of what the column holds.
+      even_only: whether this version differs from the one before for even P alone.
       undefined: when else the value is undefined and comes out as NaN, in words; "" if never.
     """
 
@@ -78,6 +80,8 @@ class Column:
     needs_sum: bool = False
     needs_update: bool = False
     slow: bool = False
+    version: int = 1
+    even_only: bool = False
     undefined: str = ""
 
     def defined(self, direction: int | None, has_update: bool = True) -> bool:
@@ -147,6 +151,49 @@ def field_metadata(description: str, unit: str = "", **more: str) -> dict[str, s
     return {name: text for name, text in {"description": description, "unit": unit, **more}.items() if text}
 
 
+EVEN = "even P"  # of a version that differs from the one before for these alone
+SIGN: dict[str, Any] = {"version": 2, "even_only": True}  # of what counts the sign of an even P among the frequencies
+
+
+def redefined(one: pa.Schema, other: pa.Schema, moduli: Iterable[int]) -> dict[str, tuple[int, int]]:
+    """The columns of two tables that have one name and two definitions.
+
+    Args:
+      one, other: the tables' schemas, as `metrics_schema` made them; where no version is recorded it is 1.
+      moduli: of the runs in them.
+
+    Returns:
+      By name, both versions.
+    """
+    found = {}
+    for name in [name for name in one.names if name in other.names]:
+        for p in moduli:
+            both = _version(one.field(name), p), _version(other.field(name), p)
+            if both[0] != both[1]:
+                found[name] = both
+    return found
+
+
+def disagreement(found: Mapping[str, tuple[int, int]]) -> str:
+    """What `redefined` found, in words; "" for nothing."""
+    if not found:
+        return ""
+    name, (one, other) = next(iter(found.items()))
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return f"'{name}'{more} as version {one} and as version {other} of its definition"
+
+
+def moduli(record: Mapping[str, Any]) -> list[int]:
+    """P of the runs of a sweep, of which `record` is the config.json."""
+    return list(record["axes"].get("p", [record["config"]["p"]]))
+
+
+def _version(field: pa.Field, p: int) -> int:
+    about = field.metadata or {}
+    version = int(about.get(b"version", b"1"))
+    return version - (p % 2 == 1 and about.get(b"version_for") == EVEN.encode())
+
+
 def _metrics_field(name: str, column: Column) -> pa.Field:
     online = name.endswith("_online")
     description, null = column.description, column.when_null
@@ -158,6 +205,13 @@ def _metrics_field(name: str, column: Column) -> pa.Field:
         null = f"{null}, or this evaluation was not one of every slow_every steps"
     shape = f"[{', '.join(column.shape)}]" if column.shape else ""
     metadata = field_metadata(
-        description, column.unit, range=column.range, source=column.source, shape=shape, null=null
+        description,
+        column.unit,
+        range=column.range,
+        source=column.source,
+        shape=shape,
+        null=null,
+        version=str(column.version) if column.version > 1 else "",
+        version_for=EVEN * column.even_only,
     )
     return pa.field(name, column.type, True, metadata)

@@ -1,7 +1,8 @@
 """The definitions, written slowly: float64 NumPy with nothing shared and nothing folded, to hold grokjax against.
 
 Nothing here imports grokjax or JAX. Parameters come as the flat dict of TransformerLens keys that grokjax uses, logits
-as [P², P] with pair (a, b) in row a * P + b, frequencies as k = 1 … (P-1)//2.
+as [P², P] with pair (a, b) in row a * P + b, frequencies as k = 1 … P//2; the last one of an even P is
+the sign (-1)^n, whose sine is zero and no function of its own.
 """
 
 import math
@@ -129,8 +130,13 @@ def others(n, pairs):
 
 
 def freqs(p):
-    """The frequencies with both a cosine and a sine: 1 … (P-1)//2."""
-    return range(1, (p - 1) // 2 + 1)
+    """The frequencies, 1 … P//2: those with both a cosine and a sine, and the sign of an even P."""
+    return range(1, p // 2 + 1)
+
+
+def waves(p, k):
+    """The functions of frequency k: cosine and sine, but the cosine alone for the sign."""
+    return [math.cos] if 2 * k == p else [math.cos, math.sin]
 
 
 def wave(function, k, s, p):
@@ -144,13 +150,11 @@ def unit(v):
 
 
 def basis(p):
-    """The constant, cos 1, sin 1, cos 2, …, and for even P the alternating function: orthonormal rows [P, P]."""
+    """The constant, cos 1, sin 1, cos 2, …, and for even P the sign: orthonormal rows [P, P]."""
     n = np.arange(p)
     rows = [unit(np.ones(p))]
     for k in freqs(p):
-        rows += [unit(wave(math.cos, k, n, p)), unit(wave(math.sin, k, n, p))]
-    if p % 2 == 0:
-        rows.append(unit((-1.0) ** n))
+        rows += [unit(wave(f, k, n, p)) for f in waves(p, k)]
     return np.array(rows)
 
 
@@ -158,18 +162,18 @@ def fourier_norms(x):
     """Norms of the Fourier components along the first axis.
 
     Returns:
-      Per component [P], ordered as `basis`, and per frequency [(P-1)//2], cosine and sine together.
+      Per component [P], ordered as `basis`, and per frequency [P//2], cosine and sine together.
     """
     x = np.asarray(x, np.float64)
     components = [np.sqrt(np.sum((row @ x) ** 2)) for row in basis(len(x))]
-    per_freq = [math.hypot(components[2 * k - 1], components[2 * k]) for k in freqs(len(x))]
+    per_freq = [math.hypot(*components[2 * k - 1 : 2 * k + 1]) for k in freqs(len(x))]
     return np.array(components), np.array(per_freq)
 
 
 def sum_directions(p, k, direction=1):
-    """The unit vectors along cos(w_k(a ± b)) and sin(w_k(a ± b)) over the P² grid, [2, P²]."""
+    """The unit vectors along cos(w_k(a ± b)) and sin(w_k(a ± b)) over the P² grid, [2, P²]; for the sign [1, P²]."""
     s = np.array([a + direction * b for a in range(p) for b in range(p)])
-    return np.array([unit(wave(math.cos, k, s, p)), unit(wave(math.sin, k, s, p))])
+    return np.array([unit(wave(f, k, s, p)) for f in waves(p, k)])
 
 
 def constant_direction(p):
@@ -214,13 +218,27 @@ def restricted_acc(logits, answers, keys, direction=1):
     return accuracy(restricted_logits(logits, keys, direction), answers)
 
 
+def heldout_logits(logits, keys, test_pairs, direction=1):
+    """The restricted logits of a model that answers every pair of one sum with the mean over the sum's test pairs.
+
+    None if a sum has no test pair.
+    """
+    p = logits.shape[1]
+    s = [(i // p + direction * (i % p)) % p for i in range(p * p)]
+    of_sum = [[i for i in test_pairs if s[i] == r] for r in range(p)]
+    if not all(of_sum):
+        return None
+    means = [sum(np.asarray(logits[i], np.float64) for i in some) / len(some) for some in of_sum]
+    return restricted_logits(np.array([means[r] for r in s]), keys, direction)
+
+
 def excluded_loss(logits, answers, keys, train_pairs, direction=1):
     """The training loss without the keys' sum directions."""
     return mean_loss(excluded_logits(logits, keys, direction), answers, train_pairs)
 
 
 def excluded_loss_per_freq(logits, answers, train_pairs, direction=1):
-    """The training loss without the sum directions of one frequency, for each, [(P-1)//2]."""
+    """The training loss without the sum directions of one frequency, for each, [P//2]."""
     p = logits.shape[1]
     return np.array([excluded_loss(logits, answers, [k], train_pairs, direction) for k in freqs(p)])
 
@@ -276,9 +294,15 @@ def paper_measures(params, train_pairs, answers, direction=1, act="relu", thresh
         components, per_freq = fourier_norms(matrix)
         result[f"freq_norm_{name}"] = per_freq
         result[f"gini_{name}"], result[f"gini_freq_{name}"] = gini(components), gini(per_freq)
+    without_mean = np.asarray(params["unembed.W_U"], np.float64)
+    without_mean = without_mean - np.mean(without_mean, 1, keepdims=True)
+    result["gini_W_L_centred"] = gini(fourier_norms(neuron_to_logit({**params, "unembed.W_U": without_mean}))[0])
     if direction is not None:
         per_freq = excluded_loss_per_freq(logits, answers, train_pairs, direction)
+        heldout = heldout_logits(logits, keys, test_pairs, direction)
         result |= {
+            "heldout_restricted_loss": math.nan if heldout is None else mean_loss(heldout, answers, test_pairs),
+            "heldout_restricted_acc": math.nan if heldout is None else accuracy(heldout, answers, test_pairs),
             "restricted_loss": restricted_loss(logits, answers, keys, None, direction),
             "restricted_loss_train": restricted_loss(logits, answers, keys, train_pairs, direction),
             "restricted_loss_test": restricted_loss(logits, answers, keys, test_pairs, direction),

@@ -79,7 +79,7 @@ def directions(params, keys):
     """Orthonormal rows that span what W_L reads at the keys: its rows' cosine and sine sums over the logits."""
     W_L = oracle.neuron_to_logit(params)
     n = np.arange(len(W_L))
-    rows = [oracle.wave(f, k, n, len(W_L)) @ W_L for k in keys for f in (math.cos, math.sin)]
+    rows = [oracle.wave(f, k, n, len(W_L)) @ W_L for k in keys for f in oracle.waves(len(W_L), k)]
     kept = []
     for row in rows:  # Gram-Schmidt, twice for accuracy
         size = np.linalg.norm(row)
@@ -199,14 +199,14 @@ def explained(y, x):
 
 
 def readout_fve(params, acts, direction=1):
-    """FVE of u_k·MLP by cos(w_k(a ± b)) and of v_k·MLP by sin(w_k(a ± b)), two [(P-1)//2]."""
+    """FVE of u_k·MLP by cos(w_k(a ± b)) and of v_k·MLP by sin(w_k(a ± b)), two [P//2]; 0 where there is no sine."""
     W_L = oracle.neuron_to_logit(params)
     p = len(W_L)
     a, b = np.divmod(np.arange(p * p), p)
     found = []
     for f in (math.cos, math.sin):
-        waves = {k: oracle.wave(f, k, np.arange(p), p) for k in oracle.freqs(p)}
-        found.append([explained(acts @ (x @ W_L), x[(a + direction * b) % p]) for x in waves.values()])
+        waves = [oracle.wave(f, k, np.arange(p), p) if f in oracle.waves(p, k) else None for k in oracle.freqs(p)]
+        found.append([0 if x is None else explained(acts @ (x @ W_L), x[(a + direction * b) % p]) for x in waves])
     return found
 
 
@@ -218,7 +218,7 @@ def attention_fits(pattern, keys):
     a, b = np.divmod(np.arange(p * p), p)
 
     def fve(y, freqs):
-        waves = [oracle.wave(f, k, np.arange(p), p) for k in freqs for f in (math.cos, math.sin)]
+        waves = [oracle.wave(f, k, np.arange(p), p) for k in freqs for f in oracle.waves(p, k)]
         columns = np.stack([x[a] - x[b] for x in waves], 1)
         rest = y - 0.5 - columns @ np.linalg.lstsq(columns, y - 0.5, rcond=None)[0]
         return 1 - np.sum(rest**2) / np.sum((y - np.mean(y)) ** 2)
@@ -253,6 +253,14 @@ def localisation(params, own):
     return inside / total, min(shares), np.mean(agree)
 
 
+def centred_residual(W_L, keys):
+    """Norm of W_L, its mean over the classes taken off, without the keys' waves, over the norm with them."""
+    off = W_L - np.mean(W_L, 0)
+    n, p = np.arange(len(off)), len(off)
+    waves = np.array([oracle.unit(oracle.wave(f, k, n, p)) for k in keys for f in oracle.waves(p, k)])
+    return np.linalg.norm(off - waves.T @ (waves @ off)) / np.linalg.norm(off)
+
+
 def structure(params, whole, keys, direction=1):
     """Every number but the losses and those of the keys, by name; arguments as for `ablations`."""
     pattern, acts, logits, own = (whole[name] for name in ("pattern", "acts", "logits", "own"))
@@ -260,16 +268,17 @@ def structure(params, whole, keys, direction=1):
     n = np.arange(p)
     approximation = np.zeros_like(W_L)
     for k in keys:
-        for f in (math.cos, math.sin):
+        for f in oracle.waves(p, k):
             x = oracle.unit(oracle.wave(f, k, n, p))
             approximation += np.outer(x, x @ W_L)
     U, sizes, V = np.linalg.svd(W_L, full_matrices=False)
-    some = 2 * len(keys)
+    some = sum(len(oracle.waves(p, k)) for k in keys)
     best = (U[:, :some] * sizes[:some]) @ V[:some]
     found = {
         "W_L_rank": int(np.sum(sizes > 0.25 * sizes[0])),
         "W_L_directions": some,
         "W_L_residual": np.linalg.norm(W_L - approximation) / np.linalg.norm(W_L),
+        "W_L_residual_centred": centred_residual(W_L, keys),
         "W_L_residual_best": np.linalg.norm(W_L - best) / np.linalg.norm(W_L),
         "neurons_over_85": int(np.sum(own > 0)),
         "neuron_share_over_85": np.mean(own > 0),
@@ -285,6 +294,8 @@ def structure(params, whole, keys, direction=1):
     if direction is not None:
         found["readout_fve_cos"], found["readout_fve_sin"] = readout_fve(params, acts, direction)
         found["fve_logits_trig"] = oracle_later.fve_logits_trig(logits, keys, direction)
+        off = logits - np.mean(logits, 1, keepdims=True)
+        found["fve_logits_trig_centred"] = oracle_later.fve_logits_trig(off, keys, direction)
     return found
 
 

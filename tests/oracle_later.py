@@ -53,7 +53,7 @@ def centred(logits):
 
 
 def trig_coef_all(logits, direction=1):
-    """The coefficient of the best multiple of each cosine on its own, [(P-1)//2]."""
+    """The coefficient of the best multiple of each cosine on its own, [P//2]."""
     p, y = logits.shape[1], centred(logits)
     waves = (cosine_of(p, k, direction) for k in oracle.freqs(p))
     return np.array([np.sum(y * x) / np.sum(x * x) for x in waves])
@@ -74,9 +74,12 @@ def fve_logits_trig(logits, keys, direction=1):
 
 
 def products(p, k, constants=True):
-    """The non-constant products of {1, cos, sin} of a and of b as unit vectors [8, P²], or only the 4 without a 1."""
+    """The non-constant products of {1, cos, sin} of a and of b as unit vectors [8, P²], or only the 4 without a 1.
+
+    For the sign they are 3, or 1, of {1, cos}.
+    """
     n = np.arange(p)
-    of_one = [oracle.wave(math.cos, k, n, p), oracle.wave(math.sin, k, n, p)]
+    of_one = [oracle.wave(f, k, n, p) for f in oracle.waves(p, k)]
     if constants:
         of_one.insert(0, np.ones(p))
     both = [oracle.unit(np.outer(x, y).ravel()) for x, y in itertools.product(of_one, of_one)]
@@ -99,7 +102,7 @@ def products_logits(logits, keys):
 
 
 def neuron_shares(acts):
-    """Share of each neuron's centred variance that each frequency's 8 products explain, [(P-1)//2, M], or 0."""
+    """Share of each neuron's centred variance that each frequency's 8 products explain, [P//2, M], or 0."""
     p = math.isqrt(len(acts))
     y = acts - np.mean(acts, 0)
     total = np.sum(y**2, 0)
@@ -127,7 +130,7 @@ def key_sets(params, logits, shares, direction=1, threshold=0.25):
         a, b = np.divmod(np.arange(p * p), p)
         total, share = np.sum(centred(logits) ** 2), {}
         for k in oracle.freqs(p):
-            waves = [oracle.wave(f, k, np.arange(p), p)[(a + direction * b) % p] for f in (math.cos, math.sin)]
+            waves = [oracle.wave(f, k, np.arange(p), p)[(a + direction * b) % p] for f in oracle.waves(p, k)]
             share[k] = sum(np.sum((oracle.unit(wave) @ logits) ** 2) for wave in waves) / total
         sets["logits"] = {k for k in share if share[k] > min(3 / len(share), 0.5)}
     return sets
@@ -149,8 +152,8 @@ def distance_irrelevance(logits, answers, direction=1):
     return np.mean([np.std(right[(a - direction * b - d) % p == 0]) for d in range(p)]) / np.std(right)
 
 
-def gradient_symmetricity(params, triples, act="relu", step=1e-6):
-    """Mean cosine between the gradients of logit c by the first and the second embedded input, by differences."""
+def gradient_cosines(params, triples, act="relu", step=1e-6):
+    """Each triple's cosine between the gradients of logit c by the two embedded inputs, by differences."""
     p = params["unembed.W_U"].shape[1]
     x = embedded(params, triples[:, 0] * p + triples[:, 1])
     c = triples[:, 2]
@@ -168,37 +171,43 @@ def gradient_symmetricity(params, triples, act="relu", step=1e-6):
 
     first, second = gradient(0), gradient(1)
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    return np.mean(np.sum(first * second, 1) / norms)
+    return np.sum(first * second, 1) / norms
 
 
 def circularity(W_E):
-    """Mean over 4 principal components of the largest (2/P)|Σ_n v_n exp(i w_k n)|² of the unit vector v."""
+    """Mean over 4 principal components v of the largest (2/P)|Σ_n v_n exp(i w_k n)|², with 1/P for the sign."""
     p = len(W_E)
     W_E = np.asarray(W_E, np.float64)
     _, vectors = np.linalg.eigh((W_E - W_E.mean(0)) @ (W_E - W_E.mean(0)).T)
     shares = []
     for v in vectors[:, ::-1].T[: min(4, p - 1)]:
-        waves = [np.sum(v * np.exp(2j * np.pi * k * np.arange(p) / p)) for k in oracle.freqs(p)]
-        shares.append(min(1.0, max(2 / p * abs(wave) ** 2 for wave in waves)))
+        waves = {k: np.sum(v * np.exp(2j * np.pi * k * np.arange(p) / p)) for k in oracle.freqs(p)}
+        parts = [(1 if 2 * k == p else 2) / p * abs(wave) ** 2 for k, wave in waves.items()]
+        shares.append(min(1.0, max(parts)))
     return np.mean(shares)
 
 
 # --- stability ------------------------------------------------------------------------------------------------------
 
 
-HALF_ULP = 2.0**-24  # what float32 drops from 1 + x at the most
+def total(row):
+    """Σ exp(z - max z) of one pair's logits, added up in float32 from the largest term down."""
+    terms = np.exp(np.sort(np.float32(row))[::-1] - np.max(np.float32(row)))
+    found = np.float32(0)
+    for term in terms:
+        found = np.float32(found + term)
+    return found
 
 
 def collapsed(logits):
-    """Whether Σ exp(z - max z) must be 1 in float32 in any order of summing, and whether it can be: two bool [B]."""
-    others = np.sort(np.exp(logits - np.max(logits, 1, keepdims=True)), 1)[:, :-1]
-    return np.sum(others, 1) < 0.99 * HALF_ULP, np.max(others, 1) < 1.01 * HALF_ULP
+    """Whether that sum is 1, of each pair, bool [B]."""
+    return np.array([total(row) == 1 for row in logits])
 
 
 def lost(logits, labels):
-    """Likewise whether the usual cross-entropy is 0 in float32."""
-    right_on_top = np.argmax(logits, 1) == labels
-    return tuple(some & right_on_top for some in collapsed(logits))
+    """Whether log Σ exp(z - max z) - (z_right - max z) is 0 in float32, of each pair, bool [B]."""
+    rows = zip(np.float32(logits), labels, strict=True)
+    return np.array([np.log(total(row)) - (row[label] - np.max(row)) == 0 for row, label in rows])
 
 
 def cosine(xs, ys):

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from grokjax import config
+from grokjax import columns, config
 from grokjax.columns import FINAL, SUMMARY, Column, metrics_schema, runs_schema
 
 
@@ -74,3 +74,29 @@ def test_runs_have_what_became_of_them_and_every_field():
     assert set(FINAL) <= set(SUMMARY)
     assert schema.field("measures").type == pa.list_(pa.string())
     assert all(f.metadata[b"description"].endswith(b".") for f in schema)
+
+
+# --- versions of definitions ----------------------------------------------------------------------------------------
+
+
+def table_of(**versions):
+    """A metrics schema of columns by name with their version, negative where it is of even P alone."""
+    about = {"unit": "1", "description": "Nothing.", "source": "a test"}
+    made = {name: columns.Column(name, **about, version=abs(v), even_only=v < 0) for name, v in versions.items()}
+    return columns.metrics_schema(made, (), {})
+
+
+def test_tables_of_two_definitions_are_told_apart():
+    old = pa.schema([pa.field("x", pa.float32()), pa.field("y", pa.float32()), pa.field("z", pa.float32())])
+    new = table_of(x=1, y=2, z=-2, w=3)
+    assert columns.redefined(old, new, [113]) == {"y": (1, 2)}
+    assert columns.redefined(old, new, [113, 12]) == {"y": (1, 2), "z": (1, 2)}
+    assert columns.redefined(new, new, [12, 113]) == {}
+    assert columns.disagreement({}) == ""
+    said = columns.disagreement(columns.redefined(old, new, [12]))
+    assert said == "'y' (and 1 more) as version 1 and as version 2 of its definition"
+
+
+def test_moduli_of_a_sweep():
+    assert columns.moduli({"config": {"p": 7}, "axes": {"seed": [0, 1]}}) == [7]
+    assert columns.moduli({"config": {"p": 7}, "axes": {"p": [5, 12]}}) == [5, 12]

@@ -9,7 +9,7 @@ import pytest
 
 from grokjax.errors import InputError
 from grokjax.measures import registry
-from tools import blocks, tables
+from tools import blocks, references, tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -78,3 +78,11 @@ def test_modules_that_are_named_exist():
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for name in set(re.findall(r"python -m ((?:grokjax|benchmarks|faults|tools)\.\w+)", page.read_text())):
             assert (ROOT / (name.replace(".", "/") + ".py")).is_file(), f"{page.name} names {name}"
+
+
+def test_every_paper_that_the_code_cites_is_listed(monkeypatch):
+    assert references.cited() == set(references.PAPERS)
+    assert "Hutchinson 1990" in references.cited()
+    monkeypatch.delitem(references.PAPERS, "Hutchinson 1990")
+    with pytest.raises(InputError, match="the code cites Hutchinson 1990: give the reference"):
+        references.references()

@@ -22,7 +22,8 @@ from grokjax.interp import files
 from grokjax.interp import measure as measure_lib
 from grokjax.interp.checkpoint import from_arrays, load_checkpoint
 from grokjax.interp.measure import NO_SPLIT, NO_UPDATE, to_json
-from grokjax.interp.measure_table import summary
+from grokjax.interp.measure_table import heading, summary
+from grokjax.interp.subject import doubt, subject_of
 from grokjax.measures import registry
 from grokjax.measures.registry import MEASURES
 from grokjax.store.metrics import read_metrics
@@ -429,3 +430,38 @@ def test_reference_models_in_float64(name, float64):
     errors = worst(float64[name], listed_values(name))
     assert errors["loss"] < 1e-9
     assert errors["other"] < 1e-9
+
+
+# --- a model under the wrong task -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("p", [12, 23])
+@pytest.mark.parametrize("own", ["add", "subtract", "quadratic"])
+def test_a_model_under_the_wrong_task_is_told_its_own(p, own):
+    given = tasks.answers(own, p)
+    for name in ("add", "subtract"):
+        subject = subject_of(from_arrays(random_case(p).params, n_heads=2), (), None, None, None, name)
+        said = doubt(subject, given)
+        if name == own:
+            assert said == ""
+        else:
+            assert f"its answers to task '{name}' are as good as a guess" in said
+            assert f"they fit task '{own}' (100.0%): give --task={own}." in said
+
+
+def test_answers_of_no_built_in_task_are_said_to_be_so():
+    subject = subject_of(from_arrays(random_case(23).params, n_heads=2), (), None, None, None, None)
+    given = np.random.default_rng(0).integers(0, 23, 529)
+    assert doubt(subject, given).endswith("so the numbers may say nothing of it; no built-in task fits them.")
+    half = np.where(np.arange(529) % 5 == 0, tasks.answers("add", 23), given)
+    assert doubt(subject, half) == ""
+
+
+def test_the_doubt_is_printed(run, folder, case):
+    found = measure_lib.measure(folder / "model.npz")
+    given = np.argmax(oracle.all_logits(case.params), 1)
+    subject = subject_of(load_checkpoint(folder / "model.npz"), (), None, None, None, None)
+    assert found["measured"]["doubt"] == doubt(subject, given)
+    table = "\n".join(heading(found["measured"] | {"doubt": "a doubt."}))
+    assert "note   a doubt.\n" in table
+    assert "note" not in "\n".join(heading(found["measured"] | {"doubt": ""}))

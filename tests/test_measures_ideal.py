@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
@@ -35,7 +36,7 @@ def cosines(coefficients, direction=1, p=P):
 
 
 def mask(*keys, p=P):
-    return np.isin(np.arange(1, (p - 1) // 2 + 1), keys)
+    return np.isin(np.arange(1, p // 2 + 1), keys)
 
 
 @pytest.mark.parametrize("task", ["add", "subtract"])
@@ -162,8 +163,103 @@ def test_gradients_are_symmetric_where_positions_are():
     shared = dataclasses.replace(CASE, params=params).shared()
     assert value("gradient_symmetricity", shared) == pytest.approx(1, abs=1e-5)
     triples = clock.triples(P)
-    assert len({tuple(abc) for abc in triples.tolist()}) == 100
+    assert len({tuple(abc) for abc in triples.tolist()}) == clock.N_TRIPLES
     assert len(clock.triples(3)) == 27
+    assert value("gradient_symmetricity_error", random_case(3).shared()) == 0  # all triples are taken
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_order_of_classes_is_nothing_to_the_softmax(seed):
+    rng = np.random.default_rng(seed)
+    case = random_case(23)
+    logits = np.float32(rng.normal(size=(529, 23)) * 8)
+    turned = np.take_along_axis(logits, rng.permuted(np.tile(np.arange(23), (529, 1)), axis=1), 1)
+    collapsed = [int(value("softmax_collapse", Ideal(x, case=case))) for x in (logits, turned)]
+    exact = np.sum(oracle_later.collapsed(logits[case.train_pairs]))
+    assert collapsed == [exact, exact]
+    assert 0 < exact < len(case.train_pairs)
+    lost = np.sum(oracle_later.lost(logits[case.train_pairs], case.answers[case.train_pairs]))
+    assert value("zero_terms", Ideal(logits, case=case)) == lost
+
+
+def test_what_softmax_loses_is_the_same_in_float64():
+    case = random_case(23, scale=6.0)
+    in_float32 = [int(value(name, case.shared())) for name in ("softmax_collapse", "zero_terms")]
+    with jax.enable_x64(True):
+        wide = dataclasses.replace(case, params={key: np.float64(x) for key, x in case.params.items()}).shared()
+        assert wide.logits_NxP.dtype == np.float64
+        assert [int(value(name, wide)) for name in ("softmax_collapse", "zero_terms")] == in_float32
+    assert in_float32[0] > 0
+
+
+def lookup_table(p, trained):
+    """A model that has looked up its training pairs and answers every other one with the next class."""
+    answers = np.add.outer(np.arange(p), np.arange(p)).ravel() % p
+    told = np.where(np.isin(np.arange(p * p), trained), answers, (answers + 1) % p)
+    return 20.0 * np.eye(p)[told]
+
+
+@pytest.mark.parametrize("p", [22, 23])
+def test_a_lookup_table_is_restricted_well_and_held_out_worse_than_a_guess(p):
+    case = random_case(p, fraction=0.75)
+    shared = Ideal(lookup_table(p, case.train_pairs), case=case, key_freqs_K=np.ones(p // 2, bool))
+    assert not np.any(shared.correct_N & ~shared.train_mask_N)
+    assert float(value("restricted_loss", shared)) < 0.1
+    assert value("restricted_acc", shared) >= 0.9 * p
+    assert float(value("heldout_restricted_loss", shared)) > math.log(p)
+    assert value("heldout_restricted_acc", shared) == 0
+
+
+@pytest.mark.parametrize("task", ["add", "subtract"])
+@pytest.mark.parametrize("p", [22, 23])
+def test_held_out_is_the_plain_one_where_logits_are_of_the_sum(p, task):
+    case = random_case(p, task=task)
+    of_sum = np.random.default_rng(0).normal(size=(p, p)) * 3
+    a, b = np.divmod(np.arange(p * p), p)
+    shared = Ideal(of_sum[(a + case.direction * b) % p], case=case, key_freqs_K=np.arange(p // 2) % 2 == 0)
+    plain, heldout = (float(value(name, shared)) for name in ("restricted_loss_test", "heldout_restricted_loss"))
+    assert heldout == pytest.approx(plain, rel=1e-5)
+
+
+def test_held_out_is_null_where_a_residue_has_no_test_pair():
+    p = 7
+    sums = np.add.outer(np.arange(p), np.arange(p)).ravel() % p
+    case = dataclasses.replace(random_case(p), train_pairs=np.flatnonzero(sums == 3).astype(np.int32))
+    shared = Ideal(np.random.default_rng(0).normal(size=(49, 7)), case=case)
+    for name in ("heldout_restricted_loss", "heldout_restricted_acc"):
+        assert np.isnan(value(name, shared))
+        assert np.isfinite(value(name, Ideal(shared.logits_NxP, case=random_case(p))))
+
+
+def test_the_sign_of_an_even_modulus_is_kept_and_removed():
+    p = 12
+    a, b = np.divmod(np.arange(p * p), p)
+    case = random_case(p)
+    waves = cosines({2: 9.0, 5: 7.0}, p=p) + 5 * (-1.0) ** (a + b)[:, None] * (-1.0) ** np.arange(p)
+    with_sign = Ideal(waves, case=case, key_freqs_K=mask(2, 5, 6, p=p))
+    whole = float(np.mean(with_sign.loss_N))
+    assert float(paper.restricted_loss(with_sign)) == pytest.approx(whole, rel=1e-4)
+    assert float(paper.restricted_loss(Ideal(waves, case=case, key_freqs_K=mask(2, 5, p=p)))) > 10 * whole
+    np.testing.assert_allclose(value("trig_coef_all", with_sign), [0, 9, 0, 0, 7, 5], atol=1e-4)
+    assert value("fve_logits_trig", with_sign) == pytest.approx(1, abs=1e-6)
+    assert float(value("products_loss", with_sign)) == pytest.approx(whole, rel=1e-4)
+    without = cosines({2: 9.0, 5: 7.0}, p=p)
+    assert float(value("excluded_loss_per_freq", with_sign)[-1]) == pytest.approx(
+        oracle.mean_loss(without, case.answers, case.train_pairs), rel=1e-4
+    )
+
+
+def test_centred_figures_do_not_feel_what_no_probability_does():
+    shift = np.random.default_rng(0).normal(size=P * P)[:, None] * 5
+    level = CASE.params["unembed.W_U"] + np.random.default_rng(1).normal(size=8)[:, None].astype(np.float32) * 3
+    moved = dataclasses.replace(CASE, params=CASE.params | {"unembed.W_U": level})
+    one, other = (
+        Ideal(cosines({2: 3.0, 5: 2.0}), key_freqs_K=mask(2)),
+        Ideal(cosines({2: 3.0, 5: 2.0}) + shift, case=moved, key_freqs_K=mask(2)),
+    )
+    for name in ("fve_logits_trig", "gini_W_L"):
+        assert value(f"{name}_centred", other) == pytest.approx(float(value(f"{name}_centred", one)), rel=1e-4)
+        assert abs(value(name, other) - value(name, one)) > 1e-2
 
 
 def test_circularity():

@@ -16,6 +16,8 @@ from grokjax.measures import paper, registry
 from grokjax.measures.shared import Shared
 
 SUM_MEASURES = {
+    "heldout_restricted_loss",
+    "heldout_restricted_acc",
     "restricted_loss",
     "restricted_loss_train",
     "restricted_loss_test",

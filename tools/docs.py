@@ -14,7 +14,7 @@ from pathlib import Path
 
 from grokjax.cli import terminal
 from grokjax.core import cache
-from tools import blocks, circuit, figures, performance, phases, reliability, tables
+from tools import blocks, circuit, figures, performance, phases, references, reliability, tables
 
 
 def stale(models: Sequence[str] = ()) -> dict[Path, str]:
@@ -36,6 +36,7 @@ def stale(models: Sequence[str] = ()) -> dict[Path, str]:
             "docs/measures.md": {"measures": tables.measures_by_group()},
             "docs/phases.md": {"planted": phases.checked()},
             "docs/performance.md": {"measured": performance.measured(records)},
+            "docs/references.md": {"references": references.references()},
             "docs/reliability.md": {"found": reliability.found()},
         }
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from grokjax.core.precision import products
@@ -52,14 +53,14 @@ def measure(
     checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
     columns = {m.name: m for m in registry.of_groups(list(groups) or registry.groups())}
     subject = subject_of(checkpoint, tuple(keys), rule, threshold, split, task)
-    values, null = _compute(subject, columns)
+    values, null, given_N = _compute(subject, columns)
     with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 where there are no test pairs
         values = registry.counts_to_shares(columns, values, checkpoint.cfg, subject.n_train or 0)
     no_test = ["there are no test pairs"] if subject.n_train == checkpoint.cfg.p**2 else []
     for name in [name for name, value in values.items() if not np.all(np.isfinite(value))]:
         null[name] = ", or ".join(filter(None, [columns[name].undefined, *no_test])) or "it is not finite"
     found = {name: None if name in null else plain(m, values[name]) for name, m in columns.items()}
-    return {**found, "null": null, "measured": described(subject)}
+    return {**found, "null": null, "measured": described(subject, given_N)}
 
 
 def to_json(found: Mapping[str, Any], indent: str = "") -> str:
@@ -80,8 +81,10 @@ def plain(m: Measure, value: np.ndarray):
     return np.asarray(value).tolist()
 
 
-def _compute(subject: Subject, columns: Mapping[str, Measure]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Computes values by name, and the reason for each that cannot be computed."""
+def _compute(
+    subject: Subject, columns: Mapping[str, Measure]
+) -> tuple[dict[str, np.ndarray], dict[str, str], np.ndarray]:
+    """Computes values by name, the reason for each that cannot be computed, and the model's answer to every pair."""
     problem, null = subject.problem, {}
 
     @jax.jit
@@ -107,7 +110,9 @@ def _compute(subject: Subject, columns: Mapping[str, Measure]) -> tuple[dict[str
                     if error.name != "train_pairs_B":
                         raise
                     null[name] = NO_SPLIT
-        return values
+        return values, jnp.argmax(shared.logits_NxP, 1)
 
     with products(problem.precision):
-        return jax.device_get(compute(subject.params, subject.train_pairs, subject.answers, subject.keys_K)), null
+        found = compute(subject.params, subject.train_pairs, subject.answers, subject.keys_K)
+        values, given_N = jax.device_get(found)
+    return values, null, given_N

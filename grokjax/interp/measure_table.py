@@ -40,6 +40,7 @@ def heading(about: Mapping[str, Any]) -> list[str]:
         f"       P = {about['p']}, n_layers {about['n_layers']}, d_model {about['d_model']}, n_heads {about['n_heads']}"
         f", d_mlp {about['d_mlp']}, {about['act']}; {about['dtype']}, computed in {about['computed_in']}",
         f"task   {about['task']}",
+        *([f"note   {one_line(about['doubt'])}"] if about.get("doubt") else []),
         f"split  {split}",
         f"keys   {'given' if 'given' in keys else f'''the model's own by key_rule {keys['rule']}{threshold}'''}",
     ]

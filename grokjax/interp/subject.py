@@ -1,6 +1,6 @@
 """The subject of a measurement: a trained model with the task, split and key frequencies that it is measured by.
 
-Size letters: N all P² pairs, B training pairs, K = (P-1)//2 frequencies.
+Size letters: N all P² pairs, B training pairs, K = P//2 frequencies.
 """
 
 import dataclasses
@@ -129,8 +129,42 @@ def _split(checkpoint: Checkpoint, given: str | None) -> tuple[Int32[np.ndarray,
     return tasks.train_pairs(p, fraction, seed, coerce("split", kind, "--split")), given, seed
 
 
-def described(subject: Subject) -> dict[str, Any]:
-    """Describes what is measured and how, ready for JSON."""
+CHANCE = 3  # an accuracy up to this many times a guess's says nothing for the task
+CHANCE_SLACK = 0.05  # but no more than this above a guess's, where P is small
+FITS = 0.5  # from which accuracy on a model's answers are said to be a task's
+
+
+def doubt(subject: Subject, given_N: Int32[np.ndarray, " N"]) -> str:
+    """Says in a sentence that the answers a model gives are no better than a guess, and whose they are instead.
+
+    Args:
+      subject: the model with the task that it is measured by.
+      given_N: the class of its largest logit, for every pair.
+
+    Returns:
+      "" where the model does better.
+    """
+    p = subject.checkpoint.cfg.p
+    accuracy = float(np.mean(given_N == subject.answers))
+    if accuracy > min(CHANCE / p, 1 / p + CHANCE_SLACK):
+        return ""
+    said = (
+        f"its answers to task '{subject.task.name}' are as good as a guess ({accuracy:.1%} of all pairs right, a guess "
+        f"has {1 / p:.1%}), so the numbers may say nothing of it"
+    )
+    shares = {
+        name: float(np.mean(given_N == tasks.answers(name, p)))
+        for name, task in tasks.TASKS.items()
+        if not task.draws and (tasks.is_prime(p) or not task.needs_prime)
+    }
+    best = max(shares, key=shares.__getitem__)
+    if shares[best] < FITS:
+        return f"{said}; no built-in task fits them."
+    return f"{said}; they fit task '{best}' ({shares[best]:.1%}): give --task={best}."
+
+
+def described(subject: Subject, given_N: Int32[np.ndarray, " N"] | None = None) -> dict[str, Any]:
+    """Describes what is measured and how, ready for JSON; with the model's answers, whether they fit its task."""
     checkpoint, problem = subject.checkpoint, subject.problem
     keys: dict[str, Any] = {"given": list(subject.keys)}
     if not subject.keys:
@@ -145,6 +179,7 @@ def described(subject: Subject) -> dict[str, Any]:
         "shapes": {name: list(x.shape) for name, x in checkpoint.params.items()},
         "dtype": str(np.result_type(*checkpoint.params.values())),
         "task": subject.task.name,
+        "doubt": "" if given_N is None else doubt(subject, given_N),
         "split": subject.split or None,
         "n_train": subject.n_train,
         "keys": keys,

@@ -5,6 +5,7 @@ Size letters as in `measures.shared`.
 
 import jax.numpy as jnp
 
+from grokjax.columns import SIGN
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared
 from grokjax.measures.vectors import norm, ratio
@@ -79,10 +80,12 @@ _register_right_logit("test", lambda s: ~s.train_mask_N)
     unit="fraction",
     range="[0, 1]",
     description="Share of the squared logits, each pair's less their mean over the classes, that"
-    " Σ α_k cos(w_k(a + b - c)) over all k explains; the rest is memorised.",
+    " Σ α_k cos(w_k(a + b - c)) over all k explains; the rest is what was"
+    " memorised, and with it biases, functions of a or b alone, and waves of the sum that are no cosine of a + b - c.",
     source=VARMA,
     needs_sum=True,
     undefined="no pair tells its classes apart",
+    **SIGN,
 )
 def trig_share(s: Shared):
-    return ratio(jnp.sum(s.trig_sq_K), jnp.sum((s.logits_NxP - s.mean_logit_N[:, None]) ** 2))
+    return ratio(jnp.sum(s.trig_sq_K), s.class_logit_sq)

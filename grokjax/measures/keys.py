@@ -9,12 +9,13 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from grokjax.columns import SIGN
 from grokjax.measures.paper import NANDA
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import KEY_RULES, LOGIT_SHARES, Shared
 
-_COUNT: dict[str, Any] = {"unit": "1", "range": "[0, (P-1)/2]", "dtype": "int32"}
-_MASK: dict[str, Any] = {"unit": "1", "range": "false, true", "dtype": "bool", "shape": ("freq",)}
+_COUNT: dict[str, Any] = {"unit": "1", "range": "[0, P/2]", "dtype": "int32", **SIGN}
+_MASK: dict[str, Any] = {"unit": "1", "range": "false, true", "dtype": "bool", "shape": ("freq",), **SIGN}
 
 # By rule: what it takes for key, and where it comes from.
 RULES = {
@@ -28,7 +29,7 @@ RULES = {
         f"{NANDA}, released code (which leaves out k = (P-1)/2)",
     ),
     "logits": (
-        f"its sum directions hold more than {LOGIT_SHARES}/((P-1)/2) of the centred logits' variance (more than a half"
+        f"its sum directions hold more than {LOGIT_SHARES}/⌊P/2⌋ of the centred logits' variance (more than a half"
         " for P under 14)",
         "this project; 3/56 at P = 113",
     ),
@@ -96,6 +97,7 @@ def jaccard(x_K: Bool[Array, " K"], y_K: Bool[Array, " K"]) -> Float[Array, ""]:
     description="Smallest Jaccard index between two of the rules' sets of key frequencies: 1 if all agree. Without the"
     " rule logits where the task is no function of a ± b.",
     source="this project",
+    **SIGN,
 )
 def key_rule_agreement(s: Shared):
     sets = [s.keys_by(rule) for rule in KEY_RULES if rule != "logits" or s.direction is not None]

@@ -1,7 +1,8 @@
 """The four averages of a function of (a, b) that hold its single-frequency part, in place of a 2-D transform.
 
 The 8 non-constant products of {1, cos w_k a, sin w_k a} and {1, cos w_k b, sin w_k b} span the same functions as the
-cosine and sine of w_k a, w_k b, w_k(a + b) and w_k(a - b). So the averages over b, over a, along a + b and along a - b,
+cosine and sine of w_k a, w_k b, w_k(a + b) and w_k(a - b). The sign of an even P has 3 products, as (-1)^(a + b) is
+(-1)^(a - b): it counts among the functions of the sum. So the averages over b, over a, along a + b and along a - b,
 each a function of one residue, determine the projection on those products for every k at once: sums over the grid
 instead of P² × P products.
 
@@ -24,6 +25,13 @@ class Spectra(NamedTuple):
     second: Float[Array, "P C"]  # over b: averaged over a
     sum: Float[Array, "P C"]  # over a + b
     difference: Float[Array, "P C"]  # over a - b
+
+    @property
+    def apart(self) -> "Spectra":
+        """The same, each function of (a, b) once: the sign of a - b, which is that of a + b, left out."""
+        if self.difference.shape[0] % 2:
+            return self
+        return self._replace(difference=jnp.asarray(self.difference).at[-1].set(0))
 
     def along(self, direction: int | None) -> Float[Array, "P C"]:
         """The components over a + b for direction +1 or none, over a - b for -1."""
@@ -63,20 +71,50 @@ def _averages_by_rows(grid_NxC: jax.Array, p: int) -> tuple[jax.Array, ...]:
     return tuple(x / p for x in (first_PxC, second_PxC, total_PxC, difference_PxC))
 
 
+def mean_of_some(grid_NxC: Float[Array, "N C"], chosen_N: Bool[Array, " N"], p: int, direction: int = 1):
+    """Averages a function of (a, b) over those pairs of equal a + b (a - b for direction -1) that are chosen.
+
+    Returns:
+      The average over the chosen pairs of sum s in row s, [P, C], 0 where there are none; and their number, [P].
+    """
+    grid_NxC = jnp.asarray(grid_NxC)
+    kept_NxC = jnp.where(chosen_N[:, None], grid_NxC, 0)
+    n_P = jnp.sum(chosen_N[fourier.sum_index(p, direction)], 1)
+    of = _sums_by_rows if jax.default_backend() == "cpu" else _sums
+    return of(kept_NxC, p, direction) / jnp.maximum(n_P, 1)[:, None].astype(grid_NxC.dtype), n_P
+
+
+def _sums(grid_NxC: jax.Array, p: int, direction: int) -> jax.Array:
+    return jnp.sum(grid_NxC[fourier.sum_index(p, direction)], 1)
+
+
+def _sums_by_rows(grid_NxC: jax.Array, p: int, direction: int) -> jax.Array:
+    """Computes `_sums` row by row, as `_averages_by_rows` does, and for its reason."""
+    grid_PxPxC = grid_NxC.reshape(p, p, -1)
+
+    def add(a, total_PxC):
+        row_PxC = grid_PxPxC[a]
+        start = p - a if direction == 1 else a  # for -1 row s holds b - a = s
+        return total_PxC + jax.lax.dynamic_slice_in_dim(jnp.concatenate([row_PxC, row_PxC]), start, p)
+
+    total_PxC = jax.lax.fori_loop(0, p, add, jnp.zeros_like(grid_PxPxC[0]))
+    return total_PxC if direction == 1 else jnp.roll(total_PxC[::-1], 1, 0)
+
+
 def energy(some: tuple[Float[Array, "P C"], ...]) -> Float[Array, "K C"]:
     """Squared norm over the grid of the parts that some of the averages give each frequency.
 
-    Every value of an average stands for P pairs, hence the factor.
+    Of several averages take those that are `apart`. Every value of an average stands for P pairs, hence the factor.
     """
     p = some[0].shape[0]
     return p * fourier.per_freq(sum(x_PxC**2 for x_PxC in some))  # type: ignore[arg-type]
 
 
 def keep(parts: Spectra, freqs_K: Bool[Array, " K"]) -> Float[Array, "N C"]:
-    """The projection on the constant and the 8 products of each of some frequencies."""
+    """The projection on the constant and the non-constant products of each of some frequencies."""
     p, c = parts.first.shape
     keep_P = fourier.per_component(freqs_K.astype(parts.first.dtype), p)
-    first, second, total, difference = (fourier.inverse(keep_P[:, None] * x_PxC) for x_PxC in parts)
+    first, second, total, difference = (fourier.inverse(keep_P[:, None] * x_PxC) for x_PxC in parts.apart)
     constant_C = parts.first[0] * fourier.basis(p)[0, 0]
     of_one = (first[:, None] + (second + constant_C)[None]).reshape(p * p, c)
     return of_one + total[fourier.sums(p, 1)] + difference[fourier.sums(p, -1)]

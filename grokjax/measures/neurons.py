@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from grokjax.columns import SIGN
 from grokjax.measures.paper import NANDA
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import NEURON_FVE, Shared
@@ -12,12 +13,13 @@ SOURCE = f"{NANDA}, §4.3"
 @measure(
     "paper",
     unit="1",
-    range="[0, (P-1)/2]",
+    range="[0, P/2]",
     shape=("neuron",),
     dtype="int32",
     description="The frequency that explains most of each neuron's activation over all pairs (last layer, above =);"
     " 0 for a neuron whose activation is the same for all pairs.",
     source=SOURCE,
+    **SIGN,
 )
 def neuron_freq(s: Shared):
     return s.neuron_fit[0]
@@ -28,9 +30,10 @@ def neuron_freq(s: Shared):
     unit="fraction",
     range="[0, 1]",
     shape=("neuron",),
-    description="Share of each neuron's centred variance that the 8 non-constant products of {1, cos, sin}(w_k a) and"
+    description="Share of each neuron's centred variance that the non-constant products of {1, cos, sin}(w_k a) and"
     " {1, cos, sin}(w_k b) explain for its best k; 0 for a neuron whose activation is the same for all pairs.",
     source=SOURCE,
+    **SIGN,
 )
 def neuron_fve(s: Shared):
     return s.neuron_fit[1]
@@ -43,6 +46,7 @@ def neuron_fve(s: Shared):
     dtype="int32",
     description=f"How many neurons a single frequency explains over {NEURON_FVE:.0%} of.",
     source=SOURCE,
+    **SIGN,
 )
 def neurons_over_85(s: Shared):
     return jnp.sum(s.neurons_per_freq_K)
@@ -56,6 +60,7 @@ def neurons_over_85(s: Shared):
     dtype="int32",
     description=f"How many neurons each frequency explains over {NEURON_FVE:.0%} of.",
     source=SOURCE,
+    **SIGN,
 )
 def neurons_per_freq(s: Shared):
     return s.neurons_per_freq_K

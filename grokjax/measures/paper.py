@@ -6,6 +6,8 @@ Size letters as in `measures.shared`, X any.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from grokjax.columns import SIGN
+from grokjax.core import losses
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared
 from grokjax.measures.vectors import ratio
@@ -32,17 +34,30 @@ def _loss(**column):
     source=f"{NANDA}, §5.1",
     keyed=True,
     needs_sum=True,
+    **SIGN,
 )
 def restricted_loss(s: Shared):
     return jnp.mean(s.restricted_loss_P)
 
 
-@_loss(description="The restricted loss on the training pairs.", source=f"{NANDA}, §5.1", keyed=True, needs_sum=True)
+@_loss(
+    description="The restricted loss on the training pairs.",
+    source=f"{NANDA}, §5.1",
+    keyed=True,
+    needs_sum=True,
+    **SIGN,
+)
 def restricted_loss_train(s: Shared):
     return jnp.sum(s.train_per_sum_P * s.restricted_loss_P) / s.train_pairs_B.shape[0]
 
 
-@_loss(description="The restricted loss on the test pairs.", source=f"{NANDA}, §5.1", keyed=True, needs_sum=True)
+@_loss(
+    description="The restricted loss on the test pairs.",
+    source=f"{NANDA}, §5.1",
+    keyed=True,
+    needs_sum=True,
+    **SIGN,
+)
 def restricted_loss_test(s: Shared):
     n_test = s.cfg.p**2 - s.train_pairs_B.shape[0]
     return jnp.sum((s.cfg.p - s.train_per_sum_P) * s.restricted_loss_P) / n_test
@@ -58,9 +73,46 @@ def restricted_loss_test(s: Shared):
     source=f"{NANDA}, App. C.1.5",
     keyed=True,
     needs_sum=True,
+    **SIGN,
 )
 def restricted_acc(s: Shared):
     return jnp.sum(jnp.argmax(s.restricted_logits_PxP, 1) == s.answers_per_sum_P)
+
+
+HELD_OUT = "this project; Nanda et al. 2023, §5.1, has it over all pairs"
+NO_TEST_PAIR = "some residue is the sum of no test pair"
+
+
+@_loss(
+    description="Loss on the test pairs with the logits projected on the constant and the key frequencies' sum"
+    " directions, where the projection is of the logits' averages over the test pairs of each sum: no training pair"
+    " enters.",
+    source=HELD_OUT,
+    keyed=True,
+    needs_sum=True,
+    undefined=NO_TEST_PAIR,
+)
+def heldout_restricted_loss(s: Shared):
+    loss_P = losses.cross_entropy(s.heldout_logits_PxP, s.answers_per_sum_P)
+    n_P = s.test_mean[1]
+    return jnp.where(s.has_test_pairs, ratio(jnp.sum(n_P * loss_P), jnp.sum(n_P)), jnp.nan)
+
+
+@measure(
+    "paper",
+    unit="fraction",
+    range="[0, 1]",
+    description="Accuracy on the test pairs of the logits that heldout_restricted_loss reads.",
+    source=HELD_OUT,
+    keyed=True,
+    needs_sum=True,
+    undefined=NO_TEST_PAIR,
+)
+def heldout_restricted_acc(s: Shared):
+    n_P = s.test_mean[1]
+    right_P = losses.correct(s.heldout_logits_PxP, s.answers_per_sum_P)
+    share = ratio(jnp.sum(jnp.where(right_P, n_P, 0)), jnp.sum(n_P)).astype(s.logits_NxP.dtype)
+    return jnp.where(s.has_test_pairs, share, jnp.nan)
 
 
 @_loss(
@@ -68,6 +120,7 @@ def restricted_acc(s: Shared):
     source=f"{NANDA}, §5.1",
     keyed=True,
     needs_sum=True,
+    **SIGN,
 )
 def excluded_loss(s: Shared):
     return s.excluded_loss(s.key_part_PxP)
@@ -78,6 +131,7 @@ def excluded_loss(s: Shared):
     source=f"{NANDA}, §5.1",
     shape=("freq",),
     needs_sum=True,
+    **SIGN,
 )
 def excluded_loss_per_freq(s: Shared):
     return s.excluded_loss_per_freq_K
@@ -87,6 +141,7 @@ def excluded_loss_per_freq(s: Shared):
     description="The largest excluded loss of a single frequency; needs no choice of keys.",
     source=f"{NANDA}, §5.1",
     needs_sum=True,
+    **SIGN,
 )
 def excluded_loss_max(s: Shared):
     return jnp.max(s.excluded_loss_per_freq_K)
@@ -97,8 +152,9 @@ def excluded_loss_max(s: Shared):
     unit="1",
     range="[0, ∞)",
     shape=("freq",),
-    description="Norm of each frequency's cosine and sine components of W_E along the tokens.",
+    description="Norm of each frequency's components (of P/2 the sign alone) of W_E along the tokens.",
     source=f"{NANDA}, §4.1",
+    **SIGN,
 )
 def freq_norm_W_E(s: Shared):
     return s.norms_W_E[1]
@@ -109,11 +165,15 @@ def freq_norm_W_E(s: Shared):
     unit="1",
     range="[0, ∞)",
     shape=("freq",),
-    description="Norm of each frequency's cosine and sine components of W_L = W_U W_out along the logits.",
+    description="Norm of each frequency's components (of P/2 the sign alone) of W_L = W_U W_out along the logits.",
     source=f"{NANDA}, §4.1",
+    **SIGN,
 )
 def freq_norm_W_L(s: Shared):
     return s.norms_W_L[1]
+
+
+_CENTRED = "the single components, W_U's mean over the classes, which moves no probability, taken off"
 
 
 def _gini(which, over, norms):
@@ -122,15 +182,17 @@ def _gini(which, over, norms):
         name=f"gini_{'freq_' if over == 'frequencies' else ''}{which}",
         unit="1",
         range="[0, 1)",
-        description=f"Gini coefficient of the Fourier norms of {which} over {over}.",
+        description=f"Gini coefficient of the Fourier norms of {which[:3]} over {over}.",
         source=f"{NANDA}, §5.1; Hurley & Rickard 2009",
-        undefined=f"{which} is zero",
+        undefined=f"{which[:3]} is zero" + ", or the same for all classes" * (over == _CENTRED),
+        **(SIGN if over == "frequencies" else {}),
     )
     column(lambda s: gini(norms(s)))
 
 
 _gini("W_E", "the single components, constant included", lambda s: s.norms_W_E[0])
 _gini("W_L", "the single components, constant included", lambda s: s.norms_W_L[0])
+_gini("W_L_centred", _CENTRED, lambda s: s.norms_W_L[0].at[0].set(0))
 _gini("W_E", "frequencies", lambda s: s.norms_W_E[1])
 _gini("W_L", "frequencies", lambda s: s.norms_W_L[1])
 

@@ -28,12 +28,13 @@ import jax
 import numpy as np
 
 from grokjax.columns import Column
+from grokjax.core import fourier
 from grokjax.errors import refuse_clash, unknown
 from grokjax.measures.shared import Shared
 
 # Lengths that a column's shape may name; each is a function of the model's configuration.
 DIMS: dict[str, Callable[[Any], int]] = {
-    "freq": lambda cfg: (cfg.p - 1) // 2,
+    "freq": lambda cfg: fourier.n_freqs(cfg.p),
     "neuron": lambda cfg: cfg.d_mlp,
     "head": lambda cfg: cfg.n_heads,
 }

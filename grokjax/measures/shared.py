@@ -1,6 +1,6 @@
 """The intermediates that measures share, each computed once and only if a measure asks for it.
 
-Size letters: N all P² pairs, B training pairs, P residues (also sums s = a ± b), K = (P-1)//2 frequencies, M d_mlp, X
+Size letters: N all P² pairs, B training pairs, P residues (also sums s = a ± b), K = P//2 frequencies, M d_mlp, X
 principal components.
 """
 
@@ -126,6 +126,19 @@ class Shared:
         """Sum of squares of the centred logits, that is of all P³ logits less their one mean."""
         return jnp.sum((self.logits_NxP - jnp.mean(self.logits_NxP)) ** 2)
 
+    @cached_property
+    def class_logit_sq(self) -> Float[Array, ""]:
+        """Sum of squares of the logits, each pair's less their mean over the classes."""
+        return jnp.sum((self.logits_NxP - self.mean_logit_N[:, None]) ** 2)
+
+    @cached_property
+    def float32_train_logits_BxP(self) -> Float[Array, "B P"]:
+        """Logits of the training pairs as training computes them, in float32, whatever else is computed in."""
+        if self.logits_NxP.dtype == jnp.float32:
+            return self.train_logits_BxP
+        params = {key: jnp.asarray(value, jnp.float32) for key, value in self.params.items()}
+        return jnp.asarray(self.forward(self.cfg, params)[0], jnp.float32)[self.train_pairs_B]
+
     # --- single frequencies over the grid -----------------------------------------------------------------------
 
     @cached_property
@@ -135,10 +148,10 @@ class Shared:
 
     @cached_property
     def neuron_fit(self) -> tuple[Int32[Array, " M"], Float[Array, " M"]]:
-        """Each neuron's best frequency, from 1, and the share of its centred variance that the 8 non-constant products
+        """Each neuron's best frequency, from 1, and the share of its centred variance that the non-constant products
         of that frequency explain; both 0 for a neuron whose activation is the same for all pairs.
         """
-        energy_KxM = marginals.energy(marginals.spectra(self.acts_NxM, self.cfg.p))
+        energy_KxM = marginals.energy(marginals.spectra(self.acts_NxM, self.cfg.p).apart)
         mean_M = jnp.mean(self.acts_NxM, 0)
         total_M = jnp.sum((self.acts_NxM - mean_M) ** 2, 0)
         # What rounding leaves of a constant is no variance.
@@ -175,7 +188,10 @@ class Shared:
     @cached_property
     def trig_sq_K(self) -> Float[Array, " K"]:
         """Sum of squares over the P³ logits of each α_k cos(w_k(a ± b - c)); different k are orthogonal."""
-        return self.trig_coef_K**2 * self.cfg.p**3 / 2
+        squares_K = self.trig_coef_K**2 * self.cfg.p**3 / 2
+        if self.cfg.p % 2 == 0:
+            squares_K *= 2 / fourier.freq_sizes(self.cfg.p).astype(squares_K.dtype)  # the sign's square is 1, not ½
+        return squares_K
 
     @cached_property
     def logit_share_K(self) -> Float[Array, " K"]:
@@ -200,8 +216,12 @@ class Shared:
     @cached_property
     def key_part_PxP(self) -> Float[Array, "P P"]:
         """The logits' projection on the sum directions of the keys, without the constant: [s, logit]."""
-        keep_P = fourier.per_component(self.key_freqs_K.astype(self.sum_spectrum_PxP.dtype), self.cfg.p)
-        return fourier.inverse(keep_P[:, None] * self.sum_spectrum_PxP)
+        return fourier.inverse(self.key_components_P[:, None] * self.sum_spectrum_PxP)
+
+    @cached_property
+    def key_components_P(self) -> Float[Array, " P"]:
+        """1 at every component of a key frequency, 0 elsewhere."""
+        return fourier.per_component(self.key_freqs_K.astype(self.logits_NxP.dtype), self.cfg.p)
 
     @cached_property
     def restricted_logits_PxP(self) -> Float[Array, "P P"]:
@@ -214,13 +234,35 @@ class Shared:
         return losses.cross_entropy(self.restricted_logits_PxP, self.answers_per_sum_P)
 
     @cached_property
+    def test_mean(self) -> tuple[Float[Array, "P P"], Int[Array, " P"]]:
+        """The logits averaged over the test pairs of sum s, [s, logit], and the number of these pairs."""
+        return marginals.mean_of_some(self.logits_NxP, ~self.train_mask_N, self.cfg.p, self.direction or 1)
+
+    @cached_property
+    def heldout_logits_PxP(self) -> Float[Array, "P P"]:
+        """The restricted logits that the test pairs alone give, [s, logit]: of their averages over each sum, each sum
+        counting alike, the projection on the constant and the keys. Means something where every sum has a test pair.
+        """
+        keep_P = self.key_components_P.at[0].set(1)
+        return fourier.inverse(keep_P[:, None] * fourier.transform(self.test_mean[0]))
+
+    @cached_property
+    def has_test_pairs(self) -> Bool[Array, ""]:
+        """Whether every sum has a test pair."""
+        return jnp.min(self.test_mean[1]) > 0
+
+    @cached_property
     def excluded_loss_per_freq_K(self) -> Float[Array, " K"]:
         """Training loss after removing the sum directions of one frequency, for each; one at a time to save memory."""
         basis_PxP = jnp.asarray(fourier.basis(self.cfg.p), self.sum_spectrum_PxP.dtype)
+        spectrum_PxP = self.sum_spectrum_PxP
+        if self.cfg.p % 2 == 0:
+            basis_PxP, spectrum_PxP = map(fourier.with_zero_row, (basis_PxP, spectrum_PxP))
+        rows_KxX = jnp.asarray(fourier.harmonics(self.cfg.p).rows)
 
         def without(k):
-            rows = 2 * k + 1 + jnp.arange(2)
-            part_PxP = basis_PxP[rows].T @ self.sum_spectrum_PxP[rows]
+            rows = rows_KxX[k]
+            part_PxP = basis_PxP[rows].T @ spectrum_PxP[rows]
             return self.excluded_loss(part_PxP)
 
         # Made here: what is first made inside the loop belongs to its trace and must not be kept.
@@ -309,7 +351,7 @@ def _outstanding(norms_K: Float[Array, " K"], threshold: float) -> Bool[Array, "
 
 
 def logit_share_threshold(p: int) -> float:
-    """The share of the logits' variance above which a frequency is key: 3 / ((P-1)//2), at most a half."""
+    """The share of the logits' variance above which a frequency is key: 3 / (P//2), at most a half."""
     return min(LOGIT_SHARES / fourier.n_freqs(p), 0.5)
 
 

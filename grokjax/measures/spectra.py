@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from grokjax.columns import SIGN
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared
 from grokjax.measures.vectors import entropy_rank, participation
@@ -25,11 +26,12 @@ def _register(which, matrix, norms):
         "spectra",
         name=f"ipr_{which}",
         unit="1",
-        range="[2/(P-1), 1]",
+        range="[2/P, 1]",
         description=f"Inverse participation ratio Σ n⁴ / (Σ n²)² over the frequencies' norms n in {which}: 1 if there"
         " is one frequency.",
         source="Doshi et al. 2023 (there per neuron)",
         undefined=f"{which} holds no frequency",
+        **SIGN,
     )
     ipr(lambda s: participation(norms(s) ** 2))
 

@@ -7,6 +7,8 @@ Size letters as in `measures.shared`.
 """
 
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared
@@ -20,31 +22,43 @@ def _of_train_pairs(**column):
     return measure("stability", unit="fraction", range="[0, 1]", dtype="int32", count_of="train pairs", **column)
 
 
-def _below_top(s: Shared):
-    """Training logits less their largest, and the sum of their exponentials, in the logits' own dtype."""
-    below_BxP = s.train_logits_BxP - jnp.max(s.train_logits_BxP, 1, keepdims=True)
-    return below_BxP, jnp.sum(jnp.exp(below_BxP), 1)
+# 1 + x is 1 in float32 for x up to 2^-24, half of the distance to the next number (ties go to even).
+LOST = np.float32(-24 * np.log(2))
+
+
+def _collapsed(logits_BxP: Float[Array, "B P"]) -> tuple[Bool[Array, " B"], Int[Array, " B"]]:
+    """Whether Σ exp(z - max z), added up in float32 from the largest term down, is 1; and the largest one's class.
+
+    Added in this order the sum stays 1 where the second term is lost, since all others are smaller: no exponential
+    needs to be computed, whose last bit would differ between libraries, and no numbering of the classes enters.
+    """
+    logits_BxP = jnp.asarray(logits_BxP, jnp.float32)
+    top_B = jnp.argmax(logits_BxP, 1)
+    is_top_BxP = top_B[:, None] == jnp.arange(logits_BxP.shape[1])
+    second_B = jnp.max(jnp.where(is_top_BxP, -jnp.inf, logits_BxP), 1)
+    return second_B - jnp.max(logits_BxP, 1) <= LOST, top_B
 
 
 @_of_train_pairs(
-    description="Share of training pairs whose Σ exp(z - max z) is exactly 1 in the dtype of training: all but the"
-    " largest logit are lost.",
-    source=f"{PRIETO}, §3",
+    description="Share of training pairs whose Σ exp(z - max z), added up in float32 from the largest term down, is"
+    " exactly 1: all but the largest logit are lost.",
+    source=f"{PRIETO}, §3 (the order of summation is this project's)",
+    version=2,
 )
 def softmax_collapse(s: Shared):
-    return jnp.sum(_below_top(s)[1] == 1)
+    return jnp.sum(_collapsed(s.float32_train_logits_BxP)[0])
 
 
 @_of_train_pairs(
-    description="Share of training pairs whose loss would be exactly 0 in the dtype of training, were it computed as"
-    " log Σ exp(z - max z) - (z_right - max z).",
-    source=f"{PRIETO}, §3",
+    description="Share of training pairs whose loss would be exactly 0 in float32, were it computed as"
+    " log Σ exp(z - max z) - (z_right - max z), the sum added up from the largest term down.",
+    source=f"{PRIETO}, §3 (the order of summation is this project's)",
+    version=2,
 )
 def zero_terms(s: Shared):
-    below_BxP, total_B = _below_top(s)
-    right_BxP = s.train_answers_B[:, None] == jnp.arange(s.cfg.p)
-    right_B = jnp.sum(jnp.where(right_BxP, below_BxP, 0), 1)
-    return jnp.sum(jnp.log(total_B) - right_B == 0)
+    # The logarithm is 0 of a sum of 1 alone, and no less; so the loss is 0 where the answer is that largest term.
+    collapsed_B, top_B = _collapsed(s.float32_train_logits_BxP)
+    return jnp.sum(collapsed_B & (top_B == s.train_answers_B))
 
 
 def named(params, name):

@@ -60,7 +60,7 @@ class Ledger:
                     self.set_keys(run, keys)
 
     def set_keys(self, run: int, keys) -> None:
-        """Takes in the key frequencies of a run's final model, bool [(P-1)//2]."""
+        """Takes in the key frequencies of a run's final model, bool [P//2]."""
         self.records[run]["key_freqs"] = [int(k) + 1 for k in np.flatnonzero(keys)]
         self._without_keys.pop(run, None)
 

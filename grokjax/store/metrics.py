@@ -138,7 +138,8 @@ def fill(some: Iterable[Path], frame: Mapping[str, Any]) -> None:
 
     Args:
       some: of the parts.
-      frame: columns "run" and "step", which say which rows, and the columns to set.
+      frame: columns "run" and "step", which say which rows, and the columns to set; those that a part lacks, since an
+        earlier version began it, stay away.
     """
     wanted = _row_ids(frame["run"], frame["step"])
     order = np.argsort(wanted)
@@ -154,7 +155,7 @@ def fill(some: Iterable[Path], frame: Mapping[str, Any]) -> None:
         table = read_part(path)
         # Of the old values followed by the new ones.
         take = pa.array(np.where(found, len(rows) + place, np.arange(len(rows))))
-        for name in set(frame) - {"run", "step"}:
+        for name in (set(frame) & set(table.column_names)) - {"run", "step"}:
             field = table.schema.field(name)
             both = pa.chunked_array([*table[name].chunks, _to_arrow(frame[name], field.type)], field.type)
             table = table.set_column(table.schema.get_field_index(name), field, both.take(take))

@@ -3,7 +3,7 @@
 Key frequencies are a property of the finished model (Nanda et al. 2023, App. C.2): they are read from a run's last
 snapshot and then applied to all its earlier ones.
 
-Size letters: R models or runs, K = (P-1)//2 frequencies.
+Size letters: R models or runs, K = P//2 frequencies.
 """
 
 import functools

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grokjax.columns import metrics_schema
+import pyarrow as pa
+
+from grokjax.columns import disagreement, metrics_schema, moduli, redefined
 from grokjax.core.environment import environment
 from grokjax.core.native import kernels
-from grokjax.errors import HostLost
+from grokjax.errors import HostLost, InputError
 from grokjax.measures import registry
 from grokjax.store import files
-from grokjax.store.metrics import MetricsWriter, part_number, parts
+from grokjax.store.metrics import MetricsWriter, part_number, parts, read_part
 from grokjax.store.recovery import Findings
 from grokjax.store.workdir import Workdir
 from grokjax.training import plan as plan_lib
@@ -98,6 +100,7 @@ def _trained(plan: Plan, workdir: Workdir, found: Findings) -> int:
     sweep, record = workdir.sweep, workdir.record or {}
     columns = registry.metrics_columns(sweep.base["measures"])
     schema = metrics_schema(columns, sweep.axes, {"config": record["config"], "axes": record["axes"]})
+    schema = _as_begun(schema, workdir)
     writer = MetricsWriter(workdir.metrics, schema, number, request.hosts.index)
     if request.hosts.is_first:
         files.write_parquet(ledger.table(), workdir.runs)
@@ -121,6 +124,24 @@ def _trained(plan: Plan, workdir: Workdir, found: Findings) -> int:
         ) from error
     request.tell(f"trained in {duration(time.monotonic() - started)}")
     return 0
+
+
+def _as_begun(schema: pa.Schema, workdir: Workdir) -> pa.Schema:
+    """The schema less the columns that the sweep's tables lack, since a version without them began it.
+
+    Raises:
+      InputError: a column would hold two definitions.
+    """
+    places = parts(workdir.metrics)
+    if not places:
+        return schema
+    begun = read_part(places[0]).schema
+    if text := disagreement(redefined(begun, schema, moduli(workdir.record or {}))):
+        raise InputError(
+            f"--workdir={workdir.path} was begun by another version of grokjax: the table would "
+            f"hold {text}. Finish it with that version, or start again with --overwrite."
+        )
+    return pa.schema([field for field in schema if field.name in begun.names], schema.metadata)
 
 
 def _again() -> str:

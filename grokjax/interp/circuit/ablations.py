@@ -5,6 +5,7 @@ The skip around the MLP stays as it is wherever neurons are changed.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from grokjax.core import fourier
 from grokjax.interp.circuit.anatomy import LAST, Anatomy
@@ -34,8 +35,9 @@ def loss(s: Anatomy):
 def loss_logits_as_cosines(s: Anatomy):
     p = s.cfg.p
     coef_P = fourier.per_component(jnp.where(s.key_freqs_K, s.trig_coef_K, 0), p)
-    # Rows 2k - 1 of the basis are √(2/P) cos(w_k n): every second component is the one that is needed.
-    cosines_P = fourier.inverse(coef_P.at[2::2].set(0) * jnp.sqrt(p / 2).astype(coef_P.dtype))
+    # Rows 2k - 1 of the basis are √(2/P) cos(w_k n), and 1/√P for the sign: every second component is needed.
+    scale_P = np.sqrt(p / np.append(1, np.repeat(fourier.freq_sizes(p), fourier.freq_sizes(p))))
+    cosines_P = fourier.inverse(coef_P.at[2::2].set(0) * jnp.asarray(scale_P, coef_P.dtype))
     index = (fourier.sums(p, s.direction or 1)[:, None] - jnp.arange(p)) % p
     return cosines_P[index]
 

@@ -53,17 +53,17 @@ def analyse(
     if checkpoint.cfg.n_layers != 1:
         raise InputError(f"{checkpoint.source} has {checkpoint.cfg.n_layers} layers, but {ONE_LAYER}.")
     subject = subject_of(checkpoint, tuple(keys), rule, threshold, split, task)
-    values = _values(subject)
+    values, given_N = _values(subject)
     null = _null(subject, values)
     found = {name: None if name in null else plain(f, values[name]) for name, f in NUMBERS.items()}
-    return {**found, "null": null, "measured": described(subject)}
+    return {**found, "null": null, "measured": described(subject, given_N)}
 
 
 ONE_LAYER = "the reverse engineering is of one layer's parts"
 
 
-def _values(subject: Subject) -> dict[str, np.ndarray]:
-    """Every number that is defined for the task."""
+def _values(subject: Subject) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Every number that is defined for the task, and the model's answer to every pair."""
     p = subject.problem.model.p
     train_N = np.zeros(p * p, bool)
     if subject.train_pairs is not None:
@@ -76,14 +76,15 @@ def _values(subject: Subject) -> dict[str, np.ndarray]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _compute(problem: Problem, params: Params, train_N, answers, keys_K) -> dict[str, jax.Array]:
+def _compute(problem: Problem, params: Params, train_N, answers, keys_K) -> tuple[dict[str, jax.Array], jax.Array]:
     """One compilation serves all models of a shape; no key in `keys_K` asks for the model's own."""
     rule = problem.key_rule, problem.key_threshold
     no_pairs = jnp.zeros(0, jnp.int32)
     s = Anatomy(problem.model, problem.direction, params, no_pairs, answers, None, *rule)
     s.train_mask_N = train_N
     s.key_freqs_K = jnp.where(jnp.any(keys_K), keys_K, s.keys_by(problem.key_rule))
-    return {name: f.function(s) for name, f in NUMBERS.items() if f.defined(problem.direction)}
+    values = {name: f.function(s) for name, f in NUMBERS.items() if f.defined(problem.direction)}
+    return values, jnp.argmax(s.logits_NxP, 1)
 
 
 def _null(subject: Subject, values: Mapping[str, np.ndarray]) -> dict[str, str]:

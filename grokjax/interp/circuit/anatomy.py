@@ -69,7 +69,8 @@ class Anatomy(Shared):
     def attention_energy_KxH(self) -> jax.Array:
         """Squares of attention to a that multiples of cos w_k a - cos w_k b and sin w_k a - sin w_k b explain.
 
-        Both functions have the squared norm P² over the grid; the first two averages hold all their products with
+        Both functions have the squared norm P² over the grid (the sign's one has 2P², as it has twice the unit
+        vector's share); the first two averages hold all their products with
         the attention.
         """
         of = marginals.spectra(self.pattern_NxHx3[:, :, 0], self.cfg.p)
@@ -105,11 +106,6 @@ class Anatomy(Shared):
     def W_L_spectrum_PxM(self) -> jax.Array:
         """W_L's components along the logits: in rows 2k - 1 and 2k, √(P/2) times u_k and v_k."""
         return fourier.transform(self.W_L_PxM)
-
-    @cached_property
-    def key_components_P(self) -> jax.Array:
-        """1 at the cosine and sine of every key frequency, 0 elsewhere."""
-        return fourier.per_component(self.key_freqs_K.astype(self.W_L_PxM.dtype), self.cfg.p)
 
     @cached_property
     def key_directions_XxM(self) -> jax.Array:
@@ -173,7 +169,6 @@ class Anatomy(Shared):
     def same_freq_PxP(self) -> np.ndarray:
         """Whether a product is one of {cos, sin}(w_k a) × {cos, sin}(w_k b)."""
         freq_P = (np.arange(self.cfg.p) + 1) // 2
-        freq_P[2 * fourier.n_freqs(self.cfg.p) + 1 :] = 0  # the alternating function of an even P
         return (freq_P[:, None] == freq_P) & (freq_P > 0)
 
     # --- losses -------------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def _one_of(function: Callable, per_freq: bool, which: int) -> Callable[[Any], j
 
 
 def _for_each_freq(s: Anatomy, function: Callable) -> jax.Array:
-    """`mean_losses` for each frequency, [(P-1)//2, 3], one at a time to save memory."""
+    """`mean_losses` for each frequency, [P//2, 3], one at a time to save memory."""
     # Once outside: what is first made inside the loop belongs to its trace and must not be kept.
     function(s, 0)
     _ = s.train_mask_N

@@ -63,11 +63,12 @@ def W_L_rank(s: Anatomy):
     range="[0, P - 1]",
     dtype="int32",
     keyed=True,
-    description="Twice the number of keys: the rank of W_L's approximation Σ cos(w_k c) u_k + sin(w_k c) v_k.",
+    description="Twice the number of keys (the sign of an even P counts once): the rank of W_L's approximation"
+    " Σ cos(w_k c) u_k + sin(w_k c) v_k.",
     source=f"{NANDA}, §4.2",
 )
 def W_L_directions(s: Anatomy):
-    return 2 * jnp.sum(s.key_freqs_K)
+    return jnp.sum(jnp.where(s.key_freqs_K, fourier.freq_sizes(s.cfg.p), 0))
 
 
 @_share(
@@ -86,6 +87,20 @@ def W_L_residual(s: Anatomy):
 
 @_share(
     "W_L",
+    claim="… W_U's mean over the classes taken off",
+    paper="under 0.55 %",
+    keyed=True,
+    description="W_L_residual of the model with W_U's mean over the classes, which moves no probability, taken off.",
+    source=f"{NANDA}, §4.2, without taking it off",
+    undefined="W_L is the same for all classes",
+)
+def W_L_residual_centred(s: Anatomy):
+    squares_P = jnp.sum(s.W_L_spectrum_PxM**2, 1).at[0].set(0)
+    return jnp.sqrt(ratio(jnp.sum(jnp.where(s.key_components_P > 0, 0, squares_P)), jnp.sum(squares_P)))
+
+
+@_share(
+    "W_L",
     claim="residual of the best approximation of that rank",
     keyed=True,
     description="Frobenius norm of W_L without its largest singular values, as many as W_L_directions, over that of"
@@ -95,13 +110,14 @@ def W_L_residual(s: Anatomy):
 )
 def W_L_residual_best(s: Anatomy):
     sizes_X = jnp.linalg.svd(s.W_L_PxM, compute_uv=False)
-    rest_X = jnp.arange(sizes_X.shape[0]) >= 2 * jnp.sum(s.key_freqs_K)
+    rest_X = jnp.arange(sizes_X.shape[0]) >= W_L_directions(s)
     return jnp.sqrt(ratio(jnp.sum(jnp.where(rest_X, sizes_X**2, 0)), jnp.sum(sizes_X**2)))
 
 
 def _readout(letter: str, wave: str, start: int) -> None:
     def fve(s: Anatomy):
-        return s.readout_fve_P[start : 2 * fourier.n_freqs(s.cfg.p) + 1 : 2]
+        fve = s.readout_fve_P[start::2]
+        return jnp.pad(fve, (0, fourier.n_freqs(s.cfg.p) - len(fve)))  # the sign of an even P has no sine
 
     fve.__name__ = f"readout_fve_{wave}"
     number(
@@ -126,6 +142,13 @@ _readout("v", "sin", 2)
 # --- logits ---------------------------------------------------------------------------------------------------------
 
 known("fve_logits_trig", "logits", claim="logits as Σ α_k cos(w_k(a+b−c)), FVE", paper="95 %", show=text.percent)
+known(
+    "fve_logits_trig_centred",
+    "logits",
+    claim="… each pair's mean over the classes taken off",
+    paper="95 %",
+    show=text.percent,
+)
 
 
 @number(
@@ -249,7 +272,7 @@ FIT = "0.5 + α(cos w_k a − cos w_k b) + β(sin w_k a − sin w_k b)"
     claim="attention ≈ 0.5 + α(cos w_k a − cos w_k b) + β(sin …): k by head",
     paper="35, 42, 52, 42",
     unit="1",
-    range="[1, (P-1)/2]",
+    range="[1, P/2]",
     dtype="int32",
     description=f"The k for which each head's attention from = to a is closest to {FIT}, α and β fitted.",
     source=f"{NANDA}, App. C.1.2, Table 2",
