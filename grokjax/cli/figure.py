@@ -7,18 +7,11 @@
 The suffix of --out says what is written: .pdf, .svg or .png.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from grokjax.cli import terminal
 from grokjax.errors import InputError, StorageError
-
-SUFFIXES = {
-    ".pdf": {"CreationDate": None},
-    ".svg": {"Date": None},
-    ".png": {},
-}  # no times: the same sweep, the same file
 
 
 def main(argv: Sequence[str]) -> None:
@@ -41,14 +34,13 @@ def main(argv: Sequence[str]) -> None:
     )
     args = parser.parse_args(argv)
     out = args.out or Path(f"{args.kind}.pdf")
-    if out.suffix.lower() not in SUFFIXES:
-        raise InputError(f"--out={out}: a figure is written as {', '.join(SUFFIXES)}; end the name with one of these.")
+    format = out.suffix.lower().removeprefix(".")
+    if format not in figures.FORMATS:
+        known = ", ".join(f".{name}" for name in figures.FORMATS)
+        raise InputError(f"--out={out}: a figure is written as {known}; end the name with one of these.")
     drawn = figures.figure(read(files.path(args.workdir)), args.kind, args.by)
-    picture = io.BytesIO()
-    suffix = out.suffix.lower()
-    drawn.savefig(picture, format=suffix[1:], dpi=200, metadata=SUFFIXES[suffix])
     try:
-        files.put(picture.getvalue(), out)
+        files.put(figures.picture(drawn, format), out)
     except StorageError as error:
         raise InputError(f"--out={error}: choose another file.") from None
     terminal.say(f"written: {out}")

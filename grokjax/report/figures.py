@@ -4,6 +4,7 @@ Each says in its title what was trained and when a run counts as having grokked,
 runs did. Times are those of `phases.time_to_grok`: runs that have not grokked are censored at their last evaluation.
 """
 
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -69,6 +70,18 @@ def figure(results: Results, kind: str, by: Sequence[str] = ()) -> Figure:
             raise unknown("swept field", name, results.axes)
     with matplotlib.rc_context(STYLE):
         return KINDS[kind].draw(results, list(by or results.settings))
+
+
+# Formats, with metadata without times: the same sweep gives the same bytes.
+FORMATS: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
+
+
+def picture(drawn: Figure, format: str) -> bytes:
+    """A figure as the bytes of a file in one of `FORMATS`."""
+    file = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        drawn.savefig(file, format=format, dpi=200, metadata=FORMATS[format])
+    return file.getvalue()
 
 
 def title(results: Results, by: Sequence[str]) -> str:

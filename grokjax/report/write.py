@@ -1,6 +1,5 @@
 """The report of a sweep: a page to look at and the losses as one picture; also while the sweep runs."""
 
-import io
 from pathlib import Path
 
 from grokjax.report import figures, page
@@ -31,8 +30,6 @@ def write(workdir: str | Path) -> Path:
     results = read(workdir)
     path = page_path(workdir)
     files.make_folder(path.parent)
-    picture = io.BytesIO()
-    figures.figure(results, "losses").savefig(picture, dpi=130, format="png")
-    files.write_bytes(picture.getvalue(), figure_path(workdir))
+    files.write_bytes(figures.picture(figures.figure(results, "losses"), "png"), figure_path(workdir))
     files.write_text(page.html(results), path)
     return path

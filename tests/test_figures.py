@@ -1,0 +1,94 @@
+"""Figures for papers: what they say, which files they make, and what cannot be drawn."""
+
+import made_up
+import pytest
+from pages import rewritten
+
+from grokjax.cli import figure as figure_command
+from grokjax.errors import InputError
+from grokjax.report import figures
+from grokjax.report.results import read
+
+
+@pytest.fixture(scope="module")
+def one_field(tmp_path_factory):
+    """Ten weight decays, two seeds."""
+    return made_up.make_sweep(tmp_path_factory.mktemp("one") / "sweep", 20, 40, 11)
+
+
+@pytest.fixture(scope="module")
+def two_fields(one_field, tmp_path_factory):
+    def settings(frame):
+        setting = frame["run"] // 2
+        return frame.assign(weight_decay=setting // 2 / 4, learning_rate=[(1e-3, 1e-2)[i % 2] for i in setting])
+
+    return rewritten(one_field, tmp_path_factory.mktemp("two") / "sweep", settings, settings)
+
+
+def texts(drawn):
+    return [text.get_text() for ax in drawn.axes for text in (*ax.texts, ax.title)] + [drawn.get_suptitle()]
+
+
+@pytest.mark.parametrize("kind", sorted(set(figures.KINDS) - {"phase-diagram"}))
+def test_each_says_what_was_trained_and_when_a_run_has_grokked(one_field, kind):
+    said = figures.figure(read(one_field), kind).get_suptitle()
+    assert said.startswith("add mod 11, 0.3 of all pairs to train on\n")
+    assert "grokked: test accuracy ≥ 0.99, kept by the next evaluation" in said
+
+
+def test_losses_of_two_fields_are_a_grid(two_fields):
+    drawn = figures.figure(read(two_fields), "losses")
+    rows = {ax.get_subplotspec().rowspan.start for ax in drawn.axes}
+    columns = {ax.get_subplotspec().colspan.start for ax in drawn.axes}
+    assert (len(rows), len(columns)) == (2, 5)
+    assert any(text.endswith("0 of 2 grokked") for text in texts(drawn))
+
+
+def test_times_say_k_of_n_and_mark_censored_runs(one_field):
+    results = read(one_field)
+    ax = figures.figure(results, "time-to-grok").axes[0]
+    shares = [text.get_text() for text in ax.texts]
+    grokked = results.runs.groupby("weight_decay")["grokked"].sum()
+    assert shares == [f"{k:.0f}/2" for k in grokked]
+    triangles = sum(len(line.get_xdata()) for line in ax.lines if line.get_marker() == "^")
+    assert triangles == int((~results.runs["grokked"].astype(bool)).sum())
+
+
+def test_pooled_fields_are_said(two_fields):
+    said = figures.figure(read(two_fields), "time-to-grok", ["learning_rate"]).get_suptitle()
+    assert said.endswith("pooled over weight_decay")
+
+
+@pytest.mark.parametrize(
+    ("kind", "by", "sentence"),
+    [
+        ("phase-diagram", (), "needs two swept fields, and this sweep has 1: --kind=time-to-grok shows one"),
+        ("losse", (), "figure 'losse' is unknown: did you mean 'losses'"),
+        ("losses", ("learning_rate",), "swept field 'learning_rate' is unknown"),
+    ],
+)
+def test_what_cannot_be_drawn_is_a_sentence(one_field, kind, by, sentence):
+    with pytest.raises(InputError, match=sentence):
+        figures.figure(read(one_field), kind, by)
+
+
+def test_no_keys_no_frequencies(one_field, tmp_path):
+    path = rewritten(one_field, tmp_path / "a", runs=lambda runs: runs.assign(key_freqs=None))
+    with pytest.raises(InputError, match="no run has final key frequencies yet"):
+        figures.figure(read(path), "frequencies")
+
+
+@pytest.mark.parametrize("suffix", [".pdf", ".svg", ".png"])
+def test_the_command_writes_the_same_bytes_again(two_fields, tmp_path, capsys, suffix):
+    for name in "ab":
+        figure_command.main([str(two_fields), "--kind=phase-diagram", f"--out={tmp_path / name}{suffix}"])
+    a, b = ((tmp_path / f"{name}{suffix}").read_bytes() for name in "ab")
+    assert a == b
+    assert a.startswith({".pdf": b"%PDF", ".svg": b"<?xml", ".png": b"\x89PNG"}[suffix])
+    assert f"written: {tmp_path / 'b'}{suffix}" in capsys.readouterr().out
+
+
+def test_another_suffix_is_refused_and_nothing_written(one_field, tmp_path):
+    with pytest.raises(InputError, match=r"a figure is written as \.pdf, \.svg, \.png"):
+        figure_command.main([str(one_field), f"--out={tmp_path / 'x.jpg'}"])
+    assert not list(tmp_path.iterdir())
