@@ -1,5 +1,7 @@
 """Figures for papers: what they say, which files they make, and what cannot be drawn."""
 
+import re
+
 import made_up
 import pytest
 from pages import rewritten
@@ -92,3 +94,7 @@ def test_another_suffix_is_refused_and_nothing_written(one_field, tmp_path):
     with pytest.raises(InputError, match=r"a figure is written as \.pdf, \.svg, \.png"):
         figure_command.main([str(one_field), f"--out={tmp_path / 'x.jpg'}"])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_help_names_every_kind():
+    assert re.findall(r"^  ([a-z-]+)  ", figure_command.__doc__, re.M) == list(figures.KINDS)

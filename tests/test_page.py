@@ -34,6 +34,18 @@ def made(tmp_path_factory):
     return write(path)
 
 
+@pytest.fixture(scope="module")
+def two_fields(made, tmp_path_factory):
+    """The same runs as if of five weight decays by two learning rates."""
+
+    def settings(frame):
+        setting = frame["run"] // 2
+        decays = [made_up.WEIGHT_DECAYS[2 * (i // 2)] for i in setting]
+        return frame.assign(weight_decay=decays, learning_rate=[(1e-3, 1e-2)[i % 2] for i in setting])
+
+    return write(rewritten(made, tmp_path_factory.mktemp("two") / "sweep", settings, settings))
+
+
 @pytest.fixture
 def page(driver, made):
     """The driver with that sweep's page open."""
@@ -95,14 +107,32 @@ def test_choosing_a_run_changes_the_curves(page, made):
     for run in (3, 17):
         choose(page, f"run {run}")
         rows = metrics[metrics["run"] == run]
-        np.testing.assert_array_equal(np.float32(curve(page)), rows["train_loss"])
-        np.testing.assert_array_equal(np.float32(curve(page, line=1)), rows["test_loss"])
+        np.testing.assert_array_equal(np.float32(curve(page)), rows["test_loss"])
+        np.testing.assert_array_equal(np.float32(curve(page, line=1)), rows["train_loss"])
         assert f"run {run}:" in page.find_element("css selector", "[data-figure=losses] figcaption").text
         shaded = run_js(page, "document.getElementById('losses').layout.shapes.map(s => [s.x0, s.x1])")
         phases = run_js(page, f"JSON.parse(document.getElementById('data').textContent).runs[{run}].phases")
         assert shaded == [[begin, end] for _, begin, end in phases]
-    choose(page, "group 0")
-    assert len(curve(page)) == 20 * 40 + 19
+    assert_quiet(page)
+
+
+DRAWN = "document.getElementById('losses').data.map(t => [t.name, t.meta[0], t.line.color, t.line.dash, t.y.length])"
+
+
+def test_it_opens_on_all_runs_coloured_by_the_first_field(page, made):
+    assert page.find_element("id", "choose").get_attribute("value") == "group 0"
+    traces = run_js(page, DRAWN)
+    assert [name for name, _, _, _, _ in traces[::-2]] == [f"weight_decay = {v:g}" for v in made_up.WEIGHT_DECAYS]
+    assert [of for _, of, _, _, _ in traces[-2:]] == ["train", "test"]  # test lies on top
+    assert {n for *_, n in traces} == {2 * 40 + 1}  # two seeds, a gap between them
+    assert len({color for _, _, color, _, _ in traces}) == 10
+    assert {of: dash for _, of, _, dash, _ in traces} == {"test": "solid", "train": "dot"}
+    choose(page, "seed", "color_by")
+    assert {name for name, _, _, _, _ in run_js(page, DRAWN)} == {"seed = 0", "seed = 1"}
+    legend = "[...document.querySelectorAll('#losses .legendtext')].map(t => t.textContent)"
+    assert run_js(page, legend) == ["seed = 0", "seed = 1"]
+    choose(page, "run 3")
+    assert {color for _, _, color, _, _ in run_js(page, DRAWN)} >= {"#D55E00", "#0072B2"}
     assert_quiet(page)
 
 
@@ -165,7 +195,8 @@ def test_the_keyboard_reaches_and_works_the_list_of_runs(page):
 
 def test_every_run_is_a_point_and_censored_ones_are_open(page, made):
     runs = read_runs(made)
-    points = run_js(page, "document.getElementById('times').data.map(t => [t.name, t.marker.symbol, t.y])")
+    held = "document.getElementById('times').data.filter(t => t.customdata)"
+    points = run_js(page, f"{held}.map(t => [t.name, t.marker.symbol, t.y])")
     by_name = {name: (symbol, ys) for name, symbol, ys in points}
     grokked = runs["grokked_step"].notna().sum()
     assert len(by_name["grokked"][1]) == grokked
@@ -173,19 +204,54 @@ def test_every_run_is_a_point_and_censored_ones_are_open(page, made):
     assert symbol == "triangle-up-open"
     assert ys == [3900] * (20 - grokked)
     choose(page, "seed", "times_by")
-    names = run_js(page, "document.getElementById('times').data.map(t => t.name)")
-    assert "seed = 1, grokked" in names
+    legend = "[...document.querySelectorAll('#times .legendtext')].map(t => t.textContent)"
+    assert run_js(page, legend) == ["seed = 0", "seed = 1", "not by the last step"]
 
 
-def test_the_heat_map_takes_its_axes_and_value(page):
+def test_medians_have_the_colour_of_their_runs(driver, two_fields):
+    opened(driver, two_fields)
+    held = run_js(driver, "document.getElementById('times').data.map(t => [t.text?.[0], t.name, t.marker.color])")
+    runs = {name: color for text, name, color in held if text and text.startswith("run")}
+    medians = {name: color for text, name, color in held if text and "median" in text}
+    assert medians
+    assert medians == {name: runs[name] for name in medians}
+    assert len(set(medians.values())) == len(medians)
+
+
+def test_one_field_is_compared_over_time_alone(page):
+    assert run_js(page, "document.getElementById('heat')") is None
+
+
+def test_dark_and_on_paper(driver, made):
+    browser.resize(driver, 1440, 900)
+    driver.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    )
+    opened(driver, made)
+    colors = "[getComputedStyle(document.body).backgroundColor, document.getElementById('losses').layout.paper_bgcolor]"
+    assert run_js(driver, colors) == ["rgb(20, 25, 31)", "#14191f"]
+    run_js(driver, "dispatchEvent(new Event('beforeprint'))")
+    assert run_js(driver, colors) == ["rgb(255, 255, 255)", "#fff"]
+    assert run_js(driver, "document.getElementById('losses').clientWidth") <= 720
+    run_js(driver, "dispatchEvent(new Event('afterprint'))")
+    browser.drawn(driver)
+    assert run_js(driver, colors) == ["rgb(20, 25, 31)", "#14191f"]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert_quiet(driver)
+
+
+def test_the_heat_map_takes_its_axes_and_value(driver, two_fields):
+    page = opened(driver, two_fields)
     size = "[document.getElementById('heat').data[1].x.length, document.getElementById('heat').data[1].y.length]"
-    assert run_js(page, size) == [10, 2]
+    choose(page, "weight_decay", "heat_x")
+    choose(page, "seed", "heat_y")
+    assert run_js(page, size) == [5, 2]
     choose(page, "", "heat_y")
     choose(page, "grokked", "heat_value")
-    assert run_js(page, size) == [10, 1]
+    assert run_js(page, size) == [5, 1]
     share = run_js(page, "document.getElementById('heat').data[1].z[0]")
-    assert share[0] == 0
-    assert max(share) <= 1
+    assert min(share) == 0.25
+    assert max(share) == 1
 
 
 @pytest.mark.parametrize(("kind", "magic"), [("svg", b"<svg"), ("png", b"\x89PNG")])

@@ -2,7 +2,11 @@
 
     grokjax figure results/small --kind=time-to-grok --out=time.pdf
 
-{kinds}
+kinds:
+  losses         over training, a panel per setting; two fields make a grid
+  time-to-grok   over a field, every run a point; a second field by colour
+  phase-diagram  median time to grok over two fields, k of n runs in each cell
+  frequencies    key frequencies of every run's final model
 
 The suffix of --out says what is written: .pdf, .svg or .png.
 """
@@ -20,12 +24,7 @@ def main(argv: Sequence[str]) -> None:
     Raises:
       InputError: bad arguments, or a sweep that lacks what the figure shows.
     """
-    from grokjax.report import figures
-    from grokjax.report.results import read
-    from grokjax.store import files
-
-    kinds = "\n".join(f"  {name:<14} {kind.shows}" for name, kind in figures.KINDS.items())
-    parser = terminal.command("figure", (__doc__ or "").format(kinds=kinds))
+    parser = terminal.command("figure", __doc__)
     terminal.add_workdir(parser)
     parser.add_argument("--kind", default="losses", help="of the figure, see above; losses by default")
     parser.add_argument("--out", metavar="FILE", type=Path, help="to write; <kind>.pdf by default")
@@ -33,6 +32,11 @@ def main(argv: Sequence[str]) -> None:
         "--by", metavar="FIELDS", type=terminal.names, default=(), help="swept fields to tell apart (a,b)"
     )
     args = parser.parse_args(argv)
+
+    from grokjax.report import figures
+    from grokjax.report.results import read
+    from grokjax.store import files
+
     out = args.out or Path(f"{args.kind}.pdf")
     format = out.suffix.lower().removeprefix(".")
     if format not in figures.FORMATS:

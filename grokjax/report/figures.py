@@ -7,7 +7,7 @@ runs did. Times are those of `phases.time_to_grok`: runs that have not grokked a
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -40,18 +40,6 @@ LOG_SPAN = 8  # axes whose values above 0 are further apart than this factor are
 MAX_KEYED_RUNS = 200  # rows in the figure of frequencies
 
 
-class Kind(NamedTuple):
-    """A figure that can be drawn.
-
-    Attributes:
-      draw: from results and the fields to tell settings apart by.
-      shows: in words.
-    """
-
-    draw: Callable[[Results, Sequence[str]], Figure]
-    shows: str
-
-
 def figure(results: Results, kind: str, by: Sequence[str] = ()) -> Figure:
     """Draws a figure of a sweep.
 
@@ -69,7 +57,7 @@ def figure(results: Results, kind: str, by: Sequence[str] = ()) -> Figure:
         if name not in results.axes:
             raise unknown("swept field", name, results.axes)
     with matplotlib.rc_context(STYLE):
-        return KINDS[kind].draw(results, list(by or results.settings))
+        return KINDS[kind](results, list(by or results.settings))
 
 
 # Formats, with metadata without times: the same sweep gives the same bytes.
@@ -338,9 +326,9 @@ def frequencies(results: Results, by: Sequence[str]) -> Figure:
     return drawn
 
 
-KINDS = {
-    "losses": Kind(losses, "losses over training, a panel per setting; two fields make a grid"),
-    "time-to-grok": Kind(time_to_grok, "time to grok over a field, every run a point; a second field by colour"),
-    "phase-diagram": Kind(phase_diagram, "median time to grok over two fields, k of n runs in each cell"),
-    "frequencies": Kind(frequencies, "key frequencies of every run's final model"),
+KINDS: dict[str, Callable[[Results, Sequence[str]], Figure]] = {
+    "losses": losses,
+    "time-to-grok": time_to_grok,
+    "phase-diagram": phase_diagram,
+    "frequencies": frequencies,
 }

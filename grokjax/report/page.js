@@ -462,6 +462,7 @@
       {
         type: "scatter",
         mode: "markers",
+        name: plain(name),
         showlegend: false,
         x: held.map((one) => where.at(one.axes[across])),
         y: held.map((one) => one.median),
