@@ -445,7 +445,7 @@ def test_a_model_under_the_wrong_task_is_told_its_own(p, own):
         if name == own:
             assert said == ""
         else:
-            assert f"its answers to task '{name}' are as good as a guess" in said
+            assert f"its answers to task '{name}' are hardly better than a guess" in said
             assert f"they fit task '{own}' (100.0%): give --task={own}." in said
 
 

@@ -39,7 +39,10 @@ def test_final_columns_are_filled_at_snapshots_and_null_elsewhere(finished):
     metrics = read_metrics(finished[0])
     at_snapshots = metrics["step"].isin([0, 100, 200])
     for name in registry.final(("paper",)):
-        assert (metrics[name].notna() == at_snapshots).all(), name
+        held = metrics[name].notna()
+        if name.startswith("heldout_") and not held.any():
+            continue  # in a split that leaves no test pair to some sum
+        assert (held == at_snapshots).all(), name
     schema = pq.read_schema(next((finished[0] / "metrics").glob("*.parquet")))
     assert b"Keys: those of the run's final model." in schema.field("restricted_loss").metadata[b"description"]
 

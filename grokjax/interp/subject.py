@@ -135,32 +135,36 @@ FITS = 0.5  # from which accuracy on a model's answers are said to be a task's
 
 
 def doubt(subject: Subject, given_N: Int32[np.ndarray, " N"]) -> str:
-    """Says in a sentence that the answers a model gives are no better than a guess, and whose they are instead.
+    """Says in a sentence that a model's answers are hardly better than a guess, and which task's they are instead.
+
+    Tasks may agree on some pairs, as addition and subtraction do for even P; so an accuracy above a guess's is doubted
+    too where another task fits.
 
     Args:
       subject: the model with the task that it is measured by.
       given_N: the class of its largest logit, for every pair.
 
     Returns:
-      "" where the model does better.
+      "" where nothing speaks against the task.
     """
     p = subject.checkpoint.cfg.p
     accuracy = float(np.mean(given_N == subject.answers))
-    if accuracy > min(CHANCE / p, 1 / p + CHANCE_SLACK):
+    if accuracy >= FITS:
         return ""
-    said = (
-        f"its answers to task '{subject.task.name}' are as good as a guess ({accuracy:.1%} of all pairs right, a guess "
-        f"has {1 / p:.1%}), so the numbers may say nothing of it"
-    )
     shares = {
         name: float(np.mean(given_N == tasks.answers(name, p)))
         for name, task in tasks.TASKS.items()
         if not task.draws and (tasks.is_prime(p) or not task.needs_prime)
     }
     best = max(shares, key=shares.__getitem__)
-    if shares[best] < FITS:
-        return f"{said}; no built-in task fits them."
-    return f"{said}; they fit task '{best}' ({shares[best]:.1%}): give --task={best}."
+    said = (
+        f"its answers to task '{subject.task.name}' are hardly better than a guess ({accuracy:.1%} of all pairs right, a "
+        f"guess has {1 / p:.1%}), so the numbers may say nothing of it"
+    )
+    if shares[best] >= FITS:
+        return f"{said}; they fit task '{best}' ({shares[best]:.1%}): give --task={best}."
+    is_chance = accuracy <= min(CHANCE / p, 1 / p + CHANCE_SLACK)
+    return f"{said}; no built-in task fits them." if is_chance else ""
 
 
 def described(subject: Subject, given_N: Int32[np.ndarray, " N"] | None = None) -> dict[str, Any]:
