@@ -24,7 +24,7 @@ from benchmarks import command
 from benchmarks.command import Record
 from benchmarks.timing import Say
 from faults.experiment import small
-from grokjax import api
+from grokjax.api import requests
 from grokjax.cli import terminal
 from grokjax.store import metrics
 from grokjax.store.metrics import read_part, read_runs
@@ -137,7 +137,7 @@ def measure(args: argparse.Namespace, say: Say) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         limit = Limit(args.minutes, Path(folder) / "sweep")
         try:
-            status = api.train(Request(c, Path(folder) / "sweep", get_sweep, stop=limit))
+            status = requests.train(Request(c, Path(folder) / "sweep", get_sweep, stop=limit))
         finally:
             limit.close()
         runs = read_runs(Path(folder) / "sweep")

@@ -193,7 +193,7 @@ def train_pairs(p: int, fraction: float, seed: int, split: str = "jax") -> np.nd
 
         # On the host, so that a split does not depend on the accelerator.
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            order = np.asarray(jax.random.permutation(jax.random.fold_in(jax.random.key(seed), 1), p * p))
+            order = np.asarray(shuffled(seed, p))
     elif split == "python":
         pairs = list(range(p * p))
         random.Random(seed).shuffle(pairs)
@@ -203,6 +203,13 @@ def train_pairs(p: int, fraction: float, seed: int, split: str = "jax") -> np.nd
     pairs_N = np.sort(order[:n]).astype(np.int32)
     pairs_N.flags.writeable = False
     return pairs_N
+
+
+def shuffled(seed, p: int):
+    """All P² pairs in the order in which split "jax" takes training pairs; the seed may be traced."""
+    import jax
+
+    return jax.random.permutation(jax.random.fold_in(jax.random.key(seed), 1), p * p)
 
 
 SPLITS = ("jax", "python")

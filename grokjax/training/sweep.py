@@ -123,8 +123,7 @@ def _trained(plan: Plan, opened: Opened) -> int:
     except Interrupted:
         request.tell(
             f"stopped with {ledger.count('finished')} of {len(workdir.sweep.runs)} runs finished; everything is saved "
-            f"in {workdir.path}. To go on, give the same command again:\n"
-            f"  {_again()}",
+            f"in {workdir.path}. To go on, {request.again or _again()}",
         )
         return request.stop_status()
     except HostLost as error:
@@ -144,5 +143,6 @@ def _schema(opened: Opened):
 
 
 def _again() -> str:
-    """This process's command line, without what would start from nothing."""
-    return shlex.join([Path(sys.executable).name, *(arg for arg in sys.argv if arg.lstrip("-") != "overwrite")])
+    """What to do: give this process's command line, without what would start from nothing."""
+    words = [Path(sys.executable).name, *(arg for arg in sys.argv if arg.lstrip("-") != "overwrite")]
+    return f"give the same command again:\n  {shlex.join(words)}"
