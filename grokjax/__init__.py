@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from grokjax.api.models import circuit as circuit
     from grokjax.api.models import measure as measure
     from grokjax.api.results import Results as Results
     from grokjax.api.results import open as open
@@ -37,6 +38,7 @@ _LAZY = {
     "Results": "api.results",
     "train_one": "training.alone",
     "measure": "api.models",
+    "circuit": "api.models",
     "load_checkpoint": "interp.checkpoint",
     "load_params": "store.snapshots",
     "read_metrics": "store.metrics",

@@ -57,6 +57,40 @@ def measure(
     return measure_lib.measure(checkpoint, keys, rule, threshold, split, task, groups)
 
 
+def circuit(
+    model: Any,
+    *,
+    keys: Iterable[int] = (),
+    rule: str | None = None,
+    threshold: float | None = None,
+    split: str | None = None,
+    task: str | None = None,
+    act: str | None = None,
+    n_heads: int | None = None,
+) -> dict[str, Any]:
+    """Repeats the paper's reverse engineering of a trained model of one layer.
+
+    Args:
+      model: as for `measure`, and so are the others.
+
+    Returns:
+      Each number by name; None where it means nothing, with the reason under "null". `grokjax circuit` prints them beside
+      the paper's.
+
+    Raises:
+      InputError: a bad model or argument, or a model of several layers.
+
+    Example:
+      >>> import grokjax
+      >>> found = grokjax.circuit("results/small:1")
+      >>> found["loss"] > 0
+      True
+    """
+    from grokjax.interp.circuit.analysis import analyse
+
+    return analyse(_checkpoint(model, act, n_heads), keys, rule, threshold, split, task)
+
+
 def _checkpoint(model: Any, act: str | None, n_heads: int | None) -> Checkpoint:
     if isinstance(model, Checkpoint):
         return model

@@ -108,10 +108,10 @@ class Results:
         return measure(self._snapshot(run, step), **options)
 
     def circuit(self, run: int, step: int | None = None, **options) -> dict[str, Any]:
-        """Repeats the paper's reverse engineering on a run's snapshot: each number by name, as `grokjax circuit`."""
-        from grokjax.interp.circuit.analysis import analyse
+        """Repeats the paper's reverse engineering on a run's snapshot: arguments as for `grokjax.circuit`."""
+        from grokjax.api.models import circuit
 
-        return analyse(self._snapshot(run, step), **options)
+        return circuit(self._snapshot(run, step), **options)
 
     def _snapshot(self, run: int, step: int | None) -> str:
         return f"{self.path}:{run}" + ("" if step is None else f":{step}")
