@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import vmap
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from grokjax.core.model import ModelConfig
 from grokjax.core.problem import Inputs, Problem
@@ -53,17 +51,9 @@ class Training:
       inputs: of the run, as NumPy arrays.
       params: initial parameters, by TransformerLens key.
       device: PyTorch's name of where to train.
-      compiled: whether forward pass, loss and their gradients go through torch.compile.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        inputs: Inputs,
-        params: Mapping[str, Any],
-        device: str = "cpu",
-        compiled: bool = False,
-    ):
+    def __init__(self, problem: Problem, inputs: Inputs, params: Mapping[str, Any], device: str = "cpu"):
         if problem.optimizer != "adamw":
             raise ValueError(f"optimizer is '{problem.optimizer}', but only adamw is written here.")
         self.cfg, self.device = problem.model, torch.device(device)
@@ -71,29 +61,25 @@ class Training:
             key: torch.tensor(np.asarray(value), device=device, requires_grad=True) for key, value in params.items()
         }
         self.optimizer, self.schedule = adamw(list(self.params.values()), inputs.hyperparameters)
-        self._mean_loss = torch.compile(self.cross_entropy) if compiled else self.cross_entropy
         p = problem.model.p
         self.train_data = pairs_data(p, inputs.train_pairs, inputs.answers, device)
         self.test_data = pairs_data(p, np.setdiff1d(np.arange(p * p), inputs.train_pairs), inputs.answers, device)
 
-    def cross_entropy(self, params: Params, tokens_BxT: Tensor, labels_B: Tensor) -> Tensor:
-        """Mean over some pairs, in nats."""
-        return F.cross_entropy(logits(self.cfg, params, tokens_BxT), labels_B)
-
-    def loss(self) -> Tensor:
-        """Training loss in nats."""
-        return self._mean_loss(self.params, *self.train_data)
+    def loss(self, data: tuple[Tensor, Tensor]) -> Tensor:
+        """The mean loss over some pairs in nats."""
+        tokens_BxT, labels_B = data
+        return F.cross_entropy(logits(self.cfg, self.params, tokens_BxT), labels_B)
 
     def evaluate(self, data: tuple[Tensor, Tensor]) -> float:
-        """The loss over some pairs, without gradients."""
+        """The same without gradients."""
         with torch.no_grad():
-            return self._mean_loss(self.params, *data).item()
+            return self.loss(data).item()
 
     def step(self) -> Tensor:
         """One full-batch training step; returns the loss before it."""
         self.optimizer.zero_grad()
-        loss = self.loss()
-        loss.sum().backward()  # of several runs, each one's parameters meet only their own loss
+        loss = self.loss(self.train_data)
+        loss.backward()
         self.optimizer.step()
         self.schedule.step()
         return loss
@@ -107,31 +93,6 @@ class Training:
     def train_and_test(self, n_steps: int) -> list[tuple[float, float]]:
         """Steps that each end with the test loss, as the paper's loop does; returns train and test losses."""
         return [(self.step().item(), self.evaluate(self.test_data)) for _ in range(n_steps)]
-
-
-class Vmapped(Training):
-    """Several runs as one: torch.func.vmap over their stacked parameters, one AdamW over the stack.
-
-    They differ in seed alone, since one optimizer, and so one set of hyperparameters, serves them all.
-
-    Args:
-      problem: of the runs.
-      inputs: of each run, as NumPy arrays.
-      params: initial parameters by TransformerLens key, stacked over runs.
-      device: PyTorch's name of where to train.
-    """
-
-    def __init__(self, problem: Problem, inputs: Sequence[Inputs], params: Mapping[str, Any], device: str = "cpu"):
-        super().__init__(problem, inputs[0], params, device)
-        data = [pairs_data(problem.model.p, one.train_pairs, one.answers, device) for one in inputs]
-        tokens_RxBxT, labels_RxB = (torch.stack(parts) for parts in zip(*data, strict=True))
-        self.train_data = tokens_RxBxT, labels_RxB
-        self._mean_loss = vmap(self.cross_entropy)
-
-    def loss(self) -> Tensor:
-        """Each run's training loss in nats, [runs]."""
-        with sdpa_kernel(SDPBackend.MATH):  # the fused attention has no rule for vmap
-            return super().loss()
 
 
 def pairs_data(p: int, pairs_B: np.ndarray, answers: np.ndarray, device: str) -> tuple[Tensor, Tensor]:

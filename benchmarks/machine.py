@@ -85,21 +85,9 @@ class Others:
         return float(np.clip(taken / available, 0, 1))
 
 
-def is_quiet(share: float | None) -> bool:
-    """Whether figures may be judged: nobody else took much of the processor, or it was not counted."""
-    return share is None or share <= QUIET
-
-
 def others_line(share: float | None) -> str:
     """Whether the machine was left alone."""
     if share is None:
         return "other programs: unknown how much of the processor they took meanwhile"
-    verdict = "" if is_quiet(share) else ": not quiet enough to quote these figures"
+    verdict = "" if share <= QUIET else ": not quiet enough to quote these figures"
     return f"other programs took {100 * share:.0f} % of the processor meanwhile{verdict}"
-
-
-def verdict(met: bool, share: float | None) -> str:
-    """Whether a target is met, if the machine was left alone."""
-    if not is_quiet(share):
-        return "not judged, since other programs were busy"
-    return "met" if met else "missed"

@@ -33,9 +33,9 @@ FREE = ("paper", "clock", "stability", "efficiency", "attention", "spectra", "gr
 EVAL_EVERY = config.FIELDS["eval_every"].default
 
 
-def measure(rounds: int, p: int) -> dict[str, dict[str, Any]]:
+def measure(rounds: int) -> dict[str, dict[str, Any]]:
     """Costs in training steps by what is evaluated, with their spread."""
-    problem, runs = mainline.mainline(1, p=p)
+    problem, runs = mainline.mainline(1)
     state = jax.jit(functools.partial(one_run.init, problem))(runs[0].inputs())
     layout = layouts.choose(problem, 1)
     train = jax.jit(lambda state: one_run.train(problem, state, STEPS, layout.backend))
@@ -68,14 +68,13 @@ def main(argv: Sequence[str]) -> None:
     """Entry point."""
     parser = command.parser("benchmarks.measures", __doc__)
     command.rounds(parser, 7)
-    parser.add_argument("--p", type=command.positive(int), default=113, help="the modulus")
     args = parser.parse_args(argv)
-    costs = measure(args.rounds, args.p)
+    costs = measure(args.rounds)
     rows = [[name, markdown.ranged(cost), f"{100 * cost['median'] / EVAL_EVERY:.1f} %"] for name, cost in costs.items()]
     print(markdown.table(["group", "training steps", f"of training, every {EVAL_EVERY} steps"], rows, numbers=2))
     device = jax.devices()[0]
     machine = f"{device.device_kind} ({device.platform}), JAX {jax.__version__}, float32"
-    print(f"\n{machine}; P = {args.p}, median of {args.rounds} rounds")
+    print(f"\n{machine}; P = 113, median of {args.rounds} rounds")
     if args.write:
         steps = {name: round(cost["median"], 2) for name, cost in costs.items()}
         record = {"command": "python -m benchmarks.measures --write", "machine": machine, "steps": steps}

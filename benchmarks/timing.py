@@ -28,7 +28,6 @@ class Contestant:
       least: the fewest steps of one visit.
       precision: of its matrix products.
       work: what one step does, in FLOP or bytes, if it measures a rate of the machine.
-      ready_s: seconds from nothing to the first steps done, compilation included.
     """
 
     key: str
@@ -38,7 +37,6 @@ class Contestant:
     least: int = 1
     precision: str = "float32"
     work: float = 0.0
-    ready_s: float = 0.0
 
 
 def measure(

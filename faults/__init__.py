@@ -1,9 +1,7 @@
 """What is claimed about faults, as commands; each prints what happened, and with --write files it in records/.
 
-python -m faults.kills       a sweep killed at random moments and inside writes, resumed, held against a whole one
-python -m faults.stops       how long a sweep takes to end after SIGTERM, at every moment of its life
-python -m faults.fuzz        damaged files of every kind, read by every command
-python -m faults.endurance   small runs in refilled slots: memory, open files, speed by the hour
+python -m faults.kills   a sweep killed at random moments and inside writes, resumed, held against a whole one
+python -m faults.fuzz    damaged files of every kind, read by every command
 
 `python -m tools.docs` makes docs/reliability.md from the records.
 """

@@ -25,7 +25,6 @@ from grokjax.training.request import Request, StopRequest
 PAYLOAD = "sprung"  # what pickled code and experiment files would make
 KINDS = ("npz", "torch", "npy", "table", "parquet", "json", "checkpoint", "snapshot")
 OF_MODELS = ("export", "measure", "circuit")
-OF_SWEEPS = ("check", "phases", "report", "replay", "circuits", "export a snapshot", "resume")
 # The kinds that are no part of a sweep: where they lie, and what reads them.
 FILES = {
     "npz": ("models/*.npz", OF_MODELS),
@@ -110,7 +109,7 @@ class Case:
 
 
 def make(number: int, whole: Path, folder: Path) -> Case:
-    """Makes a case: copies whole files to a new folder, and damages one of them; none where the number is below 0."""
+    """Makes a case: copies whole files to a new folder, and damages one of them."""
     draw = random.Random(number)
     kind = KINDS[number % len(KINDS)]
     state, sweep = "", folder / "sweep"
@@ -123,8 +122,6 @@ def make(number: int, whole: Path, folder: Path) -> Case:
         shutil.copytree(whole / "sweeps" / state, sweep)
         target = draw.choice(_files_of(kind, sweep))
     file = str(target.relative_to(folder))
-    if number < 0:
-        return Case(number, kind, "none", True, file, state, FILES[kind][1] if kind in FILES else OF_SWEEPS)
     readers = _readers(kind, draw)
     before = target.read_bytes()
     damage = _damage(target, kind, draw, folder / PAYLOAD)

@@ -49,55 +49,45 @@ class Blow:
     number: int = signal.SIGKILL
 
 
-class State:
-    """Where the process is, in a file that outlives it: the stages, outermost first, and when the blow fell."""
+class Crash:
+    """Strikes at the moment that a `Blow` names.
 
-    def __init__(self, path: Path):
-        path.write_bytes(b" " * STATE_BYTES)
-        with path.open("r+b") as file:
+    Args:
+      blow: the moment.
+      state: a file that outlives the process; it holds the stages, outermost first, that it was in when the blow fell.
+    """
+
+    def __init__(self, blow: Blow, state: Path):
+        self.blow, self.stages, self.struck = blow, [START], False
+        self.entered: dict[str, int] = {}
+        state.write_bytes(json.dumps(self.stages).encode().ljust(STATE_BYTES))
+        with state.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), STATE_BYTES)
-        self.stages = [START]
-        self.struck = 0.0
-        self.show()
 
     def show(self) -> None:
-        self._map[:] = json.dumps([self.struck, self.stages]).encode().ljust(STATE_BYTES)
-
-
-def read(path: Path) -> tuple[float, list[str]]:
-    """When the blow fell, by `time.monotonic` (0 if it has not), and the stages that the process was in."""
-    struck, stages = json.loads(path.read_bytes())
-    return struck, stages
-
-
-class Crash:
-    """Strikes at the moment that a `Blow` names, and keeps `State`."""
-
-    def __init__(self, blow: Blow, state: State):
-        self.blow, self.state = blow, state
-        self.entered: dict[str, int] = {}
+        if not self.struck:
+            self._map[:] = json.dumps(self.stages).encode().ljust(STATE_BYTES)
 
     def strike(self) -> None:
-        self.state.struck = time.monotonic()
-        self.state.show()
+        self.struck = True
         os.kill(os.getpid(), self.blow.number)
 
     def due(self, when: str, stage: str) -> bool:
         blow, now = self.blow, (stage, when, self.entered.get(stage))
-        return not self.state.struck and self.state.stages[-1] == stage and now == (blow.at, blow.when, blow.n)
+        return not self.struck and self.stages[-1] == stage and now == (blow.at, blow.when, blow.n)
 
     @contextlib.contextmanager
     def stage(self, name: str):
         self.entered[name] = self.entered.get(name, 0) + 1
-        self.state.stages.append(name)
-        self.state.show()
+        self.stages.append(name)
+        self.show()
         if self.due("entered", name):
             threading.Timer(self.blow.delay, self.strike).start() if self.blow.delay else self.strike()
         try:
             yield
         finally:
-            self.state.stages.remove(name)
-            self.state.show()
+            self.stages.remove(name)
+            self.show()
 
     def wrap(self, owner: object, name: str, stage: str) -> None:
         """Makes a function a stage."""
@@ -172,9 +162,7 @@ def _save(crash: Crash, save: Callable, path: Path, *args):
 
 def main() -> None:
     blow, state, *rest = sys.argv[1:]
-    crash = Crash(Blow(**json.loads(blow)), State(Path(state)))
-    if crash.blow.at == START:
-        threading.Timer(crash.blow.delay, crash.strike).start()
+    crash = Crash(Blow(**json.loads(blow)), Path(state))
     arm(crash)
     train.main(rest)
 

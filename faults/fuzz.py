@@ -13,24 +13,29 @@ run in processes whose memory is limited and which are killed when they take too
 import argparse
 import collections
 import concurrent.futures
+import dataclasses
 import json
 import multiprocessing
+import os
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from benchmarks import command, markdown
 from benchmarks.command import Record
 from benchmarks.timing import Say
-from faults.cases import KINDS, make_whole
-from faults.readers import GOOD, work
+from faults import cases, readers
+from faults.readers import GOOD
 from grokjax.cli import terminal
 from grokjax.training.progress import duration
 
 BY = ("kind", "damage", "reader")
+WORKERS = 2  # processes that read
 SECONDS = 60.0  # for one reader of one file, before it counts as hanging
 START_SECONDS = 600.0  # for a worker
 SPAWN = multiprocessing.get_context("spawn")
@@ -45,59 +50,44 @@ class Worker:
 
     def _start(self) -> None:
         self.errors = tempfile.NamedTemporaryFile()  # noqa: SIM115 (closed with the process)
-        self.channel, theirs = SPAWN.Pipe()
-        self.process = SPAWN.Process(target=work, args=(self.whole, self.errors.name, theirs), daemon=True)
-        self.process.start()
-        theirs.close()
-        assert self._receive(START_SECONDS) == "ready"
-
-    def _receive(self, seconds: float) -> Any:
-        """What comes next; raises TimeoutError where nothing comes in time, EOFError where the process has ended."""
-        if not self.channel.poll(seconds):
-            raise TimeoutError
-        try:
-            return self.channel.recv()
-        except ConnectionResetError:
-            raise EOFError from None
+        ready = (self.whole, self.errors.name)
+        self.pool = concurrent.futures.ProcessPoolExecutor(1, SPAWN, readers.make_ready, ready)
+        self.process_id = self.pool.submit(os.getpid).result(START_SECONDS)
 
     def read(self, number: int) -> dict[str, Any]:
         """A case and its answers."""
-        case: dict[str, Any] = {"number": number, "kind": KINDS[number % len(KINDS)], "damage": "?", "readers": ["?"]}
-        answers: list[dict[str, Any]] = []
-        try:
-            self.channel.send(number)
-            case = self._receive(SECONDS)
-            for _ in case["readers"]:
-                answers.append(self._receive(SECONDS))
-        except (TimeoutError, EOFError, BrokenPipeError) as error:
-            answers.append({"reader": case["readers"][len(answers)], **self._post_mortem(error)})
-            self._start()
-        return {**case, "answers": answers}
+        answers = []
+        with tempfile.TemporaryDirectory(prefix="fuzz") as root:
+            folder = Path(root) / "case"
+            case = self.pool.submit(cases.make, number, self.whole, folder).result(SECONDS)
+            for reader in case.readers:
+                try:
+                    found = self.pool.submit(readers.answer, case, reader, folder).result(SECONDS)
+                except (TimeoutError, BrokenProcessPool) as error:
+                    found = self._post_mortem(hangs=isinstance(error, TimeoutError))
+                answers.append({"reader": reader, **found})
+        return {**dataclasses.asdict(case), "answers": answers}
 
-    def _post_mortem(self, error: Exception) -> dict[str, Any]:
-        """How the process failed, and what it said last; it is no more then."""
-        hangs = isinstance(error, TimeoutError)
+    def _post_mortem(self, hangs: bool) -> dict[str, Any]:
+        """How the process failed, and what it said last; another one is started."""
         if hangs:
-            self.process.kill()
-        self.process.join()
+            os.kill(self.process_id, signal.SIGKILL)
         said = Path(self.errors.name).read_text(errors="replace")[-1500:]
-        outcome = "hang" if hangs else f"crash ({self.process.exitcode})"
         self.close()
-        return {"outcome": outcome, "said": said, "seconds": SECONDS}
+        self._start()
+        return {"outcome": "hang" if hangs else "crash", "said": said, "seconds": SECONDS}
 
     def close(self) -> None:
         """Ends the process."""
-        self.channel.close()
-        self.process.join(60)
-        self.process.close()
+        self.pool.shutdown()
         self.errors.close()
 
 
-def run(numbers: Sequence[int], workers: int = 2, say: Callable[[str], object] = print) -> list[dict[str, Any]]:
+def run(numbers: Sequence[int], say: Callable[[str], object] = print) -> list[dict[str, Any]]:
     """Makes the cases and lets them be read; tells of each answer that must not be."""
     left, found = iter(numbers), []
     with tempfile.TemporaryDirectory(prefix="fuzz_whole") as root:
-        make_whole(Path(root))
+        cases.make_whole(Path(root))
 
         def serve(_: int) -> None:
             worker = Worker(Path(root))
@@ -111,15 +101,15 @@ def run(numbers: Sequence[int], workers: int = 2, say: Callable[[str], object] =
                         say(f"{what}\n  {said}")
             worker.close()
 
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            list(pool.map(serve, range(workers)))
+        with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+            list(pool.map(serve, range(WORKERS)))
     return sorted(found, key=lambda case: case["number"])
 
 
-def counted(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def counted(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The record: outcomes by kind, by damage and by reader, and how long the slowest reader took."""
-    told = [{**case, **one} for case in cases for one in case["answers"]]
-    record: dict[str, Any] = {"files": len(cases), "readings": len(told)}
+    told = [{**case, **one} for case in found for one in case["answers"]]
+    record: dict[str, Any] = {"files": len(found), "readings": len(told)}
     for by in BY:
         outcomes = collections.Counter((one[by], one["outcome"]) for one in told)
         record[by] = {}
@@ -151,21 +141,19 @@ def page(found: Record) -> str:
 
 def fuzz(args: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Damages so many files and lets them be read; returns figures for the record."""
-    numbers = range(args.first, args.first + args.files) if args.only is None else [args.only]
+    numbers = range(args.files) if args.only is None else [args.only]
     began = time.monotonic()
-    cases = run(numbers, min(args.workers, len(numbers)))
+    found = run(numbers)
     if args.only is not None:
-        print(json.dumps(cases, indent=1, ensure_ascii=False))
-    return counted(cases) | {"seconds": time.monotonic() - began}
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    return counted(found) | {"seconds": time.monotonic() - began}
 
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
     parser = command.parser("faults.fuzz", __doc__)
     parser.add_argument("--files", type=command.positive(int), default=100, help="how many to damage (default: 100)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first case (default: 0)")
     parser.add_argument("--only", type=int, help="one case by its number, with what was said of it")
-    parser.add_argument("--workers", type=command.positive(int), default=2, help="processes that read (default: 2)")
     found = command.run(parser, fuzz, page, argv)
     sys.exit(bool(found["bad"]))
 

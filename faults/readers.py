@@ -1,18 +1,15 @@
 """What reads files, as its users call it, and what is held of the answer; in processes that may be killed."""
 
 import contextlib
-import dataclasses
 import io
 import os
 import resource
 import signal
 import sys
-import tempfile
 import time
 import traceback
 import warnings
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +87,12 @@ def answer(case: Case, reader: str, folder: Path) -> dict[str, Any]:
     return {"outcome": outcome, "said": said[:300], "seconds": time.monotonic() - started}
 
 
-def work(whole: Path, errors: str, channel: Connection) -> None:
-    """A worker: takes numbers of cases until there are no more, and sends each case and then its readers' answers.
+def make_ready(whole: Path, errors: str) -> None:
+    """Makes this process one that reads cases, with a limit on its memory.
 
     Args:
       whole: the folder of whole files.
       errors: the file for what is printed.
-      channel: to who asks.
     """
     printed = os.open(errors, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
@@ -108,12 +104,3 @@ def work(whole: Path, errors: str, channel: Connection) -> None:
     load_params(whole / "sweeps" / "done", 0)  # starts Orbax's threads
     had = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (had + MEMORY, had + MEMORY))
-    channel.send("ready")
-    with contextlib.suppress(EOFError):
-        while True:
-            number = channel.recv()
-            with tempfile.TemporaryDirectory(prefix="fuzz") as root:
-                case = cases.make(number, whole, Path(root) / "case")
-                channel.send(dataclasses.asdict(case))
-                for reader in case.readers:
-                    channel.send({"reader": reader, **answer(case, reader, Path(root) / "case")})

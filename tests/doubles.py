@@ -1,8 +1,9 @@
-"""Doubles: a wish to stop that comes by itself, and a worker that fails."""
+"""Doubles: a wish to stop that comes by itself, and a reader that fails."""
 
 import os
 import signal
 
+from faults.cases import Case
 from grokjax.training.request import StopRequest
 
 
@@ -20,9 +21,17 @@ class StopAfter(StopRequest):
         return super().__call__()
 
 
-def failing_worker(whole, errors, channel) -> None:
-    """In place of `faults.readers.work`: crashes on case 1, hangs on others."""
-    channel.send("ready")
-    if channel.recv() == 1:
+def not_ready(whole, errors) -> None:
+    """In place of `faults.readers.make_ready`."""
+
+
+def failing_answer(case, reader, folder) -> None:
+    """In place of `faults.readers.answer`: export crashes, measure hangs."""
+    if reader == "export":
         os.abort()
     signal.pause()
+
+
+def made_case(number, whole, folder) -> Case:
+    """In place of `faults.cases.make`."""
+    return Case(number, "npz", "cut", False, "model.npz", "", ("export", "measure"))

@@ -6,7 +6,7 @@ import pytest
 import tiny
 from doubles import StopAfter
 
-from faults import drive
+from faults import comparison
 from grokjax.report import write
 
 
@@ -50,6 +50,6 @@ def go_on(path):
 def assert_goes_on_the_same(path, both, parameters=True):
     """Going on ends with the uninterrupted sweep's tables (and parameters), bit for bit; returns what was printed."""
     text = go_on(path)
-    assert drive.table_differences(path, both[0]) == []
-    assert not parameters or drive.parameter_differences(path, both[0]) == []
+    assert comparison.table_differences(path, both[0]) == []
+    assert not parameters or comparison.parameter_differences(path, both[0]) == []
     return text

@@ -1,5 +1,6 @@
 """launch.py in processes of its own, and what two sweeps' files have in common."""
 
+import concurrent.futures
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 def launch(workdir, *flags: str, variant: str = "long", env: Mapping[str, str] | None = None) -> subprocess.Popen:
     """Starts a variant of tests/tiny.py."""
     command = [sys.executable, "launch.py", f"--config=tests/tiny.py:{variant}", f"--workdir={workdir}", *flags]
-    env = os.environ | {"PYTHONPATH": "tests"} | dict(env or {})
+    env = os.environ | {"PYTHONPATH": "tests", "PYTHONFAULTHANDLER": "1"} | dict(env or {})
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; a launch would heed that
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -47,9 +48,20 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: 
 
 
 def ended(process: subprocess.Popen, seconds: float = 300) -> tuple[int, str]:
-    """Exit status and output, once a process has ended."""
-    text, _ = process.communicate(timeout=seconds)
+    """Exit status and output, once a process has ended; one that does not is made to say where it is."""
+    try:
+        text, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        text, _ = process.communicate()
+        raise AssertionError(f"still running after {seconds:g} s:\n{text}") from None
     return process.returncode, text
+
+
+def all_ended(processes: list[subprocess.Popen], seconds: float = 300) -> list[tuple[int, str]]:
+    """Exit status and output of processes that wait for each other."""
+    with concurrent.futures.ThreadPoolExecutor(len(processes)) as pool:
+        return list(pool.map(lambda process: ended(process, seconds), processes))
 
 
 def assert_equal_sweeps(a, b):

@@ -1,6 +1,6 @@
 """Faults, one by one: each ends in one sentence or goes on, and then the tables are those of an undisturbed sweep.
 
-What `python -m faults.kills` and `python -m faults.stops` do at length is in docs/reliability.md.
+What `python -m faults.kills` does at length is in docs/reliability.md.
 """
 
 import errno
@@ -17,7 +17,7 @@ import pytest
 import tiny
 from faultless import assert_goes_on_the_same, config, halfway, whole_and_halfway
 
-from faults import drive
+from faults import comparison
 from grokjax.errors import InputError, StorageError
 from grokjax.report import write
 from grokjax.store import checkpoints, workdir
@@ -145,7 +145,7 @@ def whole(tmp_path_factory):
 
 def goes_on(path, whole):
     assert launched(path, stdout=subprocess.DEVNULL).wait() == 0
-    assert drive.differences(path, whole) == []
+    assert comparison.differences(path, whole) == []
 
 
 def may_mount():
@@ -176,7 +176,7 @@ def test_a_full_disk_and_a_read_only_one(whole, tmp_path):
     assert "No space left on device" in errors[0]
     assert "the same command goes on from there" in errors[0]
     assert errors[1] == f"error: --workdir={disk}/a cannot be written (Read-only file system): choose another."
-    assert drive.differences(copy, whole) == []
+    assert comparison.differences(copy, whole) == []
 
 
 # --- clocks and neighbours --------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ def test_nobody_reads_what_is_printed_and_nohup_is_heeded(whole, tmp_path):
     in_time(process, path)
     process.send_signal(signal.SIGHUP)
     assert process.wait() == 0
-    assert drive.differences(path, whole) == []
+    assert comparison.differences(path, whole) == []
 
 
 @pytest.mark.long
@@ -257,7 +257,7 @@ def test_closed_streams_are_no_files_of_results(whole, tmp_path):
     process = launched(path, before=["sh", "-c", 'exec "$0" "$@" >&- 2>&-'])
     assert process.wait() == 0
     assert b"run-steps" not in b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
-    assert drive.differences(path, whole) == []
+    assert comparison.differences(path, whole) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

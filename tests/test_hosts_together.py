@@ -4,7 +4,7 @@ import json
 import signal
 
 import pytest
-from launches import assert_equal_sweeps, ended, launch, launch_together, wait_for
+from launches import all_ended, assert_equal_sweeps, ended, launch, launch_together, wait_for
 
 from grokjax.store.metrics import part_number, parts, read_runs
 
@@ -22,8 +22,7 @@ def alone(tmp_path_factory):
 
 def test_two_processes_leave_what_one_leaves(alone, tmp_path):
     first, second = launch_together(tmp_path / "two", 2)
-    for process in (second, first):
-        status, text = ended(process)
+    for status, text in all_ended([second, first]):
         assert status == 0, text
     assert "metrics" in text
     assert len({part_number(part)[1] for part in parts(tmp_path / "two" / "metrics")}) == 2
@@ -44,8 +43,7 @@ def test_when_one_is_killed_the_other_says_so_and_any_number_goes_on(lost, alone
     assert "Start all processes again with the same command" in text
     ended(processes[lost])
     n = 1 + 2 * lost
-    for process in launch_together(tmp_path / "two", n):
-        status, text = ended(process)
+    for status, text in all_ended(launch_together(tmp_path / "two", n)):
         assert status == 0, text
     assert_equal_sweeps(tmp_path / "two", alone)
 
@@ -54,8 +52,7 @@ def test_a_signal_to_one_saves_all(alone, tmp_path):
     processes = launch_together(tmp_path / "two", 2)
     wait_for(lambda: (tmp_path / "two" / "checkpoints" / "000000.1-of-2").exists(), processes[0])
     processes[1].send_signal(signal.SIGTERM)
-    for process in processes:
-        status, text = ended(process, 60)
+    for status, text in all_ended(processes, 60):
         assert status == 128 + signal.SIGTERM, text
     status, text = ended(launch(tmp_path / "two", variant="hosts", env={"JAX_NUM_CPU_DEVICES": "2"}))
     assert status == 0, text
@@ -64,7 +61,6 @@ def test_a_signal_to_one_saves_all(alone, tmp_path):
 
 
 def test_all_are_refused_alike(alone):
-    for process in launch_together(alone, 2, variant="long"):
-        status, text = ended(process)
+    for status, text in all_ended(launch_together(alone, 2, variant="long")):
         assert status == 2, text
         assert "holds another sweep" in text

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tiny
 from cases import QUICK
-from commands import assert_refused, call
 
 from grokjax import config, sweeps
 from grokjax.core import backends, precision
@@ -99,33 +98,3 @@ def test_a_sweep_over_precisions(tmp_path):
     assert losses["bfloat16_3x"] == pytest.approx(losses["float32"], rel=1e-3)
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.1)
     assert losses["bfloat16"] != losses["float32"]
-
-
-def test_the_table_of_a_sweep_over_precisions(tmp_path):
-    import pandas as pd
-
-    from benchmarks import precision as command
-
-    runs = pd.DataFrame(
-        {
-            "run": [0, 1, 2, 3],
-            "precision": ["float32", "float32", "bfloat16", "bfloat16"],
-            "seed": [0, 1, 0, 1],
-            "grokked_step": [100, 200, 150, None],
-            "train_loss": [1e-7, 3e-7, 0.1, 0.2],
-            "test_loss": [1e-6, 3e-6, 0.3, 0.4],
-            "status": ["finished"] * 3 + ["diverged"],
-        }
-    )
-    metrics = pd.DataFrame({"run": [0, 1, 2, 3], "softmax_collapse": [0, 0.25, 0.5, 0.125]})
-    head, _, plain, rough = command.table(metrics, runs).splitlines()
-    assert head.count("|") == plain.count("|") == rough.count("|")
-    assert "| 2 | 2 | 150 (100 – 200) | 1.00 (1.00 – 1.00) | 2e-07 (1e-07 – 3e-07) |" in plain
-    assert "| bfloat16 | 2 | 1 | 150 (150 – 150) | 1.50 (1.50 – 1.50) | 0.15 (0.1 – 0.2) |" in rough
-    assert rough.endswith("| 0.5 | 1 |")
-
-
-def test_a_directory_without_metrics_is_refused(tmp_path, capsys):
-    from benchmarks import precision as command
-
-    assert_refused(call(capsys, command.main, str(tmp_path)), "holds no metrics yet")

@@ -7,6 +7,7 @@ import pytest
 from pretended import FEW, MANY, Population, config, ending, group_of, keep, recorder_of, rows, train, value
 
 from grokjax import sweeps
+from grokjax.core.hosts import Hosts
 from grokjax.store import checkpoints, snapshots
 from grokjax.store.metrics import read_metrics, read_runs
 from grokjax.training import population, scheduler
@@ -232,3 +233,22 @@ def test_checkpoints_after_so_many_steps_and_at_the_end(tmp_path, monkeypatch):
             **{"process": 0, "part": 0, "rows": (step or 200) // 20 + 1},
         }
         assert (state is None) == (step is None)
+
+
+def test_processes_dispatch_alike_whatever_each_has_measured(tmp_path, monkeypatch):
+    """Where another process says 5 s for a step, that holds; after a checkpoint too, which waits for a dispatch."""
+    monkeypatch.setattr(scheduler, "DISPATCH_SECONDS", MANY)
+    sized_by = []
+
+    def size(group):
+        sized_by.append(group.seconds_per_step)
+        return _size(group)
+
+    def all_gather(hosts, message):
+        return [message, [[], 5.0]] if isinstance(message, list) else [message]
+
+    _size = scheduler.Group._size
+    monkeypatch.setattr(scheduler.Group, "_size", size)
+    monkeypatch.setattr(Hosts, "all_gather", all_gather)
+    train(monkeypatch, config(1, checkpoint_every_steps=60), tmp_path / "a", 1, kept={})
+    assert sized_by == [None, 5.0, 5.0, 5.0]

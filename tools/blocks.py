@@ -1,6 +1,6 @@
 """The generated parts of README.md and docs/: found by their markers, made anew, and held against what is there."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from grokjax.errors import InputError
@@ -39,15 +39,3 @@ def stale(blocks: Blocks, same: Callable[[str, str], bool] = str.__eq__) -> dict
         if not same(wanted, here):
             found[ROOT / page] = wanted
     return found
-
-
-def write(pages: Mapping[Path, str]) -> Sequence[str]:
-    """Writes pages; returns their names."""
-    for path, text in pages.items():
-        path.write_text(text)
-    return names(pages)
-
-
-def names(pages: Mapping[Path, str]) -> Sequence[str]:
-    """The pages' names from the repository's top."""
-    return [str(path.relative_to(ROOT)) for path in pages]

@@ -51,11 +51,12 @@ def main(argv: Sequence[str]) -> None:
     cache.enable()
     found = stale(args.models)
     if args.check:
-        for name in blocks.names(found):
-            print(f"{name} is stale: run python -m tools.docs")
+        for path in found:
+            print(f"{path.relative_to(blocks.ROOT)} is stale: run python -m tools.docs")
         sys.exit(bool(found))
-    for name in blocks.write(found):
-        print(f"{name} written")
+    for path, text in found.items():
+        path.write_text(text)
+        print(f"{path.relative_to(blocks.ROOT)} written")
     if blocks.ROOT / "docs" / "performance.md" in found:
         figures.draw_scaling(performance.scaled(performance.records()))
     if args.figures:

@@ -131,7 +131,8 @@ class Group:
         self.slots = Slots(layout, range(self.hosts.index * n, (self.hosts.index + 1) * n))
         self.offset = 0  # steps into the current segment, the same for all slots
         self.pending: collections.deque[Dispatch] = collections.deque()
-        self.seconds_per_step: float | None = None
+        self.seconds_per_step: float | None = None  # as all processes agreed, since sizes of dispatches follow from it
+        self._measured: float | None = None  # here
         self._collected_at: float | None = None
         base = recorder.workdir.sweep.base
         self.snapshot_every, self.slow_every = base["snapshot_every"], base["slow_every"]
@@ -183,7 +184,7 @@ class Group:
         if self.hosts.is_first:
             wishes += ["checkpoint"] * self.checkpointer.is_due()
             wishes += ["flush"] * (time.monotonic() - self.recorder.flushed_at > FLUSH_SECONDS)
-        told = self.hosts.all_gather([wishes, self.seconds_per_step])
+        told = self.hosts.all_gather([wishes, self._measured])
         known = [seconds for _, seconds in told if seconds is not None]
         self.seconds_per_step = max(known, default=None)
         wished = {wish for some, _ in told for wish in some}
@@ -284,7 +285,7 @@ class Group:
         now = time.monotonic()
         seconds = now - self._collected_at if self._collected_at else None
         if seconds and dispatch.run_steps:
-            self.seconds_per_step = seconds * len(dispatch.rows) / dispatch.run_steps
+            self._measured = seconds * len(dispatch.rows) / dispatch.run_steps
         self.recorder.progress.advanced(dispatch.run_steps, seconds)
         self._collected_at = now
 
