@@ -40,7 +40,6 @@ SMALL = {
 # What is not run: lines that begin so are held against the parser of the command, or against what the note says.
 PARSED = {
     "python3 -m venv": "the environment is there already; .ci/run makes fresh ones",
-    ".venv/bin/python -m venv": "likewise",
     ".venv/bin/pip": "the extra is one of setup.cfg's",
     "pip install": "likewise",
     "pre-commit install": "test_habits.py reads the configuration",
