@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import traceback
 from pathlib import Path
 from types import ModuleType
 
@@ -52,12 +53,8 @@ def load_experiment(given: str | None) -> tuple[ModuleType, object]:
 
 def _line_in(error: BaseException, file: str) -> str:
     """The line of the experiment file that an error came from, as ", line 12,"."""
-    line, trace = None, error.__traceback__
-    while trace:
-        if trace.tb_frame.f_code.co_filename == file:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f", line {line}," if line else ""
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    return f", line {lines[-1]}," if lines else ""
 
 
 def import_experiment(file: str | None) -> None:

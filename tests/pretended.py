@@ -15,7 +15,6 @@ from grokjax.store.metrics import MetricsWriter, part_number, parts, read_metric
 from grokjax.store.snapshots import find_snapshots, load_stacked
 from grokjax.store.workdir import Workdir
 from grokjax.training import population
-from grokjax.training.checkpointer import Checkpointer
 from grokjax.training.job import Job
 from grokjax.training.layouts import Layout
 from grokjax.training.plan import Plan
@@ -152,7 +151,7 @@ def plan_of(sweep, path, layouts, stop=lambda: False):
 def group_of(sweep, path, layout, number=0):
     """A group before its first run has a slot."""
     recorder = recorder_of(sweep, path)
-    return Group(number, sweep.groups()[number], layout, recorder, Checkpointer(recorder), lambda: False)
+    return Group(number, sweep.groups()[number], layout, recorder, lambda: False)
 
 
 def train(monkeypatch, c, path, slots=2, n_devices=1, stop=lambda: False, get_sweep=None, kept=None):

@@ -167,7 +167,7 @@ def test_without_a_sum_what_projects_on_it_is_null(folder, case, monkeypatch):
 def table(folder):
     """circuit.parquet of the sweep."""
     path, missed = circuits_of(folder / "sweep")
-    assert missed == []
+    assert missed == {}
     return path
 
 

@@ -101,21 +101,11 @@ def test_runs_are_spread_over_devices():
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """The pads that malloc_trim is called with; it has not been called for long."""
+def test_all_that_is_freed_is_given_back(monkeypatch):
     made = []
-    monkeypatch.setattr(devices_lib, "_last", -devices_lib.EVERY_SECONDS)
-    monkeypatch.setattr(devices_lib, "_trim", lambda: made.append)
-    return made
-
-
-@pytest.mark.parametrize(("seconds", "n"), [((0, 59), 1), ((0, 60), 2), ((0, 60, 61, 9_000), 3)])
-def test_once_in_a_while(calls, monkeypatch, seconds, n):
-    for now in seconds:
-        monkeypatch.setattr(devices_lib.time, "monotonic", lambda now=now: 1_000.0 + now)
-        devices_lib.give_back_memory()
-    assert calls == [0] * n
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=made.append))
+    devices_lib.give_back_memory()
+    assert made == [0]
 
 
 @pytest.mark.parametrize("error", [OSError, AttributeError, TypeError])
@@ -124,8 +114,4 @@ def test_other_c_libraries_have_nothing_to_call(error, monkeypatch):
         raise error
 
     monkeypatch.setattr(ctypes, "CDLL", refuse)
-    devices_lib._trim.cache_clear()
-    try:
-        assert devices_lib._trim()(0) is None
-    finally:
-        devices_lib._trim.cache_clear()
+    assert devices_lib.give_back_memory() is None

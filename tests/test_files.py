@@ -67,7 +67,7 @@ def test_a_damaged_file_gets_no_checksum_while_it_is_replaced(tmp_path, monkeypa
         files_lib.write_bytes(b"new", path)
     assert "is damaged" in files_lib.trouble(path)
     with pytest.raises(Damaged, match="its checksum differs"):
-        files_lib.checked(path)
+        files_lib.read(path)
 
 
 @given(st.binary(max_size=200), st.integers(0), st.integers(1, 255), st.booleans())
@@ -197,6 +197,6 @@ def test_a_folder_set_aside_replaces_the_one_before(tmp_path):
         pass
     assert str(refused.value) == f"{aside} is damaged: second has another checksum"
     (aside / files_lib.MANIFEST).unlink()
-    files_lib.remove_folder(aside)
+    files_lib.drop(aside)
     assert not aside.exists()
     assert not files_lib.has_appeared(aside)

@@ -276,9 +276,9 @@ def test_grid_is_lookup_of_all_pairs(shape):
     )
 
 
-def test_attention_to_last_is_the_definition_s_pattern():
+def test_attention_from_tables_is_the_definition_s_pattern():
     case = random_case(11, d_model=12, n_heads=3)
-    pattern, z = model.attention_to_last(case.cfg, case.params, model.grid(11))
+    pattern, z = model.attend(case.cfg, model.tables(case.cfg, case.params), model.grid(11))
     assert pattern.shape == (121, 3, 3)
     np.testing.assert_allclose(np.sum(pattern, 2), 1, rtol=1e-6)
     weights = {key: value.astype(np.float64) for key, value in case.params.items()}

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from grokjax import config, sweeps
 from grokjax.core import backends, model
-from grokjax.core.backends import Native
+from grokjax.core.backends import Backend
 from grokjax.core.native import build, kernels
 from grokjax.core.problem import Problem
 from grokjax.store.records import _wrong_in
@@ -222,7 +222,7 @@ def test_a_sweep_records_it_and_goes_on_without_it(tmp_path, monkeypatch):
 
 
 def test_a_record_with_impossible_parts_is_not_believed():
-    group = Layout(1, 1, 1, 1, Native(kernels.MOST_PARTS)).record()
+    group = Layout(1, 1, 1, 1, Backend(n_parts=kernels.MOST_PARTS)).record()
     record = {"config": {}, "axes": {}, "runs": [], "groups": [group]}
     assert _wrong_in(record) == ""
     group["n_parts"] += 1

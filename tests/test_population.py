@@ -13,7 +13,7 @@ from cases import QUICK
 from grokjax import config, sweeps
 from grokjax.core import backends
 from grokjax.core import devices as devices_lib
-from grokjax.core.backends import Native, Xla
+from grokjax.core.backends import Backend
 from grokjax.core.native import kernels
 from grokjax.core.problem import HYPERPARAMETERS
 from grokjax.training import layouts, one_run, tune
@@ -29,18 +29,17 @@ needs_native = pytest.mark.skipif(
 )
 LAYOUTS = {
     "one lane": Layout(3, 1, 1, 1),
-    "in blocks": Layout(3, 1, 1, 1, backend=Xla(8)),
+    "in blocks": Layout(3, 1, 1, 1, backend=Backend(8)),
     "three lanes": Layout(3, 3, 3, 1),
-    "in C++": Layout(3, 1, 1, 1, backend=Native(1)),
-    "in C++ in parts": Layout(3, 1, 1, 1, backend=Native(3)),
+    "in C++": Layout(3, 1, 1, 1, backend=Backend(n_parts=1)),
+    "in C++ in parts": Layout(3, 1, 1, 1, backend=Backend(n_parts=3)),
 }
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(one, id=name, marks=[needs_native] * isinstance(one.backend, Native))
-        for name, one in LAYOUTS.items()
+        pytest.param(one, id=name, marks=[needs_native] * bool(one.backend.n_parts)) for name, one in LAYOUTS.items()
     ],
 )
 def layout(request):
@@ -178,7 +177,7 @@ class count_compilations(list):
 
 def test_layouts():
     chosen = layouts.choose(PROBLEM, 25)
-    backend = Xla() if kernels.unavailable() else Native(max(chosen.backend.n_parts, 1))
+    backend = Backend() if kernels.unavailable() else Backend(n_parts=max(chosen.backend.n_parts, 1))
     assert chosen == Layout(4, 1, 1, jax.local_device_count(), backend)
     assert layouts.choose(PROBLEM, 2).slots == 2
     assert layouts.choose(PROBLEM, 25, slots=7).slots == 7

@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from grokjax import sweeps
-from grokjax.core.backends import Native, Xla
+from grokjax.core.backends import Backend
 from grokjax.core.native import kernels
 from grokjax.errors import InputError
 from grokjax.store import files
@@ -19,7 +19,7 @@ from grokjax.training.layouts import Layout
 def begun(tmp_path):
     """A directory whose sweep has begun, with a layout of each kind."""
     workdir = Workdir(tmp_path / "a", sweeps.expand(tiny.get_config()))
-    layouts = Layout(3, 1, 1, 1), Layout(4, 2, 1, 2, Xla(8)), Layout(4, 1, 1, 1, Native(MOST_PARTS))
+    layouts = Layout(3, 1, 1, 1), Layout(4, 2, 1, 2, Backend(8)), Layout(4, 1, 1, 1, Backend(n_parts=MOST_PARTS))
     workdir.begin([layout.record() for layout in layouts])
     workdir.close()
     return workdir.path

@@ -119,7 +119,7 @@ def test_a_damaged_checkpoint_means_the_one_before(tmp_path, monkeypatch):
     assert len(recovery.examine(tmp_path / "b", sweep, every_snapshot=True).troubles) == 1
     spoil(folder)
     found = recovery.examine(tmp_path / "a", sweep)
-    assert found.checkpoint == before.checkpoint
+    assert vars(found.checkpoint) == vars(before.checkpoint)
     assert list(found.troubles) == [folder]
     assert found.at == before.at
     assert found.lost == []

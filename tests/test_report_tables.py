@@ -54,7 +54,7 @@ def test_fits(held):
         return tables.fits(dataclasses.replace(held, by=list(by), summary=Summary(groups, found)))
 
     text = str(fits(found))
-    assert "<summary>Critical weight_decay: 0.0715 [0.02, 0.14]; power law of the time to grok</summary>" in text
+    assert "<summary>Critical values and power laws</summary>" in text
     assert rows_of(text) == [
         ["critical_weight_decay", "0.0715", "[0.02, 0.14]", "weight_decay", "18"],
         ["slope", "3.75", "[2, inf]", "log-odds per decade", "18"],

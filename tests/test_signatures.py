@@ -64,7 +64,7 @@ CALLS = [
     (losses.correct, jnp.ones((4, P)), PAIRS_B),
     (model.tokens, PAIRS_B, P),
     (model.tables, CFG, PARAMS),
-    (model.attention_to_last, CFG, PARAMS, model.lookup(PAIRS_B, P)),
+    (model.attend, CFG, model.tables(CFG, PARAMS), model.lookup(PAIRS_B, P)),
     (model.factored, CFG, PARAMS, model.lookup(PAIRS_B, P)),
     (model.token_by_token, CFG, PARAMS, model.lookup(PAIRS_B, P)),
     (model.forward_grid, CFG, PARAMS),

@@ -199,13 +199,11 @@ def test_an_accelerator_is_measured_once(accelerator):
     assert first.layout == Layout(24, 24, 8, 1)
     assert accelerator == [8, 16, 32]
     kind = DEVICE.device_kind
-    assert first.text == (
-        f"24 runs side by side: about 2,455 run-steps/s (8: 1,000; 16: 1,800; 32: 3,000), measured on this {kind}"
-    )
+    assert first.text == f"24 runs side by side, measured on this {kind}"
     second = tune.choose(runs(70), say=None)
     assert (second.how, second.layout, second.rates) == ("cached", first.layout, first.rates)
     assert second.text == f"{first.text}, cached"
-    assert "32 runs side by side: 3,000 run-steps/s (8: 1,000; 16: 1,800)" in tune.choose(runs(64)).text
+    assert tune.choose(runs(64)).text == f"32 runs side by side, measured on this {kind}, cached"
     assert accelerator == [8, 16, 32]
 
 
@@ -233,7 +231,7 @@ def test_what_is_interrupted_is_kept(accelerator):
 def test_devices_share_the_runs(accelerator):
     choice = tune.choose(runs(70), devices=[DEVICE] * 2)
     assert choice.layout == Layout(18, 18, 8, 2)
-    assert choice.text.startswith("18 runs side by side on each device: about ")
+    assert choice.text.startswith("18 runs side by side on each device, measured on this ")
 
 
 def test_a_plan_measures_nothing(accelerator):
@@ -278,7 +276,7 @@ def test_a_sweep_says_and_records_its_width(tmp_path, accelerator):
     status, text = train(tmp_path / "sweep")
     assert status == 0
     assert "8 runs: 1,000 run-steps/s" in text
-    assert "width  20 runs side by side: about 2,143 run-steps/s (8: 1,000; 16: 1,800; 32: 3,000)" in text
+    assert "width  20 runs side by side, measured on this " in text
     record = json.loads((tmp_path / "sweep" / "config.json").read_text())
     assert record["groups"] == [{"slots": 20, "lanes": 20, "eval_lanes": 8, "n_devices": 1, "block": 0, "n_parts": 0}]
     rates = {"8": 1_000.0, "16": 1_800.0, "32": 3_000.0}

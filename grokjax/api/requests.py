@@ -7,6 +7,7 @@ from grokjax.report import write
 from grokjax.store import files
 from grokjax.store.metrics import how_to_read, read_metrics, read_runs
 from grokjax.store.opening import opened
+from grokjax.store.recovery import Findings
 from grokjax.store.workdir import Workdir
 from grokjax.training import plan as plan_lib
 from grokjax.training import sweep
@@ -38,29 +39,29 @@ def train(request: Request) -> int:
     """
     job, hosts = expanded(request), request.hosts
     try:
-        with opened(job.path, job.sweep, request.overwrite, hosts, request.tell) as directory:
-            was_done = directory.is_done
-            outcome = sweep.train(job, directory)
-            if outcome.status == 0 and hosts.is_first:
+        with opened(job.path, job.sweep, request.overwrite, hosts, request.tell) as (workdir, found):
+            was_done = found.is_done(job.sweep)
+            status = sweep.train(job, workdir, found)
+            if status == 0 and hosts.is_first:
                 if was_done:
-                    _write_missing(directory.workdir, outcome, request)
+                    _write_missing(workdir, found, request)
                 else:
                     _report(job.path, request)
-                _say_result(directory.workdir, request)
+                _say_result(workdir, request)
             hosts.barrier()
-            if job.original and outcome.status == 0:
+            if job.original and status == 0:
                 request.tell(compare(job.path, job.original))
-        return outcome.status
+        return status
     except StorageError as error:
         raise StorageError(
             f"{error}; what was saved before is whole. Once this is mended, the same command goes on from there"
         ) from error
 
 
-def _write_missing(workdir: Workdir, outcome: sweep.Outcome, request: Request) -> None:
+def _write_missing(workdir: Workdir, found: Findings, request: Request) -> None:
     """Writes what follows from the metrics and is not there, or damaged."""
     if files.trouble(workdir.runs):
-        files.write_parquet(outcome.ledger.table(), workdir.runs)
+        files.write_parquet(found.ledger.table(), workdir.runs)
     if any(map(files.trouble, (write.page_path(workdir.path), write.figure_path(workdir.path)))):
         _report(workdir.path, request)
 

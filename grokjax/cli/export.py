@@ -34,27 +34,14 @@ import numpy as np
 arrays = dict(np.load({path!r}))"""
 
 
-def lens_config(cfg) -> dict[str, object]:
-    """Arguments of both of TransformerLens's configs that describe a model of this `ModelConfig`."""
-    from grokjax.core.model import N_CTX
-
-    return {
-        "n_layers": cfg.n_layers,
-        "d_model": cfg.d_model,
-        "n_heads": cfg.n_heads,
-        "d_head": cfg.d_head,
-        "d_mlp": cfg.d_mlp,
-        "d_vocab": cfg.d_vocab,
-        "d_vocab_out": cfg.d_vocab_out,
-        "n_ctx": N_CTX,
-        "act_fn": cfg.act,
-        "normalization_type": None,
-    }
-
-
 def recipe(template: str, cfg, path: str | Path) -> str:
     """Python that loads the file at `path`, which holds a model of `cfg`, from one of the templates above."""
-    config = ", ".join(f"{name}={value!r}" for name, value in lens_config(cfg).items())
+    from grokjax.core.model import N_CTX
+
+    same = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "d_vocab", "d_vocab_out")
+    given = {name: getattr(cfg, name) for name in same}
+    given |= {"n_ctx": N_CTX, "act_fn": cfg.act, "normalization_type": None}
+    config = ", ".join(f"{name}={value!r}" for name, value in given.items())
     return template.format(config=config, path=str(path), p=cfg.p)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from grokjax.cli import terminal
-from grokjax.errors import InputError
+from grokjax.errors import InputError, StorageError
 
 WIDTH = 150  # characters per line where the output is no terminal
 
@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> None:
     from grokjax import phases
     from grokjax.cli import tables
     from grokjax.phases import text
+    from grokjax.store import files
 
     settings = phases.Settings(chance_loss=args.chance_loss)
     metrics = read(args.source)
@@ -45,7 +46,10 @@ def main(argv: Sequence[str]) -> None:
     by = args.by.split(",") if args.by else [name for name in ["weight_decay"] if name in found]
     summary = phases.summarize(found, by)
     if args.csv:
-        _write_csv(found, args.csv)
+        try:
+            files.put(found.to_csv(index=False).encode(), args.csv)
+        except StorageError as error:
+            raise InputError(f"--csv={error}: choose another file.") from None
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
     console.print(tables.runs_table(found, by), "", tables.rules_table(readings), sep="\n")
     if len(found) > 1:
@@ -64,14 +68,14 @@ def read(source: str):
     from pyarrow import types
 
     from grokjax.store import files
-    from grokjax.store.metrics import parts, read_metrics, read_schema
+    from grokjax.store.metrics import parts, read_metrics, read_part
 
     path = files.path(source)
     if path.is_dir():
         found = parts(path / "metrics")
         if not found:
             raise InputError(f"{path} holds no metrics/*.parquet: name the working directory of a sweep, or a table.")
-        schema = read_schema(found[0])
+        schema = read_part(found[0]).schema
         return read_metrics(path, [field.name for field in schema if not types.is_nested(field.type)])
     if not path.is_file():
         raise InputError(f"{path} does not exist: name the working directory of a sweep, or a table.")
@@ -82,12 +86,3 @@ def read(source: str):
         return readers[path.suffix](io.BytesIO(path.read_bytes()))
     except Exception as error:  # pandas and pyarrow may raise anything
         raise InputError(f"{path} cannot be read as {path.suffix[1:]} ({type(error).__name__}: {error}).") from None
-
-
-def _write_csv(found, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        found.to_csv(temporary, index=False)
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"--csv={path} cannot be written ({error.strerror or error}): choose another file.") from None

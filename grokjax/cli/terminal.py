@@ -9,17 +9,6 @@ from typing import NoReturn
 from grokjax.errors import HostLost, InputError, StorageError, one_line, plain
 
 
-def told(function, *args):
-    """Calls a function; where the disk or another process fails it, that is a sentence and exit status 1."""
-    try:
-        return function(*args)
-    except (HostLost, StorageError) as error:
-        print(f"error: {one_line(str(error))}.", file=sys.stderr, flush=True)
-        if isinstance(error, HostLost):
-            os._exit(1)  # an orderly end would wait for the lost process
-        sys.exit(1)
-
-
 def fail(sentence: str) -> NoReturn:
     """Prints what is wrong and exits with status 2."""
     print(f"error: {one_line(sentence)}", file=sys.stderr)
@@ -138,12 +127,17 @@ def add_keys(parser: argparse.ArgumentParser, keys: str, rule: str) -> None:
 
 
 def guarded(function, *args) -> None:
-    """Runs a command; bad input is a sentence and exit status 2."""
+    """Runs a command; bad input is a sentence and exit status 2, a disk or process that fails it one and status 1."""
     try:
         with reader_may_leave():
-            told(function, *args)
+            function(*args)
     except InputError as error:
         fail(str(error))
+    except (HostLost, StorageError) as error:
+        print(f"error: {one_line(str(error))}.", file=sys.stderr, flush=True)
+        if isinstance(error, HostLost):
+            os._exit(1)  # an orderly end would wait for the lost process
+        sys.exit(1)
 
 
 def integers(text: str) -> tuple[int, ...]:

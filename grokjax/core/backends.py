@@ -1,7 +1,7 @@
 """Backends, which compute a run's gradient and its logits over the grid of pairs.
 
 XLA does it anywhere, C++ (`core.native`) on CPUs. A backend is static, since it chooses code, and a run's bits depend
-on it. An accelerator's own kernels would enter here, as one more class with these methods.
+on it.
 
 Size letters: B training pairs (of a block), N all P² pairs, P residues, M d_mlp.
 """
@@ -9,7 +9,7 @@ Size letters: B training pairs (of a block), N all P² pairs, P residues, M d_ml
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,107 +18,60 @@ from jaxtyping import Array, Float, Int
 from grokjax.core import devices, losses, model
 from grokjax.core.model import ModelConfig, Params
 from grokjax.core.native import kernels
-from grokjax.core.problem import Inputs, Training
+from grokjax.core.problem import Inputs, Problem
 
 BLOCK_BYTES = 3 << 19  # of one block's neurons
 
 
-class Backend(Protocol):
-    """A way to compute; hashable."""
-
-    def gradient(self, problem: Training, inputs: Inputs) -> Callable[[Params], Params]:
-        """The gradient of a run's training loss, as a function of the parameters; made once, outside the loop."""
-
-    def forward(self, cfg: ModelConfig, params: Params) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
-        """Logits and MLP activations of all pairs; not necessarily differentiable."""
-
-    def serves(self, problem: Training) -> bool:
-        """Whether this backend can compute such runs here."""
-
-    def identity(self) -> str | None:
-        """The compiler that bits depend on beside JAX's own, in a line; None where there is none."""
-
-    def record(self) -> dict[str, int]:
-        """The settings as config.json holds them."""
-
-
 @dataclasses.dataclass(frozen=True)
-class Xla:
-    """JAX's own programs.
+class Backend:
+    """A way to compute: JAX's own programs, or the C++ for one-layer models on CPUs.
 
     Attributes:
-      block: training pairs whose gradients are taken at a time, for models of one layer; 0 for all of them.
+      block: training pairs whose gradients XLA takes at a time, for models of one layer; 0 for all of them.
+      n_parts: of the training pairs whose gradients C++ takes side by side, at most `kernels.MOST_PARTS`; 0 for XLA.
     """
 
     block: int = 0
+    n_parts: int = 0
 
-    def gradient(self, problem: Training, inputs: Inputs) -> Callable[[Params], Params]:
-        """See `Backend`."""
+    def gradient(self, problem: Problem, inputs: Inputs) -> Callable[[Params], Params]:
+        """The gradient of a run's training loss, as a function of the parameters; made once, outside the loop."""
+        if self.n_parts:
+            tokens = kernels.tokens(inputs.train_pairs, inputs.answers, problem.model.p)
+            return lambda params: kernels.gradient(problem.model, params, tokens, self.n_parts)
         pairs = blocks(problem, inputs, self.block)
         return lambda params: gradient(problem, params, pairs)
 
     def forward(self, cfg: ModelConfig, params: Params) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
-        """See `Backend`."""
-        return model.forward_grid(cfg, params)
+        """Logits and MLP activations of all pairs; not necessarily differentiable."""
+        return (kernels.forward if self.n_parts else model.forward_grid)(cfg, params)
 
-    def serves(self, problem: Training) -> bool:
-        """See `Backend`."""
-        return True
-
-    def identity(self) -> None:
-        """See `Backend`."""
-
-    def record(self) -> dict[str, int]:
-        """See `Backend`."""
-        return {"block": self.block, "n_parts": 0}
-
-
-XLA = Xla()
-
-
-@dataclasses.dataclass(frozen=True)
-class Native:
-    """The C++ for one-layer models on CPUs.
-
-    Attributes:
-      n_parts: of the training pairs whose gradients are taken side by side, at most `kernels.MOST_PARTS`.
-    """
-
-    n_parts: int = 1
-
-    def gradient(self, problem: Training, inputs: Inputs) -> Callable[[Params], Params]:
-        """See `Backend`."""
-        pairs = kernels.tokens(inputs.train_pairs, inputs.answers, problem.model.p)
-        return lambda params: kernels.gradient(problem.model, params, pairs, self.n_parts)
-
-    def forward(self, cfg: ModelConfig, params: Params) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
-        """See `Backend`."""
-        return kernels.forward(cfg, params)
-
-    def serves(self, problem: Training) -> bool:
-        """See `Backend`."""
+    def serves(self, problem: Problem) -> bool:
+        """Whether this backend can compute such runs here."""
+        if not self.n_parts:
+            return True
         return suits(problem) and jax.default_backend() == "cpu" and not kernels.unavailable()
 
     def identity(self) -> str | None:
-        """See `Backend`."""
-        return kernels.identity()
-
-    def record(self) -> dict[str, int]:
-        """See `Backend`."""
-        return {"block": 0, "n_parts": self.n_parts}
+        """The compiler that bits depend on beside JAX's own, in a line; None where there is none."""
+        return kernels.identity() if self.n_parts else None
 
 
-def suits(problem: Training) -> bool:
+XLA = Backend()
+
+
+def suits(problem: Problem) -> bool:
     """Whether the C++ is made for such runs."""
     return problem.precision == "float32" and kernels.suits(problem.model)
 
 
 def recorded(record: Mapping[str, Any]) -> Backend:
     """The backend of `record`, or of a directory from before there was a choice."""
-    return Native(record["n_parts"]) if record.get("n_parts") else Xla(record.get("block", 0))
+    return Backend(record.get("block", 0), record.get("n_parts", 0))
 
 
-def on_cpu(problem: Training, n_devices: int, n_beside: int) -> Backend:
+def on_cpu(problem: Problem, n_devices: int, n_beside: int) -> Backend:
     """The fastest backend on a CPU.
 
     Args:
@@ -126,16 +79,16 @@ def on_cpu(problem: Training, n_devices: int, n_beside: int) -> Backend:
       n_devices: over all processes.
       n_beside: devices that share this process's cores.
     """
-    native = Native(max(1, min(devices.n_cores() // n_beside, kernels.MOST_PARTS)))
+    native = Backend(n_parts=max(1, min(devices.n_cores() // n_beside, kernels.MOST_PARTS)))
     return native if native.serves(problem) else xla_on_cpu(problem, n_devices)
 
 
-def xla_on_cpu(problem: Training, n_devices: int) -> Xla:
+def xla_on_cpu(problem: Problem, n_devices: int) -> Backend:
     """XLA on a CPU. A run that all cores share gains nothing from blocks, which are too short to be split well."""
-    return Xla(block_of(problem) if n_devices > 1 or devices.n_cores() == 1 else 0)
+    return Backend(block_of(problem) if n_devices > 1 or devices.n_cores() == 1 else 0)
 
 
-def block_of(problem: Training) -> int:
+def block_of(problem: Problem) -> int:
     """Training pairs per block where a core has a run to itself: about 1.5 MiB of neurons, which its caches hold."""
     if problem.model.n_layers > 1:
         return 0
@@ -154,12 +107,12 @@ class Blocks(NamedTuple):
     weights: Float[Array, "blocks B"]  # 1 for a pair and 0 for what fills the last block
 
 
-def batch(problem: Training, inputs: Inputs) -> tuple[model.Pairs, Int[Array, " B"]]:
+def batch(problem: Problem, inputs: Inputs) -> tuple[model.Pairs, Int[Array, " B"]]:
     """Prepares all training pairs for the forward pass, and looks up their answers."""
     return model.lookup(inputs.train_pairs, problem.model.p), inputs.answers[inputs.train_pairs]
 
 
-def blocks(problem: Training, inputs: Inputs, size: int = 0) -> Blocks:
+def blocks(problem: Problem, inputs: Inputs, size: int = 0) -> Blocks:
     """The training pairs in blocks.
 
     Args:
@@ -177,13 +130,13 @@ def blocks(problem: Training, inputs: Inputs, size: int = 0) -> Blocks:
     )
 
 
-def loss(problem: Training, params: Params, pairs: model.Pairs, labels_B: Int[Array, " B"]) -> Float[Array, ""]:
+def loss(problem: Problem, params: Params, pairs: model.Pairs, labels_B: Int[Array, " B"]) -> Float[Array, ""]:
     """Mean cross-entropy over the pairs, in nats."""
     logits_BxP, _ = model.forward(problem.model, params, pairs)
     return jnp.mean(losses.cross_entropy(logits_BxP, labels_B))
 
 
-def gradient(problem: Training, params: Params, pairs: Blocks) -> Params:
+def gradient(problem: Problem, params: Params, pairs: Blocks) -> Params:
     """The gradient of `loss` over all blocks.
 
     Several blocks are taken one after another, so that a CPU's caches hold what a block needs; what does not depend on

@@ -1,10 +1,8 @@
 """The machine's devices and memory: a CPU's cores as JAX devices, memory to use and memory to give back."""
 
+import contextlib
 import ctypes
-import functools
 import os
-import time
-from collections.abc import Callable
 
 import jax
 
@@ -27,40 +25,21 @@ def spread(n_runs: int, recorded: int | None = None) -> None:
       n_runs: of the sweep.
       recorded: devices that the sweep has been trained on so far, which are made again, since bits depend on them.
     """
-    chosen = jax.config.values["jax_num_cpu_devices"] != -1 or "host_platform_device_count" in os.environ.get(
-        "XLA_FLAGS", ""
-    )
-    if chosen:
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jax.config.values["jax_num_cpu_devices"] != -1 or "host_platform_device_count" in flags:
         return
-    try:
+    with contextlib.suppress(RuntimeError):  # JAX has started already
         jax.config.update("jax_num_cpu_devices", recorded or max(1, min(n_cores(), n_runs, MOST_DEVICES)))
-    except RuntimeError:  # JAX has started already
-        return
-
-
-EVERY_SECONDS = 60.0
-
-_last = -EVERY_SECONDS
 
 
 def give_back_memory() -> None:
-    """Gives back what this process has freed; does nothing if that was done less than `EVERY_SECONDS` ago.
+    """Gives back what this process has freed.
 
     The GNU C library keeps what compilers and many short threads have freed: hundreds of MiB after the first
     compilation, and more by the hour. It takes a moment; other C libraries keep less and have no such function.
     """
-    global _last
-    if time.monotonic() - _last >= EVERY_SECONDS:
-        _last = time.monotonic()
-        _trim()(0)
-
-
-@functools.cache
-def _trim() -> Callable[[int], object]:
-    try:
-        return ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError, TypeError):
-        return lambda _: None
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def memory(device: jax.Device) -> int:

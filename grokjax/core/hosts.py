@@ -5,7 +5,7 @@ all runs, so that all give away slots in the same way, and whether one of them w
 """
 
 import dataclasses
-import json
+import pickle
 from typing import Any
 
 import jax
@@ -31,27 +31,21 @@ class Hosts:
         """Whether this process is the one that writes files of which there is one."""
         return self.index == 0
 
-    def all_gather_bytes(self, mine: bytes) -> list[bytes]:
+    def all_gather(self, mine: Any) -> list[Any]:
         """Gathers the message of every process, in the order of processes; returns once all have sent theirs.
+
+        Args:
+          mine: what can be pickled.
 
         Raises:
           HostLost: another process is gone.
         """
         if self.count == 1:
             return [mine]
-        lengths = self._exchange(np.array([len(mine)], np.int32))[:, 0]
-        padded = np.zeros(int(lengths.max()), np.uint8)
-        padded[: len(mine)] = np.frombuffer(mine, np.uint8)
-        everything = self._exchange(padded) if len(padded) else np.zeros((self.count, 0), np.uint8)
-        return [row[:length].tobytes() for row, length in zip(everything, lengths, strict=True)]
-
-    def all_gather(self, mine: Any) -> list[Any]:
-        """Gathers the message of every process; messages are what JSON can hold.
-
-        Raises:
-          HostLost: another process is gone.
-        """
-        return [json.loads(message) for message in self.all_gather_bytes(json.dumps(mine).encode())]
+        message = np.frombuffer(pickle.dumps(mine), np.uint8)
+        lengths = self._exchange(np.array([len(message)], np.int32))[:, 0]
+        rows = self._exchange(np.pad(message, (0, int(lengths.max()) - len(message))))
+        return [pickle.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
 
     def barrier(self) -> None:
         """Returns once all processes have come here.
@@ -59,7 +53,7 @@ class Hosts:
         Raises:
           HostLost: another process is gone.
         """
-        self.all_gather_bytes(b"")
+        self.all_gather(None)
 
     def _exchange(self, mine: np.ndarray) -> np.ndarray:
         from jax.experimental import multihost_utils

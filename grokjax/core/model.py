@@ -199,8 +199,7 @@ def tokens(pairs_B: Int[Array, " B"], p: int) -> Int[Array, "B 3"]:
     return jnp.stack([pairs_B // p, pairs_B % p, jnp.full_like(pairs_B, p)], 1)
 
 
-@dataclasses.dataclass(frozen=True)
-class Pairs:
+class Pairs(NamedTuple):
     """Some pairs, ready for the factored forward to look up their tokens' tables; made by `lookup` or `grid`.
 
     Attributes:
@@ -212,9 +211,6 @@ class Pairs:
     pairs_B: Int[Array, " B"]
     one_hot_a_PxB: Float[Array, "P B"] | None = None
     one_hot_b_PxB: Float[Array, "P B"] | None = None
-
-
-jax.tree_util.register_dataclass(Pairs, ["pairs_B", "one_hot_a_PxB", "one_hot_b_PxB"], [])
 
 
 def lookup(pairs_B: Int[Array, " B"], p: int) -> Pairs:
@@ -284,14 +280,14 @@ def tables(cfg: ModelConfig, params: Params) -> Tables:
 
 def factored_tables(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
     """Computes `factored` from the model's tables."""
-    _, z_BxHxE = _attend(cfg, t, pairs)
+    _, z_BxHxE = attend(cfg, t, pairs)
     z_BxX = z_BxHxE.reshape(-1, cfg.d_model)
     acts_BxM = FACTORED_ACTIVATIONS[cfg.act](_dense(z_BxX, t.in_DxM) + t.in_M)
     return _dense_transposed(acts_BxM, t.out_PxM) + (_dense_transposed(z_BxX, t.skip_PxD) + t.skip_P), acts_BxM
 
 
-def _attend(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
-    """The pattern from "=" [B, H, 3] and the weighted values [B, H, E]: a softmax over three positions per pair."""
+def attend(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[Float[Array, "B H 3"], Float[Array, "B H E"]]:
+    """The pattern from "=" over a, b, "=" and the weighted values z: a softmax over three positions per pair."""
     h, e = cfg.n_heads, cfg.d_head
     a_BxX, b_BxX = _spread(pairs, t.a_PxX, t.b_PxX)
     n = a_BxX.shape[0]
@@ -300,17 +296,6 @@ def _attend(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[jax.Array, jax.A
     v_a, v_b = a_BxX[:, h:].reshape(n, h, e), b_BxX[:, h:].reshape(n, h, e)
     w_a, w_b, w_last = (pattern_BxHx3[:, :, i, None] for i in range(3))
     return pattern_BxHx3, w_a * v_a + w_b * v_b + w_last * t.last_X[h:].reshape(h, e)
-
-
-def attention_to_last(
-    cfg: ModelConfig, params: Params, pairs: Pairs
-) -> tuple[Float[Array, "B H 3"], Float[Array, "B H E"]]:
-    """Computes one layer's attention from "=", by tables of P rows.
-
-    Returns:
-      The pattern from "=" over a, b, "=", and the weighted values z.
-    """
-    return _attend(cfg, tables(cfg, params), pairs)
 
 
 def factored(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:

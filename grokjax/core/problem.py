@@ -18,27 +18,14 @@ HYPERPARAMETERS = ("learning_rate", "weight_decay", "beta1", "beta2", "eps", "wa
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
-    """The static fields that training steps depend on.
+class Problem:
+    """The static part of a run, evaluation included: one compilation serves every run that shares it.
 
     Attributes:
       model: its shape.
       n_train: the number of training pairs.
       optimizer: a name in `OPTIMIZERS` of core.optimizers.
       precision: of products, a name in core.precision.
-    """
-
-    model: ModelConfig
-    n_train: int
-    optimizer: str = "adamw"
-    precision: str = "float32"
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem(Training):
-    """The static part of a run, evaluation included: one compilation serves every run that shares it.
-
-    Attributes:
       direction: +1 or -1 if the task's answer is a function of a + b or a - b, else None.
       eval_every: steps between evaluations.
       measures: groups to evaluate.
@@ -46,16 +33,15 @@ class Problem(Training):
       key_threshold: of the rules W_L and W_E, a fraction of the largest norm.
     """
 
+    model: ModelConfig
+    n_train: int
+    optimizer: str = "adamw"
+    precision: str = "float32"
     direction: int | None = 1
     eval_every: int = 100
     measures: tuple[str, ...] = ("paper",)
     key_rule: str = "W_L"
     key_threshold: float = 0.25
-
-    @property
-    def training(self) -> Training:
-        """The part that training steps depend on."""
-        return Training(self.model, self.n_train, self.optimizer, self.precision)
 
 
 class Inputs(NamedTuple):

@@ -78,7 +78,7 @@ def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | No
         raise InputError(f"{text} is a directory: name a file, or a run of a sweep as {text}:RUN or {text}:RUN:STEP.")
     if not os.path.isfile(text):
         raise InputError(f"{text} is no file: name one, or a snapshot as workdir:run:step.")
-    arrays, said = files.READERS[files.kind(text)](text)
+    arrays, said = files.read(text)
     return from_arrays(arrays, text, act, n_heads, said)
 
 
@@ -144,8 +144,7 @@ def _split_of(source: str, p: int, arrays: Mapping[str, np.ndarray], said: Mappi
     found: dict[str, Any] = {"train_pairs": None, "task": _RELEASED_TASKS.get(str(said.get("fn_name")))}
     given = next((name for name in files.SPLITS if name in arrays), None)
     if given:
-        pairs = _mask_pairs if given == "train_mask" else _listed_pairs
-        train_pairs = pairs(f"{source}: {given}", np.asarray(arrays[given]), p)
+        train_pairs = _pairs(f"{source}: {given}", np.asarray(arrays[given]), p, given == "train_mask")
         return found | {"train_pairs": train_pairs, "split": f"{given} in the file"}
     seed, fraction = said.get("seed"), said.get("frac_train")
     if found["task"] and isinstance(seed, int) and isinstance(fraction, float) and 0 < fraction < 1:
@@ -155,25 +154,17 @@ def _split_of(source: str, p: int, arrays: Mapping[str, np.ndarray], said: Mappi
     return found
 
 
-def _mask_pairs(called: str, mask: np.ndarray, p: int) -> np.ndarray:
-    if mask.shape != (p * p,) or mask.dtype != bool:
-        raise InputError(
-            f"{called} is {mask.dtype} {list(mask.shape)}, but it must be bool [{p * p}], pair (a, b) at a * P + b."
-        )
-    return _some_pairs(called, np.flatnonzero(mask), p)
-
-
-def _listed_pairs(called: str, pairs: np.ndarray, p: int) -> np.ndarray:
-    if pairs.ndim != 1 or pairs.dtype.kind not in "iu":
-        raise InputError(
-            f"{called} is {pairs.dtype} {list(pairs.shape)}, but it must be integers [n], pair (a, b) as a * P + b."
-        )
+def _pairs(called: str, given: np.ndarray, p: int, is_mask: bool) -> np.ndarray:
+    """The training pairs, sorted, from a mask of all pairs or a list of some."""
+    if is_mask:
+        right, fits = f"bool [{p * p}], pair (a, b) at", given.shape == (p * p,) and given.dtype == bool
+    else:
+        right, fits = "integers [n], pair (a, b) as", given.ndim == 1 and given.dtype.kind in "iu"
+    if not fits:
+        raise InputError(f"{called} is {given.dtype} {list(given.shape)}, but it must be {right} a * P + b.")
+    pairs = np.flatnonzero(given) if is_mask else np.sort(given)
     if np.any((pairs < 0) | (pairs >= p * p)) or len(np.unique(pairs)) < len(pairs):
         raise InputError(f"{called} must hold different numbers from 0 to {p * p - 1}.")
-    return _some_pairs(called, np.sort(pairs), p)
-
-
-def _some_pairs(called: str, pairs: np.ndarray, p: int) -> np.ndarray:
     if not 0 < len(pairs) < p * p:
         raise InputError(f"{called} leaves {len(pairs)} of {p * p} pairs to train on.")
     return pairs.astype(np.int32)

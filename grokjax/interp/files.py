@@ -1,5 +1,6 @@
 """Model files, read and written: npz archives and PyTorch's, whose code is never run."""
 
+import io
 import os
 import pickle
 import re
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from grokjax.core.model import ModelConfig
-from grokjax.errors import InputError
+from grokjax.errors import InputError, StorageError
 from grokjax.interp.formats import LENS, Format, write
+from grokjax.store.files import put
 
 SPLITS = ("train_mask", "train_indices")  # arrays that tell the training pairs, see `checkpoint.from_arrays`
 
@@ -37,50 +39,44 @@ def guarded(what: str, function: Callable, *args):
 # --- from files -----------------------------------------------------------------------------------------------------
 
 
-def kind(path: str) -> str:
-    """Tells npz files from torch files, both of them zip archives, by what they hold.
+def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads an npz or a torch file, both of them zip archives, told apart by what they hold.
 
     Returns:
-      A key of `READERS`.
+      The arrays by name, and the config that lies beside them (empty if there is none).
 
     Raises:
       InputError: the file is neither, or cannot be read.
     """
-    with _opened(path) as file:
-        head = file.read(6)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(6)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
     if head[:2] == b"PK":
-        names = guarded(path, _names_in, path)
-        return "torch" if any(name.endswith("data.pkl") for name in names) else "npz"
+        members = guarded(path, _members, path)
+        return (_read_torch if any(member.filename.endswith("data.pkl") for member in members) else _read_npz)(path)
     if head[:2] == b"\x80\x02":  # PyTorch's format before 1.6
-        return "torch"
+        return _read_torch(path)
     if head == b"\x93NUMPY":
         raise InputError(f"{path} is a single array, but a model is many: save them with numpy.savez.")
     raise InputError(f"{path} is neither an npz file nor one of PyTorch's.")
 
 
-def _names_in(path: str) -> list[str]:
+def _members(path: str) -> list[zipfile.ZipInfo]:
     with zipfile.ZipFile(path) as archive:
-        return archive.namelist()
+        return archive.infolist()
 
 
 def _refuse_bombs(path: str) -> None:
     """Refuses an archive that says it unpacks to far more than a model's numbers do, before that fills the memory."""
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
-    size = os.path.getsize(path)
+    unpacked, size = sum(member.file_size for member in guarded(path, _members, path)), os.path.getsize(path)
     if unpacked > max(1 << 26, 100 * size):
         raise InputError(f"{path} has {size:,} bytes that unpack to {unpacked:,}: save the arrays without compression.")
 
 
-def _opened(path: str):
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
-
-
 def _read_npz(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    guarded(path, _refuse_bombs, path)
+    _refuse_bombs(path)
 
     def read():
         try:
@@ -116,13 +112,6 @@ def _read_torch(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
     tensors, said = _unwrapped(path, guarded(path, read))
     return {str(name): _to_numpy(torch, f"{path}: {name}", x) for name, x in tensors.items()}, said
-
-
-# By kind of file: from its path to arrays by name, and the config that lies beside them (empty if there is none).
-READERS: dict[str, Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]] = {
-    "npz": _read_npz,
-    "torch": _read_torch,
-}
 
 
 def import_torch(why: str):
@@ -220,12 +209,9 @@ def save_npz(
 
 
 def _write(path: str | Path, write_to: Callable[[Any], None]) -> None:
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    content = io.BytesIO()
+    write_to(content)
     try:
-        with open(temporary, "wb") as file:
-            write_to(file)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written ({error.strerror}): choose another place.") from None
+        put(content.getvalue(), Path(path))
+    except StorageError as error:
+        raise InputError(f"{error}: choose another place.") from None

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from grokjax.core.precision import products
-from grokjax.core.problem import Inputs, Problem
+from grokjax.core.problem import Inputs
 from grokjax.interp.checkpoint import Checkpoint, load_checkpoint
 from grokjax.interp.subject import Subject, described, subject_of
 from grokjax.measures import registry
@@ -80,31 +80,16 @@ def plain(m: Measure, value: np.ndarray):
     return np.asarray(value).tolist()
 
 
-class NeedsSplit(Exception):
-    """A measure asked for the training pairs, which are not known."""
-
-
-class _WithoutSplit(Shared):
-    """A `Shared` whose training pairs are not known: what asks for them, however far down, raises `NeedsSplit`."""
-
-    def __init__(self, problem: Problem, params, answers):
-        rule = problem.key_rule, problem.key_threshold
-        super().__init__(problem.model, problem.direction, params, answers[:0], answers, None, *rule)
-        del self.train_pairs_B
-
-    def __getattr__(self, name):
-        raise NeedsSplit if name == "train_pairs_B" else AttributeError(name)
-
-
 def _compute(subject: Subject, columns: Mapping[str, Measure]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Computes values by name, and the reason for each that cannot be computed."""
     problem, null = subject.problem, {}
 
     @jax.jit
     def compute(params, train_pairs, answers, keys_K):
-        shared: Shared
         if train_pairs is None:
-            shared = _WithoutSplit(problem, params, answers)
+            rule = problem.key_rule, problem.key_threshold
+            shared = Shared(problem.model, problem.direction, params, answers[:0], answers, None, *rule)
+            del shared.train_pairs_B  # so that what asks for them, however far down, fails
         else:
             shared = one_run.shared(problem, Inputs(0, {}, train_pairs, answers), params)
         if keys_K is not None:
@@ -118,7 +103,9 @@ def _compute(subject: Subject, columns: Mapping[str, Measure]) -> tuple[dict[str
             else:
                 try:
                     values[name] = m.function(shared)
-                except NeedsSplit:
+                except AttributeError as error:
+                    if error.name != "train_pairs_B":
+                        raise
                     null[name] = NO_SPLIT
         return values
 

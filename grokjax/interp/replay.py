@@ -128,13 +128,13 @@ def _replay_batch(path: Path, folder: Path, sweep: Sweep, runs: list[Run], wante
     problem = dataclasses.replace(problem, **{k: coerce(k, v) for k, v in changes.items() if v is not None})
     groups = dict.fromkeys([*wanted.measures] if wanted.measures else problem.measures)
     columns = {m.name: m for m in registry.of_groups(groups) if (m.keyed or wanted.measures) and not m.needs_update}
-    found, last = find_snapshots(path), None
+    found = find_snapshots(path)
     backend = _backend(path, problem)
     if wanted.keys:
         keys = np.tile(_mask(wanted.keys, problem.model.p), (len(runs), 1))
     else:
-        keys, last = final_keys.final_keys(path, found, problem, runs, backend=backend)
-    frame = replay_runs(found, runs, columns, problem, keys, loaded=last, backend=backend)
+        keys = final_keys.final_keys(path, found, problem, runs, backend=backend)
+    frame = replay_runs(found, runs, columns, problem, keys, backend=backend)
     by_run = {run.run: run for run in runs}
     for axis in sweep.axes:
         frame[axis] = np.array([by_run[int(n)].values[axis] for n in frame["run"]], object)

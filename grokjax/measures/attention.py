@@ -20,7 +20,7 @@ def patterns(s: Shared) -> list[Float[Array, "N H 3"]]:
     """Attention from "=" over a, b, "=" by layer, for every pair."""
     pairs = model.grid(s.cfg.p)
     if s.cfg.n_layers == 1:
-        return [model.attention_to_last(s.cfg, s.params, pairs)[0]]
+        return [model.attend(s.cfg, model.tables(s.cfg, s.params), pairs)[0]]
     net = model.module(s.cfg, s.params)
     x_NxTxD = net.embed(model.tokens(pairs.pairs_B, s.cfg.p)) + net.pos_embed.W_pos[...]
     found = []

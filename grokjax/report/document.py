@@ -10,11 +10,10 @@ import pandas as pd
 
 from grokjax.errors import InputError
 from grokjax.phases.rules import RULES
-from grokjax.phases.text import shown_steps
 from grokjax.report import downsampling
 from grokjax.report.downsampling import encoded
 from grokjax.report.panels import FIGURES, PHASE_COLORS, QUANTITIES, SPECTRA, STAND_INS, Curves
-from grokjax.report.results import CIRCUIT, Results, first_run, groups, label, sentence, shade, shown_value
+from grokjax.report.results import CIRCUIT, Results, first_run, groups, label, outcome, sentence, shade, shown_value
 
 VALUES = 1_250_000  # of curves in a page, up to 10 MB; 100 runs × 400 evaluations × 30 columns fit undiminished
 PIXELS = 4_600_000  # of images in a page, about 6 MB; 100 runs × 400 evaluations × 56 frequencies × 2 fit
@@ -41,7 +40,6 @@ def document(results: Results) -> dict[str, Any]:
         ],
         "phases": PHASE_COLORS,
         "figures": [dataclasses.asdict(figure) for figure in figures],
-        "steps": [encoded(steps, "<u4") for steps in _steps(results.metrics, runs)],
         **_curves(results, figures, runs),
         **_images(results, runs),
         "circuit": _circuit(results, runs),
@@ -60,28 +58,25 @@ def available(results: Results) -> list[Curves]:
     return result
 
 
-def _steps(metrics: pd.DataFrame, runs: Sequence[int]) -> list[np.ndarray]:
-    by_run = dict(iter(metrics.groupby("run")["step"]))
-    return [by_run[run].to_numpy() if run in by_run else np.zeros(0) for run in runs]
-
-
 def _curves(results: Results, figures: Sequence[Curves], runs: Sequence[int]) -> dict[str, Any]:
-    """Every line's values by column and run; and the most points of a curve, if some have been thinned to that."""
+    """Steps by run, each line's values by column and run, and the most points of a curve if some have been thinned."""
     names = [line.column for figure in figures for line in figure.lines]
     by_run = dict(iter(results.metrics.groupby("run")))
     limit = max(MIN_POINTS, VALUES // max(1, len(by_run) * len(names)))
-    longest = max((len(rows) for rows in by_run.values()), default=0)
+    longest = max(map(len, by_run.values()), default=0)
     index_bytes = 2 if longest < 2**16 else 4
-    curves: dict[str, list[Any]] = {name: [] for name in names}
-    for run in runs:
-        for name in names:
-            values = by_run[run][name].to_numpy(float, na_value=np.nan) if run in by_run else np.zeros(0)
-            curves[name].append(_curve(values, limit, index_bytes))
-    return {"curves": curves, "curve_limit": limit if longest > limit else None, "index_bytes": index_bytes}
+    frames = [by_run.get(run, results.metrics[:0]) for run in runs]
+    return {
+        "steps": [encoded(rows["step"].to_numpy(), "<u4") for rows in frames],
+        "curves": {name: [_curve(rows[name], limit, index_bytes) for rows in frames] for name in names},
+        "curve_limit": limit if longest > limit else None,
+        "index_bytes": index_bytes,
+    }
 
 
-def _curve(values: np.ndarray, limit: int, index_bytes: int) -> dict[str, str] | None:
+def _curve(column: pd.Series, limit: int, index_bytes: int) -> dict[str, str] | None:
     """A curve as base64 float32; with the numbers of its evaluations unless those are all."""
+    values = column.to_numpy(float, na_value=np.nan)
     finite = np.flatnonzero(np.isfinite(values))
     if not finite.size:
         return None
@@ -134,13 +129,10 @@ def finite(value: Any) -> float | None:
 
 def _group(runs: pd.DataFrame, label: str, members: np.ndarray) -> dict[str, Any]:
     rows = runs.iloc[members]
-    counts = [f"{int(rows[name].eq(True).sum())} of {len(rows)} {name}" for name in ("memorised", "grokked")]
-    times = rows["grokked_by"].dropna()
-    span = f", between steps {shown_steps(times.min())} and {shown_steps(times.max())}" if len(times) else ""
     return {
         "label": label,
         "runs": [int(i) for i in members],
-        "text": f"{counts[0]}, {counts[1]}{span}.",
+        "text": outcome(rows),
         "shades": _shares([shade(row) for row in rows.to_dict("records")]),
     }
 

@@ -9,7 +9,7 @@ from grokjax import config
 from grokjax.phases import survival
 from grokjax.report import downsampling
 from grokjax.report.markup import Html, element, joined
-from grokjax.report.results import Results, shown_value
+from grokjax.report.results import Results, outcome, shown_value
 from grokjax.store import files as files_lib
 from grokjax.store import metrics
 
@@ -21,7 +21,7 @@ metrics = pd.read_parquet(f"{sweep}/metrics")  # one row per (run, step)
 runs = pd.read_parquet(f"{sweep}/runs.parquet")  # one row per run
 """
 LOAD_OBJECTS = """\
-from grokjax.version import __version__
+import grokjax
 
 sweep = "SWEEP"
 metrics = grokjax.read_metrics(sweep)  # one row per (run, step)
@@ -50,7 +50,7 @@ def _values(results: Results, name: str) -> str:
 
 def header(results: Results, now: datetime.datetime) -> Html:
     """The head of the page: what was run, on what, and how far it is."""
-    parts = [element("p", _axes(results), class_="axes"), _cards(results)]
+    parts = [element("p", _axes(results), " ", outcome(results.runs), class_="axes")]
     if results.running:
         text = (
             f"This sweep was still being trained at {now:%Y-%m-%d %H:%M} UTC: the page shows what there was by then, "
@@ -67,44 +67,22 @@ def _axes(results: Results) -> str:
     return f"Swept: {axes}." if axes else "Nothing was swept: every run has the same settings."
 
 
-def _cards(results: Results) -> Html:
-    runs, n = results.runs, len(results.runs)
-    status = runs["status"].value_counts()
-    cards = {"runs": f"{n:,}"}
-    cards |= {name: f"{status[name]:,}" for name in ("waiting", "training", "stopped", "diverged") if name in status}
-    for name in ("memorised", "grokked"):
-        cards[name] = f"{int(runs[name].eq(True).sum()):,}"
-    low, high = survival.wilson(int(cards["grokked"].replace(",", "")), int(runs["grokked"].notna().sum()))
-    if low == low:
-        cards["share that groks (95 %)"] = f"{100 * low:.0f}–{100 * high:.0f} %"
-    times = runs["grokked_by"].dropna()
-    if len(times):
-        cards["grokked by step"] = f"{times.min():,.0f}" + (f"–{times.max():,.0f}" if times.nunique() > 1 else "")
-    items = [element("li", element("b", text), " ", element("span", name)) for name, text in cards.items()]
-    return element("ul", *items, class_="cards")
-
-
 def _facts(results: Results, now: datetime.datetime) -> dict[str, str]:
     """Name and text of each fact; those of config.json are missing where there is none."""
-    v = {name: _values(results, name) for name in results.runs if name in config.FIELDS}
-    record = results.record
-    facts = {"task": f"{v.get('task', 'unknown')} mod {v.get('p', '?')}"}
-    if "train_fraction" in v:
-        facts["task"] += f", train fraction {v['train_fraction']} of all pairs, split {v.get('split', '?')}"
-    if "model.n_layers" in v:
-        model = [f"{name.removeprefix('model.')} {text}" for name, text in v.items() if name.startswith("model.")]
-        facts["model"] = f"transformer: {', '.join(model)}"
-    if "optimizer" in v:
-        names = ("learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale")
-        facts["optimizer"] = ", ".join([v["optimizer"], *(f"{name} {v[name]}" for name in names if name in v)])
-    if "steps" in v:
-        facts["steps"] = f"{v['steps']}, evaluated every {v.get('eval_every', '?')}"
-    if "key_rule" in v:
-        facts["key frequencies"] = f"rule {v['key_rule']}, threshold {v.get('key_threshold', '?')}"
+    v, record = {name: _values(results, name) for name in config.FIELDS}, results.record
+    model = [f"{name.removeprefix('model.')} {text}" for name, text in v.items() if name.startswith("model.")]
+    names = ("learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale")
+    facts = {
+        "task": f"{v['task']} mod {v['p']}, train fraction {v['train_fraction']} of all pairs, split {v['split']}",
+        "model": f"transformer: {', '.join(model)}",
+        "optimizer": ", ".join([v["optimizer"], *(f"{name} {v[name]}" for name in names)]),
+        "steps": f"{v['steps']}, evaluated every {v['eval_every']}",
+        "key frequencies": f"rule {v['key_rule']}, threshold {v['key_threshold']}",
+    }
     if "device_kind" in record:
         threads = f", {record.get('cpu_threads')} threads" if record.get("platform") == "cpu" else ""
         facts["device"] = f"{record.get('n_devices', '?')} × {record['device_kind']}{threads}"
-    facts["precision"] = f"{record.get('precision') or v.get('precision', '')} matrix products"
+    facts["precision"] = f"{record.get('precision') or v['precision']} matrix products"
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items())
     facts["commit"] = record.get("git_commit") or ""
     facts["experiment"] = record.get("experiment") or ""
@@ -126,8 +104,7 @@ def files(results: Results) -> Html:
         "details", element("summary", f"{survival.counted(len(parts), 'part')} of metrics"), element("ul", *listed)
     )
     load = LOAD if files_lib.is_local(results.path) else LOAD_OBJECTS.replace("SWEEP", str(results.path))
-    copy = element("button", "Copy", type="button", id="copy")
-    code = element("div", copy, element("pre", element("code", load + PHASES, id="load"), tabindex="0"), class_="code")
+    code = element("pre", element("code", load + PHASES), tabindex="0")
     return joined(element("ul", *links), every, code)
 
 

@@ -31,18 +31,8 @@
 
   // ---- Arrays ----------------------------------------------------------------------------------------------------
 
-  const decoded = new Map(); // by type, then by text
-
-  /** An array from its base64; kept, since curves are drawn again and again. */
-  function decode(text, Type) {
-    if (!decoded.has(Type)) decoded.set(Type, new Map());
-    const held = decoded.get(Type);
-    if (!held.has(text)) {
-      const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-      held.set(text, new Type(bytes.buffer));
-    }
-    return held.get(text);
-  }
+  /** An array from its base64. */
+  const decode = (text, Type) => new Type(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
 
   /** A curve's steps and values, gaps as null; none if the run has no values. */
   function curve(column, run) {
@@ -168,24 +158,6 @@
     }));
   }
 
-  function phaseNames(name, group) {
-    if (group) return [];
-    const run = data.runs[shown.runs[0]];
-    const letters = (byId(name).clientWidth - 80) / 6.5 / run.last_step; // that fit above a step
-    return run.phases
-      .filter(([phase, from, to]) => (to - from) * letters > phase.length)
-      .map(([phase, from, to]) => ({
-        text: phase,
-        x: (from + to) / 2,
-        y: 1,
-        xref: "x",
-        yref: "paper",
-        yanchor: "bottom",
-        showarrow: false,
-        font: { size: 11, color: SOFT },
-      }));
-  }
-
   /** One line in the legend: the curves of all shown runs one after another, with gaps between them. */
   function trace(line) {
     const points = []; // step, value, run
@@ -239,7 +211,6 @@
     const many = shown.runs.length > 1;
     const form = layout(x, y, {
       shapes: shading(group),
-      annotations: phaseNames(figure.name, group),
       hovermode: many ? "closest" : "x unified",
       uirevision: shown.label,
     });
@@ -357,16 +328,12 @@
 
   /** Runs of one value side by side around its place, in their order. */
   function beside(runs, across, where) {
-    const seen = new Map(),
-      width = 0.6 * where.gap;
-    const turn = runs.map(([, run]) => {
-      const k = seen.get(run.axes[across]) || 0;
-      seen.set(run.axes[across], k + 1);
-      return k;
-    });
-    return runs.map(([, run], i) => {
-      const value = run.axes[across];
-      return where.at(value) + width * ((turn[i] + 0.5) / seen.get(value) - 0.5);
+    const width = 0.6 * where.gap;
+    const sets = Map.groupBy(runs, ([, run]) => run.axes[across]);
+    return runs.map((one) => {
+      const value = one[1].axes[across];
+      const same = sets.get(value);
+      return where.at(value) + width * ((same.indexOf(one) + 0.5) / same.length - 0.5);
     });
   }
 
@@ -543,39 +510,25 @@
   // ---- Choosing --------------------------------------------------------------------------------------------------
 
   const pending = new Map(); // drawings by what they draw
-  let working = false;
 
   /** Draws one figure after another, giving the browser its turn in between. */
-  async function work() {
+  async function queue(name, drawing) {
+    delete document.documentElement.dataset.drawn;
+    const working = pending.size > 0;
+    pending.set(name, drawing);
     if (working) return;
-    working = true;
     while (pending.size) {
-      const [name, drawing] = pending.entries().next().value;
-      pending.delete(name);
+      const [[next, draws]] = pending;
       try {
-        await drawing();
+        await draws();
       } catch (error) {
         // the other figures are still worth seeing
-        console.error(`${name} cannot be drawn`, error);
+        console.error(`${next} cannot be drawn`, error);
       }
       await new Promise((resolve) => setTimeout(resolve));
+      if (pending.get(next) === draws) pending.delete(next);
     }
-    working = false;
     document.documentElement.dataset.drawn = `${shown.label} ${Math.round(performance.now())}`;
-  }
-
-  function queue(name, drawing) {
-    delete document.documentElement.dataset.drawn;
-    pending.delete(name);
-    pending.set(name, drawing);
-    work();
-  }
-
-  function drawDetail() {
-    byId("detail_of").hidden = shown.runs.length === 1;
-    byId("detail").value = String(shown.detail);
-    showCircuit();
-    data.spectra.forEach((spectrum) => queue(spectrum.matrix, () => drawSpectrum(spectrum)));
   }
 
   /** Shows "run 3" or "group 0", by index. */
@@ -592,16 +545,10 @@
       if (mine && !group) row.setAttribute("aria-current", "true");
       else row.removeAttribute("aria-current");
     });
-    byId("detail").replaceChildren(...shown.runs.map((run) => new Option(data.runs[run].label, String(run))));
     data.figures.forEach((figure) => queue(figure.name, () => drawCurves(figure)));
-    drawDetail();
+    data.spectra.forEach((spectrum) => queue(spectrum.matrix, () => drawSpectrum(spectrum)));
+    showCircuit();
     if (jump) byId("curves").scrollIntoView();
-  }
-
-  /** The run before or after the one that is shown. */
-  function move(by) {
-    const n = data.runs.length;
-    choose(`run ${(shown.group ? shown.detail : shown.runs[0] + by + n) % n}`);
   }
 
   // ---- Tables ----------------------------------------------------------------------------------------------------
@@ -621,16 +568,6 @@
     table.tBodies[0].append(...rows.map(([, row]) => row));
   }
 
-  async function copy(button, text) {
-    try {
-      await navigator.clipboard.writeText(text);
-      button.textContent = "Copied";
-    } catch {
-      getSelection().selectAllChildren(byId("load"));
-      button.textContent = "Selected: press Ctrl-C";
-    }
-  }
-
   // ---- Start -----------------------------------------------------------------------------------------------------
 
   /** Draws a figure again when one of its controls is changed. */
@@ -646,13 +583,6 @@
     on(button, "click", () => save(button.closest("figure").dataset.figure, button.dataset.export));
   for (const figure of data.figures) redraw(figure.name, () => drawCurves(figure));
   on(byId("choose"), "change", (event) => choose(event.target.value));
-  on(byId("detail"), "change", (event) => {
-    shown.detail = Number(event.target.value);
-    drawDetail();
-  });
-  on(byId("previous"), "click", () => move(-1));
-  on(byId("next"), "click", () => move(1));
-  on(byId("copy"), "click", (event) => copy(event.target, byId("load").textContent));
   if (innerWidth < 600) document.querySelector("header details").open = false;
   choose(`run ${data.first}`);
   for (const [id, drawing] of Object.entries({ times: drawTimes, heat: drawHeat })) {

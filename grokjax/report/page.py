@@ -108,8 +108,7 @@ def chooser(data: dict[str, Any]) -> Html:
         for i, run in enumerate(data["runs"])
     ]
     parts = [element("optgroup", *groups, label="groups")] if groups else []
-    detail = element("label", "in detail ", element("select", id="detail"), id="detail_of", hidden=True)
-    return joined(element("select", *parts, element("optgroup", *runs, label="runs"), id="choose"), detail)
+    return element("select", *parts, element("optgroup", *runs, label="runs"), id="choose")
 
 
 def comparison(data: dict[str, Any]) -> Html:

@@ -17,7 +17,7 @@ from grokjax.phases.rules import RULES
 from grokjax.phases.text import shown, shown_steps
 from grokjax.report.panels import FIGURES, SPECTRA
 from grokjax.store import files
-from grokjax.store.metrics import parts, read_metrics, read_part, read_runs, read_schema
+from grokjax.store.metrics import parts, read_metrics, read_part, read_runs
 from grokjax.store.records import read_record
 
 CIRCUIT = "circuit.parquet"
@@ -72,7 +72,7 @@ def read(path: str | Path) -> Results:
         raise InputError(f"{path} holds no metrics yet: name the --workdir of a sweep that has begun to train.")
     record = read_record(path) or {}
     try:
-        runs, schema = read_runs(path), read_schema(parts(path / "metrics")[0])
+        runs, schema = read_runs(path), read_part(parts(path / "metrics")[0]).schema
         wanted = ["run", "step", *PHASE_COLUMNS, *(line.column for figure in FIGURES for line in figure.lines)]
         metrics = read_metrics(path, [name for name in dict.fromkeys(wanted) if name in schema.names])
         spectra = {name: _spectra(path, name) for name in SPECTRA if name in schema.names}
@@ -129,31 +129,14 @@ def described(schema: pa.Schema) -> dict[str, dict[str, str]]:
 
 def _spectra(path: Path, column: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """A column of lists by run, sorted by step; runs of one sweep may differ in P."""
-    held: dict[int, list[tuple[int, np.ndarray | None]]] = {}
-    for part in parts(path / "metrics"):
-        table = read_part(part, ["run", "step", column])
-        lists = _lists(table[column])
-        for run, step, norms in zip(table["run"].to_pylist(), table["step"].to_pylist(), lists, strict=True):
-            held.setdefault(run, []).append((step, norms))
-    result = {}
-    for run, rows in held.items():
-        rows.sort(key=lambda row: row[0])
-        n_freqs = max((len(norms) for _, norms in rows if norms is not None), default=0)
+    result: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+    for run, rows in read_metrics(path, ["run", "step", column]).groupby("run"):
+        n_freqs = max((len(norms) for norms in rows[column] if norms is not None), default=0)
         if n_freqs:
             nothing = np.full(n_freqs, np.nan, np.float32)
-            values = np.stack([nothing if norms is None else norms for _, norms in rows])
-            result[run] = np.array([step for step, _ in rows]), values
+            values = np.stack([nothing if norms is None else norms for norms in rows[column]])
+            result[run] = rows["step"].to_numpy(), values
     return result
-
-
-def _lists(column: pa.ChunkedArray) -> list[np.ndarray | None]:
-    """The lists of a column as arrays; None for null."""
-    lists: list[np.ndarray | None] = []
-    for chunk in column.chunks:
-        values, offsets = chunk.values.to_numpy(zero_copy_only=False), chunk.offsets.to_numpy()
-        nulls = chunk.is_null().to_pylist()
-        lists += [None if nulls[i] else values[offsets[i] : offsets[i + 1]] for i in range(len(chunk))]
-    return lists
 
 
 def shade(row: Mapping[Any, Any]) -> list[tuple[str, float, float]]:
@@ -186,6 +169,14 @@ def sentence(row: Mapping[Any, Any]) -> str:
     status = {"diverged": "Diverged; ", "training": "In training; ", "stopped": "Stopped; "}.get(row["status"], "")
     text = f"{status}{', '.join(said)}; {end}."
     return text[0].upper() + text[1:]
+
+
+def outcome(runs: pd.DataFrame) -> str:
+    """A sentence about several runs: how many memorised and grokked, and when."""
+    counts = [f"{int(runs[name].eq(True).sum())} of {len(runs)} {name}" for name in ("memorised", "grokked")]
+    times = runs["grokked_by"].dropna()
+    span = f", between steps {shown_steps(times.min())} and {shown_steps(times.max())}" if len(times) else ""
+    return f"{counts[0]}, {counts[1]}{span}."
 
 
 def first_run(runs: pd.DataFrame) -> int:

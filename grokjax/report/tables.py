@@ -45,7 +45,8 @@ def groups(results: Results) -> Html:
     for row in results.summary.groups.to_dict("records"):
         cells = [cell(shown_value(row[name]), row[name]) for name in results.by]
         cells += [cell(row[name]) for name in ("runs", "memorised", "grokked")]
-        cells.append(cell(_share(row), float(row["fraction_grokked"]), numeric=False))
+        at, low, high = (f"{100 * row[f'fraction_{name}']:.0f}" for name in ("grokked", "low", "high"))
+        cells.append(cell(f"{at} % [{low}, {high}]", float(row["fraction_grokked"]), numeric=False))
         cells += [_median(row, name) for name in times]
         rows.append(element("tr", *cells))
     caption = "Each setting, its seeds together. Medians with bootstrap intervals."
@@ -58,21 +59,6 @@ def _median(row: Mapping[Any, Any], name: str) -> Html:
     middle, _, interval = shown_median(row, name).partition(" ")
     small = element("small", interval) if interval else None
     return cell(joined(middle, small), float(row[f"{name}_median"]))
-
-
-def _share(row: Mapping[Any, Any]) -> Html:
-    """A share with its interval, drawn and written."""
-    at, low, high = (100 * float(row[f"fraction_{name}"]) for name in ("grokked", "low", "high"))
-    drawn = element(
-        "svg",
-        element("rect", x=0, y=6, width=100, height=4, class_="track"),
-        element("rect", x=f"{low:.1f}", y=6, width=f"{high - low:.1f}", height=4, class_="interval"),
-        element("circle", cx=f"{at:.1f}", cy=8, r=4.5, class_="estimate"),
-        viewBox="-6 0 112 16",
-        class_="share",
-        aria_hidden="true",
-    )
-    return joined(drawn, f" {at:.0f} % [{low:.0f}, {high:.0f}]")
 
 
 def fits(results: Results) -> Html | None:
@@ -88,13 +74,9 @@ def fits(results: Results) -> Html | None:
         cells = [cell(shown_value(row[name])) for name in labels] + [cell(row["quantity"], numeric=False)]
         cells += [cell(shown(row["estimate"]), float(row["estimate"])), cell(shown_bounds(row))]
         rows.append(element("tr", *cells, cell(row["unit"], numeric=False), cell(row["runs"])))
-    critical = found[found["quantity"].str.startswith("critical")].iloc[0]
-    name, at = str(critical["quantity"]).removeprefix("critical_"), shown(critical["estimate"])
-    said = f"Critical {name}: {at} [{shown(critical['low'])}, {shown(critical['high'])}]; power law of the time to grok"
-    said = "Critical values and power laws" if labels else said
     caption = "Logistic regression in log10, and time to grok = prefactor · (value − critical)^−exponent."
     content = joined(table("fits", caption, head, rows), doubts(notes(found, ["quantity"])))
-    return element("details", element("summary", said), content)
+    return element("details", element("summary", "Critical values and power laws"), content)
 
 
 def doubts(sentences: Sequence[str]) -> Html | None:
@@ -145,31 +127,19 @@ def _run(results: Results, index: int, row: Mapping[Any, Any], with_status: bool
     cells.append(cell(strip(row, longest), first, numeric=False))
     cells += [cell(shown_interval(row, name, f"{name}_by"), row[f"{name}_by"]) for name in EVENTS]
     cells.append(cell(shown_steps(row["delay"]), row["delay"]))
-    cells += [cell(shown_interval(row, name, name), row[name], title=_rule(row, name)) for name in ENDS]
+    cells += [cell(shown_interval(row, name, name), row[name]) for name in ENDS]
     cells += [_loss(row.get(name)) for name in ("train_loss", "test_loss")]
     n_keys = row["n_key_freqs"]
     keys = None if np.isnan(n_keys) else f"frequencies {', '.join(map(str, row['key_freqs']))}"
     cells.append(cell("–" if np.isnan(n_keys) else f"{n_keys:.0f}", n_keys, title=keys))
     marks = [name for name in ("ungrokked", "overlap") if row[name]]
-    cells.append(cell(", ".join([row["run_class"], *marks]), numeric=False, title=OVERLAP if row["overlap"] else None))
+    cells.append(cell(", ".join([row["run_class"], *marks]), numeric=False))
     return cells
-
-
-OVERLAP = f"overlap: {phases.DESCRIPTIONS['overlap']}"
 
 
 def _loss(value: Any) -> Html:
     loss = np.nan if value is None else float(value)
     return cell("–" if np.isnan(loss) else f"{loss:.2e}", loss)
-
-
-def _rule(row: Mapping[Any, Any], name: str) -> str | None:
-    """Names the rule that read an end, and says what others see."""
-    if pd.isna(row[f"{name}_rule"]):
-        return None
-    others = f"{shown_steps(row[f'{name}_earliest'])}–{shown_steps(row[f'{name}_latest'])}"
-    seen = f"{row[f'{name}_seen']:.0f} of {row[f'{name}_rules']:.0f} rules see it"
-    return f"rule {row[f'{name}_rule']}; {seen}" + (f", at {others}" if row[f"{name}_seen"] else "")
 
 
 def strip(row: Mapping[Any, Any], longest: float) -> Html:

@@ -42,7 +42,7 @@ def prune(folder: Path, newest: int) -> None:
     kept = [number for number, _ in complete(folder) if number < newest][: KEEP - 1]
     for number, _, _, path in _parts(files.listed(folder)):  # also what an upload or a removal has left of one
         if number < newest and number not in kept:
-            files.remove_folder(path)
+            files.drop(path)
 
 
 def complete(folder: Path) -> list[tuple[int, list[Path]]]:
@@ -60,16 +60,21 @@ def next_number(folder: Path) -> int:
 
 
 def read_progress(path: Path) -> dict[str, Any]:
-    """The progress in a checkpoint.
+    """The progress in a checkpoint, of the kind that the recorder saves.
 
     Raises:
-      Damaged: it is not what was saved.
+      Damaged: it is not what was saved, or of another kind.
     """
     with files.folder(path):
         progress = files.note(path)
-    if not isinstance(progress, dict):
+    held = progress if isinstance(progress, dict) else {}
+    counts = [held.get(name) for name in ("group", "offset", "process", "part", "rows")]
+    lists = [held.get(name) for name in ("runs", "steps")]
+    counts += [value for values in lists if isinstance(values, list) for value in values]
+    whole = all(isinstance(values, list) for values in lists) and all(type(n) is int and n >= 0 for n in counts)
+    if not whole or len(lists[0] or []) != len(lists[1] or []):
         raise files.Damaged(f"{path} holds no progress of a sweep")
-    return progress
+    return held
 
 
 def load(path: Path, blank: State, n: int) -> State:

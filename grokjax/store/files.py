@@ -83,6 +83,7 @@ def names_below(folder: Path) -> list[PurePosixPath]:
     return sorted(PurePosixPath(path.relative_to(folder).as_posix()) for path in _files(folder))
 
 
+NO_CHECKSUM = "has no checksum"
 MOST_BYTES = 1 << 35  # of one file, which is read whole
 
 
@@ -93,13 +94,10 @@ def read(path: Path) -> bytes:
       Damaged: it is missing, no file, too large, cannot be read, or has another checksum.
     """
     for _ in range(3):  # it may be replaced meanwhile
-        try:
-            data, known = _content(path), _known(checksum_path(path))
-        except (Damaged, OSError, MemoryError) as error:
-            raise Damaged(f"{path} {_problem(error)}") from None
-        if not known or _sha256(data) in known:
+        data, problem = _examined(path)
+        if problem in ("", NO_CHECKSUM):
             return data
-    raise Damaged(f"{path} is damaged: its checksum differs")
+    raise Damaged(f"{path} {problem}")
 
 
 def _content(path: Path, most: int | None = None) -> bytes:
@@ -124,13 +122,20 @@ def _why(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or "memory"
 
 
-def _known(side: Path) -> set[str]:
-    """The checksums in a file beside another; none if there is none."""
+def _examined(path: Path) -> tuple[bytes, str]:
+    """What a file holds, and what is wrong with it; see `trouble`."""
     try:
-        text = _content(side, most=1 << 16).decode(errors="replace")
-    except Damaged:
-        return set()
-    return {line.split(" ")[0] for line in text.splitlines()}
+        data = _content(path)
+        try:
+            text = _content(checksum_path(path), most=1 << 16).decode(errors="replace")
+        except Damaged as error:
+            return data, NO_CHECKSUM if str(error) == "is missing" else f"has a checksum that {error}"
+    except (Damaged, OSError, MemoryError) as error:
+        return b"", _problem(error)
+    line = _line(data, path)
+    # One line, or two while the file is being replaced.
+    whole = text == line or (len(text) == 2 * len(line) and line in text.splitlines(keepends=True))
+    return data, "" if whole else "is damaged: its checksum differs"
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -168,35 +173,13 @@ def checksum_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")
 
 
-def checked(path: Path) -> Path:
-    """Makes sure that a file is what was written.
-
-    Raises:
-      Damaged: it is missing, has no checksum, or another one.
-    """
-    problem = trouble(path)
-    if problem:
-        raise Damaged(f"{path} {problem}")
-    return path
-
-
 def trouble(path: Path) -> str:
     """What is wrong with a file, as in "is missing"; empty if it is what was written.
 
     Raises:
       StorageError: an object store cannot be reached, which says nothing about the file.
     """
-    try:
-        line = _line(_content(path), path)
-        try:
-            text = _content(checksum_path(path)).decode(errors="replace")
-        except Damaged as error:
-            return "has no checksum" if str(error) == "is missing" else f"has a checksum that {error}"
-    except (Damaged, OSError, MemoryError) as error:
-        return _problem(error)
-    # One line, or two while the file is being replaced.
-    whole = text == line or (len(text) == 2 * len(line) and line in text.splitlines(keepends=True))
-    return "" if whole else "is damaged: its checksum differs"
+    return _examined(path)[1]
 
 
 def remove(path: Path) -> None:
@@ -444,16 +427,10 @@ def _read_manifest(target: Path) -> tuple[dict[str, str], Any]:
     return files, held["note"]
 
 
-def remove_folder(target: Path) -> None:
-    """Removes a folder; one that is half removed counts as incomplete."""
-    with _telling(target):
-        (target / MANIFEST).unlink(missing_ok=True)
-        _drop(target)
-
-
 def drop(folder: Path) -> None:
-    """Removes a folder with all that is in it, if it is there."""
-    with _telling(folder):
+    """Removes a folder with all that is in it, if it is there; one that is half removed counts as incomplete."""
+    with _telling(folder), contextlib.suppress(NotADirectoryError):
+        (folder / MANIFEST).unlink(missing_ok=True)
         _drop(folder)
 
 

@@ -1,7 +1,5 @@
 """The state of every run so far: the content of runs.parquet. No JAX."""
 
-import collections
-import functools
 import math
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -32,7 +30,6 @@ class Ledger:
         self.runs = {run.run: run for run in runs}
         self.records: dict[int, dict[str, Any]] = {number: dict(WAITING) for number in self.runs}
         self._below = dict.fromkeys(self.runs, 0)
-        self._counts = collections.Counter(waiting=len(self.runs))
         self._without_keys: dict[int, None] = {}  # runs that ended and lack final keys, in the order of their ends
 
     def update(self, frame: Mapping[str, Any] | pd.DataFrame) -> None:
@@ -55,7 +52,6 @@ class Ledger:
             for milestone, accuracy in (("memorised_step", "train_acc"), ("grokked_step", "test_acc")):
                 if record[milestone] is None and record[accuracy] >= THRESHOLD:
                     record[milestone] = step
-                    self._counts[milestone] += 1
         if "key_freqs" in frame:
             for run, step, keys in zip(numbers, steps, frame["key_freqs"], strict=True):
                 record = self.records[run]
@@ -68,14 +64,9 @@ class Ledger:
         self._without_keys.pop(run, None)
 
     def _set_status(self, run: int, status: str) -> None:
-        record = self.records[run]
-        if status == record["status"]:
-            return
-        self._counts[record["status"]] -= 1
-        self._counts[status] += 1
-        record["status"] = status
-        if status in ("finished", "stopped"):
+        if status in ("finished", "stopped") and status != self.records[run]["status"]:
             self._without_keys[run] = None
+        self.records[run]["status"] = status
 
     def _status(self, run, step: int, test_loss: float) -> str:
         """The status after an evaluation, by the rule that the device follows, in its dtype."""
@@ -99,21 +90,15 @@ class Ledger:
 
     def count(self, name: str) -> int:
         """How many runs have reached "memorised_step" or "grokked_step", or have a status of that name."""
-        return self._counts[name]
+        return sum(record["status"] == name or record.get(name) is not None for record in self.records.values())
 
     def table(self, waiting: Collection[int] = ()) -> pa.Table:
         """The content of runs.parquet; some runs can be told as waiting, whatever is known of them."""
         schema = runs_schema()
         records = [WAITING if number in waiting else record for number, record in self.records.items()]
         values = [list(self.records)] + [[record[name] for record in records] for name in SUMMARY]
-        arrays = [pa.array(some, field.type) for some, field in zip(values, schema, strict=False)]
-        return pa.Table.from_arrays(arrays + self._config, schema=schema)
-
-    @functools.cached_property
-    def _config(self) -> list[pa.Array]:
-        """The columns that never change."""
-        schema, arrays = runs_schema(), []
         for path in config.FIELDS:
-            values = [run.values[path] for run in self.runs.values()]
-            arrays.append(pa.array([list(v) if isinstance(v, tuple) else v for v in values], schema.field(path).type))
-        return arrays
+            fields = [run.values[path] for run in self.runs.values()]
+            values.append([list(value) if isinstance(value, tuple) else value for value in fields])
+        arrays = [pa.array(some, field.type) for some, field in zip(values, schema, strict=True)]
+        return pa.Table.from_arrays(arrays, schema=schema)

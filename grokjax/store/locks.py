@@ -8,7 +8,6 @@ Clocks are never compared.
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -76,26 +75,22 @@ class _Holder:
       token: of this holding of the lock, and no other.
       process: its number.
       host: its machine's name.
-      machine: where process numbers mean the same.
       count: goes up for as long as the process lives.
+      machine: of earlier versions, which do not know a lock without it.
     """
 
     token: str
     process: int
     host: str
-    machine: str
     count: int = 0
-
-    @classmethod
-    def mine(cls) -> "_Holder":
-        return cls(uuid.uuid4().hex, os.getpid(), platform.node(), _machine())
+    machine: str = ""
 
     @classmethod
     def of(cls, data: bytes) -> "_Holder":
         try:
             return cls(**json.loads(data))
         except (ValueError, TypeError):
-            return cls("", 0, "", "")
+            return cls("", 0, "")
 
     def __bytes__(self) -> bytes:
         return json.dumps(vars(self)).encode()
@@ -103,39 +98,17 @@ class _Holder:
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}" if self.token else "another process"
 
-    @property
-    def is_dead(self) -> bool:
-        """Whether it can be seen from here that the process has ended."""
-        if self.machine != _machine():
-            return False
-        try:
-            os.kill(self.process, 0)
-        except OSError as error:
-            return isinstance(error, ProcessLookupError)
-        return False
-
-
-def _machine() -> str:
-    """The machine since it was started, and the part of it that shares process numbers (containers do not)."""
-    facts = [platform.node()]
-    for read in (lambda: Path("/proc/sys/kernel/random/boot_id").read_text(), lambda: os.readlink("/proc/self/ns/pid")):
-        try:
-            facts.append(read())
-        except OSError:
-            facts.append(uuid.uuid4().hex)  # unknown, so like no other
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
-
 
 class ObjectLock:
     """An object that only one process can create, and that its holder changes every `REFRESH` seconds.
 
-    A newcomer who finds one watches it. If it stays the same for `PATIENCE` times as long, or its process is known to
-    be dead, it is removed and created anew. Of several newcomers who do that at once the last one has it: each looks
-    again after a moment.
+    A newcomer who finds one watches it. If it stays the same for `PATIENCE` times as long, it is removed and created
+    anew. Of several newcomers who do that at once the last one has it: each looks again after a moment.
     """
 
     def __init__(self, path: ObjectPath, tell: Callable[[str], None]):
-        self._path, self._tell, self._mine = path, tell, _Holder.mine()
+        self._path, self._tell = path, tell
+        self._mine = _Holder(uuid.uuid4().hex, os.getpid(), platform.node())
         while not path.create(bytes(self._mine)):
             found = self._look()
             if found == self._mine:  # created by a request that was given up on and repeated
@@ -164,20 +137,19 @@ class ObjectLock:
         Raises:
           InputError: somebody does.
         """
-        if not found.is_dead:
-            wait = PATIENCE * REFRESH
-            self._tell(
-                f"{self._path.parent} was left locked by {found}: waiting up to {wait:.0f} seconds to see whether "
-                "that still runs"
-            )
-            end = time.monotonic() + wait
-            while time.monotonic() < end:
-                time.sleep(min(REFRESH / 2, max(0.0, end - time.monotonic())))
-                now = self._look()
-                if now != found:
-                    if now is None:
-                        return  # let go of
-                    raise _in_use(self._path, str(now))
+        wait = PATIENCE * REFRESH
+        self._tell(
+            f"{self._path.parent} was left locked by {found}: waiting up to {wait:.0f} seconds to see whether "
+            "that still runs"
+        )
+        end = time.monotonic() + wait
+        while time.monotonic() < end:
+            time.sleep(min(REFRESH / 2, max(0.0, end - time.monotonic())))
+            now = self._look()
+            if now != found:
+                if now is None:
+                    return  # let go of
+                raise _in_use(self._path, str(now))
         if self._look() == found:
             self._path.unlink(missing_ok=True)
 

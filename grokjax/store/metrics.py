@@ -1,8 +1,7 @@
 """The tables on disk: one row per (run, step) in metrics/*.parquet, one row per run in runs.parquet. No JAX."""
 
-import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,32 +102,15 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
       Damaged: it is not what was written, or no such table.
     """
     data = files.read(path)
-    with _parsing(path):
+    try:
         table = pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
         table.validate(full=True)
+    except Exception as error:  # pyarrow has several, some of which no class of it covers
+        raise Damaged(f"{path} cannot be read as Parquet ({error})") from None
     lacks = [name for name in columns or () if name not in table.column_names]
     if lacks:
         raise Damaged(f"{path} has no column '{lacks[0]}'")
     return table
-
-
-def read_schema(path: Path) -> pa.Schema:
-    """A part's schema.
-
-    Raises:
-      Damaged: it is not what was written, or no table.
-    """
-    data = files.read(path)
-    with _parsing(path):
-        return pq.read_schema(pa.BufferReader(data))
-
-
-@contextlib.contextmanager
-def _parsing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # pyarrow has several, some of which no class of it covers
-        raise Damaged(f"{path} cannot be read as Parquet ({error})") from None
 
 
 def to_table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:

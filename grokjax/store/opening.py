@@ -1,7 +1,6 @@
 """Opened directories: a working directory that is held, mended, and known for what it holds."""
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,26 +14,10 @@ from grokjax.store.workdir import Workdir
 from grokjax.sweeps import Sweep
 
 
-@dataclasses.dataclass(frozen=True)
-class Opened:
-    """A working directory and what was found in it.
-
-    Attributes:
-      workdir: held against other sweeps.
-      found: in it, after it has been mended.
-    """
-
-    workdir: Workdir
-    found: Findings
-
-    @property
-    def is_done(self) -> bool:
-        """Whether it holds all of its sweep's results."""
-        return self.workdir.record is not None and self.found.is_done(self.workdir.sweep)
-
-
 @contextlib.contextmanager
-def opened(path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callable[[str], None]) -> Iterator[Opened]:
+def opened(
+    path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callable[[str], None]
+) -> Iterator[tuple[Workdir, Findings]]:
     """Opens a directory for a sweep and mends what is damaged there.
 
     Args:
@@ -44,13 +27,16 @@ def opened(path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callab
       hosts: the processes that train together: the first one holds and mends it, the others look once that is done.
       tell: is told in sentences of what takes time, and of what is damaged.
 
+    Yields:
+      The directory, held against other sweeps, and what was found in it, after it has been mended.
+
     Raises:
       InputError: the directory cannot be written, is in use, or holds something else.
       StorageError: what is damaged there cannot be mended.
     """
     workdir = _held(path, sweep, overwrite, hosts, tell)
     try:
-        yield Opened(workdir, _found(workdir, sweep, hosts, tell))
+        yield workdir, _found(workdir, sweep, hosts, tell)
     finally:
         workdir.close()
 

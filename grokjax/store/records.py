@@ -31,8 +31,9 @@ def read_record(path: str | Path) -> dict[str, Any] | None:
         whole = next((place for place in (file, spare) if not files.trouble(place)), file)
         if whole == file and not file.is_file():
             return None
-        if whole == file and files.checksum_path(file).is_file() and files.trouble(file):
-            raise InputError(f"{file} {files.trouble(file)}: restore it, or --overwrite to start again there.")
+        trouble = files.trouble(whole)
+        if trouble and files.checksum_path(file).is_file():
+            raise InputError(f"{file} {trouble}: restore it, or --overwrite to start again there.")
         record = json.loads(whole.read_text())  # without a checksum it was made by hand
     except StorageError as error:
         raise InputError(f"--workdir={path} cannot be used: {error}.") from None

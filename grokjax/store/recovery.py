@@ -25,39 +25,27 @@ from grokjax.store.snapshots import find_snapshots
 from grokjax.sweeps import Run, Sweep
 
 
-@dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """A whole checkpoint: one folder for each process that took part.
 
-    Attributes:
+    Args:
       number: its own.
       folders: one per process.
       progress: what the scheduler saved in each.
+
+    Attributes:
+      group: the one that was in training.
+      offset: steps into the current segment.
+      steps: done by the runs that were in training.
+      marks: where each process's parts ended: the number of the last one, and its rows.
     """
 
-    number: int
-    folders: Sequence[Path]
-    progress: Sequence[Mapping[str, Any]]
-
-    @property
-    def group(self) -> int:
-        """The group that was in training."""
-        return self.progress[0]["group"]
-
-    @property
-    def offset(self) -> int:
-        """Steps into the current segment."""
-        return self.progress[0]["offset"]
-
-    @property
-    def steps(self) -> dict[int, int]:
-        """Steps done by the runs that were in training."""
-        return {run: step for one in self.progress for run, step in zip(one["runs"], one["steps"], strict=True)}
-
-    @property
-    def marks(self) -> dict[int, tuple[int, int]]:
-        """Where each process's parts ended: the number of the last one, and its rows."""
-        return {one["process"]: (one["part"], one["rows"]) for one in self.progress}
+    def __init__(self, number: int, folders: Sequence[Path], progress: Sequence[Mapping[str, Any]]):
+        self.number, self.folders, self.progress = number, folders, progress
+        self.group: int = progress[0]["group"]
+        self.offset: int = progress[0]["offset"]
+        self.steps = {run: n for one in progress for run, n in zip(one["runs"], one["steps"], strict=True)}
+        self.marks = {one["process"]: (one["part"], one["rows"]) for one in progress}
 
 
 @dataclasses.dataclass
@@ -125,7 +113,7 @@ def _find_checkpoint(folder: Path, found: Findings, every: bool) -> None:
     """The newest whole one; with `every` those before it are checked too."""
     for number, folders in checkpoints.complete(folder):
         try:
-            progress = [_checked(path, checkpoints.read_progress(path)) for path in folders]
+            progress = [checkpoints.read_progress(path) for path in folders]
         except Damaged as error:
             if found.checkpoint is None or all(path.exists() for path in folders):  # older ones are removed at times
                 wrong = {path: files.folder_trouble(path) for path in folders}
@@ -138,21 +126,6 @@ def _find_checkpoint(folder: Path, found: Findings, every: bool) -> None:
             return
 
 
-def _checked(path: Path, progress: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Progress of the kind that the scheduler saves.
-
-    Raises:
-      Damaged: it is of another kind.
-    """
-    counts = [progress.get(name) for name in ("group", "offset", "process", "part", "rows")]
-    lists = [progress.get(name) for name in ("runs", "steps")]
-    counts += [value for values in lists if isinstance(values, list) for value in values]
-    whole = all(isinstance(values, list) for values in lists) and all(type(n) is int and n >= 0 for n in counts)
-    if not whole or len(lists[0] or []) != len(lists[1] or []):
-        raise Damaged(f"{path} holds no progress of a sweep")
-    return progress
-
-
 def _whole_rows(folder: Path, sweep: Sweep, found: Findings) -> pd.DataFrame:
     """The rows that count, of the columns that the ledger needs; notes damaged parts, and what is surplus."""
     columns = ["run", "step", *FINAL]
@@ -162,12 +135,14 @@ def _whole_rows(folder: Path, sweep: Sweep, found: Findings) -> pd.DataFrame:
     tables = []
     for path in _expected_parts(folder):
         found.checked += 1
-        keep = _rows_to_keep(path, marks)
+        keep, wrong = _rows_to_keep(path, marks), files.trouble(path)
         try:
-            table = _of_sweep(path, read_part(files.checked(path), columns), sweep)
+            if wrong:
+                raise Damaged(wrong)
+            table = _of_sweep(path, read_part(path, columns), sweep)
         except (OSError, ValueError, KeyError) as error:
             if keep:
-                found.troubles[path] = files.trouble(path) or f"cannot be read as metrics ({error})"
+                found.troubles[path] = wrong or f"cannot be read as metrics ({error})"
             else:
                 found.surplus[path] = 0  # say, because its writer was killed before the checksum was there
             continue

@@ -27,19 +27,14 @@ def save_snapshot(folder: Path, step: int, runs: Sequence[int], params: Mapping[
     """
     start = 0
     while start < len(runs):
-        some = _nameable(runs[start : start + SNAPSHOT_RUNS])
+        some = runs[start : start + SNAPSHOT_RUNS]
+        while len(compact(some)) > MAX_NAME:
+            some = some[: len(some) // 2]
         path = folder / f"step_{step:08d}.runs_{compact(some)}"
         if not files.has_appeared(path):
             stacked = {key: np.asarray(x)[start : start + len(some)] for key, x in params.items()}
             orbax.save_folder(path, stacked, {key: [x.shape, x.dtype.name] for key, x in stacked.items()})
         start += len(some)
-
-
-def _nameable(runs: Sequence[int]) -> Sequence[int]:
-    """The first of some runs, as many as a folder's name has room for."""
-    while len(compact(runs)) > MAX_NAME:
-        runs = runs[: len(runs) // 2]
-    return runs
 
 
 def compact(numbers: Sequence[int]) -> str:
@@ -95,9 +90,8 @@ def load_params(workdir: str | Path, run: int, step: int | None = None) -> dict[
     """
     found = find_snapshots(workdir)
     steps = sorted(s for r, s in found if r == run)
-    if not steps:
-        raise InputError(_no_snapshot(workdir, run, found))
-    step = steps[-1] if step is None else step
+    if step is None or not steps:
+        return load_last(files.path(workdir), [run], found)[run]
     if step not in steps:
         raise InputError(
             f"{workdir} has no snapshot of run {run} at step {step}: it has steps {', '.join(map(str, steps))}."
@@ -105,20 +99,20 @@ def load_params(workdir: str | Path, run: int, step: int | None = None) -> dict[
     return load_many(found, step, [run])[run]
 
 
-def load_last(workdir: Path, runs: Sequence[int], found: Snapshots) -> dict[tuple[int, int], dict[str, np.ndarray]]:
-    """The parameters of some runs at the last snapshot of each, by run and step; each folder is read once.
+def load_last(workdir: Path, runs: Sequence[int], found: Snapshots) -> dict[int, dict[str, np.ndarray]]:
+    """The parameters of some runs at the last snapshot of each, by run; each folder is read once.
 
     Raises:
       InputError: a run has none.
     """
     last = dict(sorted(found))
-    by_step: dict[int, list[int]] = {}
     for run in runs:
         if run not in last:
             raise InputError(_no_snapshot(workdir, run, found))
-        by_step.setdefault(last[run], []).append(run)
-    read = {step: load_many(found, step, some) for step, some in by_step.items()}
-    return {(run, last[run]): read[last[run]][run] for run in runs}
+    read: dict[int, dict[str, np.ndarray]] = {}
+    for step in {last[run] for run in runs}:
+        read |= load_many(found, step, [run for run in runs if last[run] == step])
+    return read
 
 
 def _no_snapshot(workdir: str | Path, run: int, found: Snapshots) -> str:

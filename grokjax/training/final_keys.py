@@ -7,7 +7,6 @@ Size letters: R models or runs, K = (P-1)//2 frequencies.
 """
 
 import functools
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,6 @@ from grokjax.store.metrics import fill, parts
 from grokjax.store.snapshots import Snapshots, find_snapshots, load_last, load_many
 from grokjax.sweeps import Run
 from grokjax.training import one_run
-
-Models = Mapping[tuple[int, int], Mapping[str, np.ndarray]]  # parameters by run and step
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -85,20 +82,14 @@ def evaluate(
     return registry.counts_to_shares(columns, values, problem.model, problem.n_train)
 
 
-KEYS = {"key_freqs": registry.MEASURES["key_freqs"]}
-
-
 def final_keys(
     path: Path, found: Snapshots, problem: Problem, runs: Sequence[Run], width: int = 1, backend: Backend = XLA
-) -> tuple[Bool[np.ndarray, "R K"], Models]:
-    """Finds each run's key frequencies at its last snapshot in a working directory, by the problem's rule.
-
-    Returns:
-      The keys, and the parameters they were read from, by run and step.
-    """
+) -> Bool[np.ndarray, "R K"]:
+    """Finds each run's key frequencies at its last snapshot in a working directory, by the problem's rule."""
     last = load_last(path, [run.run for run in runs], found)
-    models = [(params, run.inputs()) for params, run in zip(last.values(), runs, strict=True)]
-    return evaluate(problem, KEYS, models, None, width, backend)["key_freqs"].astype(bool), last
+    models = [(last[run.run], run.inputs()) for run in runs]
+    columns = {"key_freqs": registry.MEASURES["key_freqs"]}
+    return evaluate(problem, columns, models, None, width, backend)["key_freqs"].astype(bool)
 
 
 def replay_runs(
@@ -108,7 +99,6 @@ def replay_runs(
     problem: Problem,
     keys_RxK: Bool[np.ndarray, "R K"],
     width: int = 1,
-    loaded: Models | None = None,
     backend: Backend = XLA,
 ) -> dict[str, Any]:
     """Measures of every snapshot of some runs.
@@ -120,7 +110,6 @@ def replay_runs(
       problem: of the runs.
       keys_RxK: the keys to use for each run.
       width: models evaluated together.
-      loaded: parameters by run and step that have been read before.
       backend: computes logits and activations.
 
     Returns:
@@ -132,8 +121,7 @@ def replay_runs(
     frames = []
     for step in dict.fromkeys(step for step, _ in where):
         some = [run for s, run in where if s == step]
-        known = {run: loaded[run, step] for run in some if loaded and (run, step) in loaded}
-        params = known | load_many(found, step, [run for run in some if run not in known])
+        params = load_many(found, step, some)
         models = [(params[run], inputs[run]) for run in some]
         values = evaluate(problem, columns, models, np.stack([keys[run] for run in some]), width, backend)
         frames.append(values | {"run": np.array(some), "step": np.full(len(some), step)})
@@ -164,10 +152,10 @@ def finalise(
     mine: dict[str, Any] = {}
     if share:
         found = find_snapshots(path)
-        keys, last = final_keys(path, found, problem, share, width, backend)
-        mine = replay_runs(found, share, columns, problem, keys, width, last, backend)
+        keys = final_keys(path, found, problem, share, width, backend)
+        mine = replay_runs(found, share, columns, problem, keys, width, backend)
         mine["keys"] = np.stack([keys[[run.run for run in share].index(run)] for run in mine["run"]])
-    everything = [one for one in map(_unpacked, hosts.all_gather_bytes(_packed(mine))) if one]
+    everything = [one for one in hosts.all_gather(mine) if one]
     frame = {name: np.concatenate([one[name] for one in everything]) for name in everything[0]}
     for run, row in zip(frame["run"], frame.pop("keys"), strict=True):
         ledger.set_keys(int(run), row)
@@ -175,13 +163,3 @@ def finalise(
         # In order, so that a run's last row, which says that its keys are final, is filled last.
         fill(parts(path / "metrics"), frame)
     hosts.barrier()
-
-
-def _packed(arrays: Mapping[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def _unpacked(data: bytes) -> dict[str, np.ndarray]:
-    return dict(np.load(io.BytesIO(data), allow_pickle=False))

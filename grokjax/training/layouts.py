@@ -10,7 +10,7 @@ import numpy as np
 from grokjax.core import backends, model
 from grokjax.core import devices as devices_lib
 from grokjax.core.backends import XLA, Backend
-from grokjax.core.problem import Training
+from grokjax.core.problem import Problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,21 +39,16 @@ class Layout:
     def record(self) -> dict[str, int]:
         """The layout as config.json holds it."""
         widths = {"slots": self.slots, "lanes": self.vmap_width, "eval_lanes": self.eval_width}
-        return {**widths, "n_devices": self.n_devices, **self.backend.record()}
+        return {**widths, "n_devices": self.n_devices, **dataclasses.asdict(self.backend)}
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Layout":
         """The layout that `record` describes."""
-        return cls(
-            slots=record["slots"],
-            vmap_width=record["lanes"],
-            eval_width=record["eval_lanes"],
-            n_devices=record["n_devices"],
-            backend=backends.recorded(record),
-        )
+        slots, vmap_width, eval_width, n = (record[name] for name in ("slots", "lanes", "eval_lanes", "n_devices"))
+        return cls(slots, vmap_width, eval_width, n, backends.recorded(record))
 
 
-def choose(problem: Training, n_runs: int, slots: int = 0, devices: Sequence[jax.Device] | None = None) -> Layout:
+def choose(problem: Problem, n_runs: int, slots: int = 0, devices: Sequence[jax.Device] | None = None) -> Layout:
     """The layout for this machine.
 
     Args:
@@ -87,7 +82,7 @@ def together(slots: int, n_devices: int = 1) -> Layout:
     return Layout(slots, slots, min(slots, 8), n_devices)
 
 
-def relaid(recorded: Layout, problem: Training, n_devices: int) -> Layout:
+def relaid(recorded: Layout, problem: Problem, n_devices: int) -> Layout:
     """The layout for going on with a recorded population on another number of devices: vmap width and backend stay.
 
     Where there is no C++ for it any more, XLA takes its place, and bits change.
@@ -98,17 +93,17 @@ def relaid(recorded: Layout, problem: Training, n_devices: int) -> Layout:
     return relaid if relaid.backend.serves(problem) else by_xla(relaid, problem)
 
 
-def by_xla(layout: Layout, problem: Training) -> Layout:
+def by_xla(layout: Layout, problem: Problem) -> Layout:
     """The layout on a CPU with XLA in place of C++."""
     return dataclasses.replace(layout, backend=backends.xla_on_cpu(problem, layout.n_devices))
 
 
-def fitting(problem: Training, device: jax.Device) -> int:
+def fitting(problem: Problem, device: jax.Device) -> int:
     """Runs that fit side by side into 60 % of a device's memory, by estimate; at least 1."""
     return max(1, int(0.6 * devices_lib.memory(device) / run_bytes(problem)))
 
 
-def run_bytes(problem: Training) -> int:
+def run_bytes(problem: Problem) -> int:
     """The bytes that one run in training needs on a device, estimated: state, gradients and activations, float32."""
     cfg = problem.model
     n_params = sum(int(np.prod(shape)) for shape in model.shapes(cfg).values())

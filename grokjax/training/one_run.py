@@ -12,12 +12,12 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from grokjax.core import backends, model, optimizers, precision
 from grokjax.core.backends import XLA, Backend
-from grokjax.core.problem import Inputs, Problem, State, Training
+from grokjax.core.problem import Inputs, Problem, State
 from grokjax.measures import registry
 from grokjax.measures.shared import Shared
 
 
-def init(problem: Training, inputs: Inputs) -> State:
+def init(problem: Problem, inputs: Inputs) -> State:
     """The run before its first step."""
     # The split draws from fold 1 of its own seed, so equal seeds do not give related numbers.
     key = jax.random.fold_in(jax.random.key(inputs.seed), 0)
@@ -25,18 +25,18 @@ def init(problem: Training, inputs: Inputs) -> State:
     return State(params, _optimizer(problem, inputs).init(params), inputs)
 
 
-def _optimizer(problem: Training, inputs: Inputs) -> optax.GradientTransformation:
+def _optimizer(problem: Problem, inputs: Inputs) -> optax.GradientTransformation:
     return optimizers.build(problem.optimizer, inputs.hyperparameters)
 
 
-def train_step(problem: Training, state: State, gradient_at: Callable[[model.Params], model.Params]) -> State:
+def train_step(problem: Problem, state: State, gradient_at: Callable[[model.Params], model.Params]) -> State:
     """Takes one full-batch step; `gradient_at` gives the gradient of the run's mean loss at some parameters."""
     grads = precision.rounded(gradient_at, problem.precision)(state.params)
     updates, opt_state = _optimizer(problem, state.inputs).update(grads, state.opt_state, state.params)
     return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
 
 
-def train(problem: Training, state: State, n_steps: Int[Array, ""] | int, backend: Backend = XLA) -> State:
+def train(problem: Problem, state: State, n_steps: Int[Array, ""] | int, backend: Backend = XLA) -> State:
     """Trains a run.
 
     Args:

@@ -49,10 +49,9 @@ def make(job: Job, say: Say | None = None) -> Plan:
       InputError: the directory's config.json does not fit the sweep.
     """
     hosts = job.request.hosts
-    mine = _choices(job, say) if hosts.is_first else []
-    choices = [Choice.of(told) for told in hosts.all_gather([choice.message() for choice in mine])[0]]
+    choices = hosts.all_gather(_choices(job, say) if hosts.is_first else [])[0]
     # A run's bits must not depend on its slot: a compiler counts only if every process has the same.
-    compiled = [choice.layout.backend for choice in choices if not isinstance(choice.layout.backend, backends.Xla)]
+    compiled = [choice.layout.backend for choice in choices if choice.layout.backend.n_parts]
     if compiled and len(set(hosts.all_gather(compiled[0].identity()))) > 1:
         choices = [
             dataclasses.replace(choice, layout=layouts.by_xla(choice.layout, runs[0].problem()))

@@ -47,7 +47,8 @@ class Population:
         self.width = layout.slots * len(devices)
         measures = tuple(registry.of_groups(problem.measures))
         self.sharding, self._start, self._advance = _compiled(problem, layout, devices, measures)
-        self.state: State = self._put(_zeros(problem, self.width))
+        zeros = jax.tree.map(lambda x: np.zeros((self.width, *x.shape), x.dtype), blank(problem))
+        self.state: State = self._put(zeros)
 
     def _put(self, tree):
         return jax.device_put(tree, self.sharding)
@@ -136,22 +137,10 @@ def _compiled(problem: Problem, layout: Layout, devices: tuple[jax.Device, ...],
 
 def blank(problem: Problem) -> State:
     """The shapes and dtypes of one run's state."""
-    return jax.eval_shape(functools.partial(one_run.init, problem), _blank_inputs(problem))
-
-
-def _blank_inputs(problem: Problem) -> Inputs:
-    return Inputs(
-        seed=jax.ShapeDtypeStruct((), np.uint32),
-        hyperparameters={name: jax.ShapeDtypeStruct((), np.float32) for name in HYPERPARAMETERS},
-        train_pairs=jax.ShapeDtypeStruct((problem.n_train,), np.int32),
-        answers=jax.ShapeDtypeStruct((problem.model.p**2,), np.int32),
-        stop_loss=jax.ShapeDtypeStruct((), np.float32),
-        stop_evals=jax.ShapeDtypeStruct((), np.int32),
-    )
-
-
-def _zeros(problem: Problem, width: int) -> State:
-    return jax.tree.map(lambda x: np.zeros((width, *x.shape), x.dtype), blank(problem))
+    hyperparameters = dict.fromkeys(HYPERPARAMETERS, np.float32(0))
+    pairs, answers = (np.zeros(n, np.int32) for n in (problem.n_train, problem.model.p**2))
+    inputs = Inputs(np.uint32(0), hyperparameters, pairs, answers)
+    return jax.eval_shape(functools.partial(one_run.init, problem), inputs)
 
 
 def _start(problem: Problem, state: State, fresh_R: Bool[Array, " R"], inputs: Inputs) -> State:

@@ -62,7 +62,7 @@ class LiveProgress:
             self._rich.stop()
 
     def advanced(self, run_steps: int, seconds: float | None) -> None:
-        """See `recorder.Progress`."""
+        """Takes in run-steps that are done, and the wall time they took where that is known (None while compiling)."""
         self.done += run_steps
         if seconds and run_steps:
             rate = run_steps / seconds
@@ -88,7 +88,7 @@ class LiveProgress:
         return ", ".join(parts)
 
     def say(self, text: str) -> None:
-        """See `recorder.Progress`."""
+        """Takes in something worth a line."""
         tell(self.console, text)
 
 

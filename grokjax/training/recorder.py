@@ -1,35 +1,26 @@
-"""The recorder: takes the results of dispatches to the ledger and to disk."""
+"""The recorder: takes the results of dispatches to the ledger and to disk, and saves the state to resume from."""
 
 import collections
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from grokjax.columns import FINAL
 from grokjax.core.devices import give_back_memory
 from grokjax.core.hosts import Hosts
-from grokjax.core.problem import Problem
+from grokjax.core.problem import Problem, State
 from grokjax.measures import registry
-from grokjax.store import files, snapshots
+from grokjax.store import checkpoints, files, snapshots
 from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import MetricsWriter
 from grokjax.store.workdir import Workdir
 from grokjax.sweeps import Run
 from grokjax.training import final_keys
 from grokjax.training.layouts import Layout
-
-
-class Progress(Protocol):
-    """A listener that is told of the sweep's progress while it runs."""
-
-    def advanced(self, run_steps: int, seconds: float | None) -> None:
-        """Takes in run-steps that are done, and the wall time they took where that is known (None while compiling)."""
-
-    def say(self, text: str) -> None:
-        """Takes in something worth a line."""
+from grokjax.training.progress import LiveProgress
 
 
 @dataclasses.dataclass
@@ -64,12 +55,20 @@ class Recorder:
       writer: of the metrics.
       progress: is told what is worth a line.
       hosts: the processes that train together.
+
+    Attributes:
+      checkpoint_steps: population steps between checkpoints; 0 for by time alone.
     """
 
-    def __init__(self, workdir: Workdir, ledger: Ledger, writer: MetricsWriter, progress: Progress, hosts: Hosts):
+    def __init__(self, workdir: Workdir, ledger: Ledger, writer: MetricsWriter, progress: LiveProgress, hosts: Hosts):
         self.workdir, self.ledger, self.writer = workdir, ledger, writer
         self.progress, self.hosts = progress, hosts
-        self.flushed_at = time.monotonic()
+        base = workdir.sweep.base
+        self.checkpoint_steps: int = base["checkpoint_every_steps"]
+        self._checkpoint_seconds = 60 * base["checkpoint_every_minutes"]
+        self._checkpoint = hosts.all_gather(checkpoints.next_number(workdir.checkpoints))[0]
+        self.flushed_at = self._saved_at = time.monotonic()
+        self._steps = 0
 
     def take(self, dispatch: Dispatch, problem: Problem) -> list[int]:
         """Takes in the rows of a dispatch.
@@ -118,11 +117,9 @@ class Recorder:
 
     def _tell_ledger(self, frame: Mapping[str, Any] | None) -> None:
         """Tells the ledger of new rows, ours and those of the other processes."""
-        names = ("run", "step", *FINAL)
-        mine = np.stack([np.asarray(frame[name], np.float64) for name in names]) if frame else np.zeros((len(names), 0))
-        for message in self.hosts.all_gather_bytes(mine.tobytes()):
-            theirs = np.frombuffer(message).reshape(len(names), -1)
-            self.ledger.update(dict(zip(names, theirs, strict=True)))
+        mine = {name: frame[name] for name in ("run", "step", *FINAL)} if frame else None
+        for theirs in filter(None, self.hosts.all_gather(mine)):
+            self.ledger.update(theirs)
 
     def _counted(self, frame: dict[str, Any]) -> dict[str, Any]:
         """The rows that count, until a run stops or diverges, which is a row of nulls."""
@@ -166,6 +163,44 @@ class Recorder:
             files.write_parquet(self.ledger.table(), self.workdir.runs)
         give_back_memory()
         self.flushed_at = time.monotonic()
+
+    def stepped(self, n_steps: int) -> None:
+        """Takes in steps that have been dispatched."""
+        self._steps += n_steps
+
+    def is_checkpoint_due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        by_steps = self.checkpoint_steps and self._steps >= self.checkpoint_steps
+        return bool(by_steps) or time.monotonic() - self._saved_at > self._checkpoint_seconds
+
+    def save_checkpoint(self, group: int, offset: int, steps: dict[int, int], state: State | None) -> None:
+        """Puts all rows on disk, and what is needed to go on from here.
+
+        Args:
+          group: in training.
+          offset: steps into the current segment.
+          steps: done, by run in training in our slots.
+          state: of these runs, stacked in that order; None if there are none.
+        """
+        self.flush()
+        part, rows = self.writer.mark
+        hosts, folder = self.hosts, self.workdir.checkpoints
+        progress: dict[str, Any] = {
+            "group": group,
+            "offset": offset,
+            "runs": list(steps),
+            "steps": list(steps.values()),
+            "process": hosts.index,
+            "part": part,
+            "rows": rows,
+        }
+        name = checkpoints.checkpoint_name(self._checkpoint, hosts.index, hosts.count)
+        checkpoints.save(folder / name, state, progress)
+        hosts.barrier()
+        if hosts.is_first:
+            checkpoints.prune(folder, self._checkpoint)
+        self._checkpoint += 1
+        self._saved_at, self._steps = time.monotonic(), 0
 
     def unfinished(self, problem: Problem) -> list[Run]:
         """Runs of a problem that have ended and whose keys are still to be finalised."""

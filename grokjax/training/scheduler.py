@@ -10,7 +10,7 @@ what is in its own slots.
 import collections
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,6 @@ from grokjax.store import checkpoints
 from grokjax.store.recovery import Checkpoint
 from grokjax.sweeps import Run
 from grokjax.training import population
-from grokjax.training.checkpointer import Checkpointer
 from grokjax.training.layouts import Layout
 from grokjax.training.plan import Plan
 from grokjax.training.recorder import Dispatch, Recorder
@@ -50,14 +49,13 @@ def train_groups(plan: Plan, recorder: Recorder, checkpoint: Checkpoint | None =
     stop = plan.job.request.stop
     if any(recorder.hosts.all_gather(stop())):  # before anything is compiled, which takes long
         raise Interrupted
-    checkpointer = Checkpointer(recorder)
     groups = plan.job.sweep.groups()
     # The checkpoint's group first: the next checkpoint no longer has its states.
     first = checkpoint.group if checkpoint else 0
     for number in sorted(range(len(groups)), key=lambda n: (n != first, n)):
-        group = Group(number, groups[number], plan.layouts[number], recorder, checkpointer, stop)
+        group = Group(number, groups[number], plan.layouts[number], recorder, stop)
         group.train(checkpoint if checkpoint and number == checkpoint.group else None)
-    checkpointer.save(number, group.offset, {}, None)
+    recorder.save_checkpoint(number, group.offset, {}, None)
 
 
 @dataclasses.dataclass
@@ -80,9 +78,6 @@ class Slots:
         self.layout, self.ours = layout, ours
         self.held: dict[int, Slot] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self.held)
-
     def mine(self) -> dict[int, Slot]:
         """Our slots that have runs, by their number in our population."""
         return {i - self.ours.start: slot for i, slot in self.held.items() if i in self.ours}
@@ -96,10 +91,6 @@ class Slots:
             ranked += [(n - len(free) + rank, i) for rank, i in enumerate(free)]
         return [i for _, i in sorted(ranked)]
 
-    def has(self, run: Run) -> bool:
-        """Whether a run is in a slot."""
-        return any(slot.run.run == run.run for slot in self.held.values())
-
 
 class Group:
     """The runs that share a compilation, in training.
@@ -108,22 +99,13 @@ class Group:
       number: of the group in the sweep.
       runs: of it.
       layout: of its population.
-      recorder: takes in the results.
-      checkpointer: saves the state.
+      recorder: takes in the results, and saves the state.
       stop: asked between dispatches.
     """
 
-    def __init__(
-        self,
-        number: int,
-        runs: Sequence[Run],
-        layout: Layout,
-        recorder: Recorder,
-        checkpointer: Checkpointer,
-        stop: Callable[[], bool],
-    ):
+    def __init__(self, number: int, runs: Sequence[Run], layout: Layout, recorder: Recorder, stop: Callable[[], bool]):
         self.number, self.runs, self.layout = number, runs, layout
-        self.recorder, self.checkpointer, self.stop = recorder, checkpointer, stop
+        self.recorder, self.stop = recorder, stop
         self.hosts, self.ledger = recorder.hosts, recorder.ledger
         self.problem = runs[0].problem()
         self.population = population.Population(self.problem, layout)
@@ -148,10 +130,11 @@ class Group:
         """
         if checkpoint:
             self._restore(checkpoint)
-        left = (run for run in self.runs if not self.ledger.over(run.run) and not self.slots.has(run))
+        in_slots = {slot.run.run for slot in self.slots.held.values()}
+        left = (run for run in self.runs if not self.ledger.over(run.run) and run.run not in in_slots)
         waiting = collections.deque(left)
-        while waiting or self.slots:
-            if self.offset == 0 or not self.slots:
+        while waiting or self.slots.held:
+            if self.offset == 0 or not self.slots.held:
                 self.offset = 0
                 self._fill(waiting)
             self._dispatch()
@@ -182,7 +165,7 @@ class Group:
         """The thing to do between dispatches; the same in all processes, as is the time that a step takes."""
         wishes = ["stop"] if self.stop() else []
         if self.hosts.is_first:
-            wishes += ["checkpoint"] * self.checkpointer.is_due()
+            wishes += ["checkpoint"] * self.recorder.is_checkpoint_due()
             wishes += ["flush"] * (time.monotonic() - self.recorder.flushed_at > FLUSH_SECONDS)
         told = self.hosts.all_gather([wishes, self._measured])
         known = [seconds for _, seconds in told if seconds is not None]
@@ -228,18 +211,11 @@ class Group:
             slot.step += n_segments * n_steps
         self.offset = 0 if evaluate else self.offset + n_steps
         due = {i: slot for i, slot in mine.items() if evaluate and self._needs_snapshot(slot)}
-        self.pending.append(
-            Dispatch(
-                outputs,
-                n_segments if evaluate else 0,
-                rows,
-                self.slots.ours,
-                n_segments * n_steps * len(held),
-                [(slot.run, slot.step) for slot in due.values()],
-                self.population.take(list(due)).params if due else None,
-            )
-        )
-        self.checkpointer.stepped(n_segments * n_steps)
+        snapshots = [(slot.run, slot.step) for slot in due.values()]
+        params = self.population.take(list(due)).params if due else None
+        n_results, run_steps = n_segments if evaluate else 0, n_segments * n_steps * len(held)
+        self.pending.append(Dispatch(outputs, n_results, rows, self.slots.ours, run_steps, snapshots, params))
+        self.recorder.stepped(n_segments * n_steps)
         self.slots.held = {i: slot for i, slot in held.items() if slot.step < slot.run.steps}
 
     def _needs_snapshot(self, slot: Slot) -> bool:
@@ -262,8 +238,8 @@ class Group:
         to_end = min(slot.run.steps - slot.step for slot in slots)
         to_snapshot = min(self.snapshot_every - slot.step % self.snapshot_every for slot in slots)
         limits = [to_end // every, to_snapshot // every, most // every, population.MAX_SEGMENTS]
-        if self.checkpointer.every_steps:
-            limits.append(-(-self.checkpointer.every_steps // every))
+        if self.recorder.checkpoint_steps:
+            limits.append(-(-self.recorder.checkpoint_steps // every))
         return max(1, min(limits)), every, True
 
     # --- from the device ----------------------------------------------------------------------------------------
@@ -309,7 +285,9 @@ class Group:
         self._collect(leave=0)
         mine = self.slots.mine()
         steps = {slot.run.run: slot.step for slot in mine.values()}
-        self.checkpointer.save(self.number, self.offset, steps, self.population.take(list(mine)) if mine else None)
+        self.recorder.save_checkpoint(
+            self.number, self.offset, steps, self.population.take(list(mine)) if mine else None
+        )
         self._collected_at = None
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -320,14 +298,10 @@ class Group:
         for i, run in zip(self.slots.free(), kept, strict=False):
             self.slots.held[i] = Slot(runs[run], checkpoint.steps[run])
         place = {slot.run.run: i for i, slot in self.slots.mine().items()}
-        for state, some in _states(checkpoint, population.blank(self.problem), place):
-            self.population.restore(state, [place[run] for run in some])
-
-
-def _states(checkpoint: Checkpoint, blank: Any, wanted: Mapping[int, int]) -> Iterator[tuple[Any, list[int]]]:
-    """The states of wanted runs in each folder of a checkpoint, stacked, with the runs in that order."""
-    for folder, progress in zip(checkpoint.folders, checkpoint.progress, strict=True):
-        some = [i for i, run in enumerate(progress["runs"]) if run in wanted]
-        if some:
-            state = checkpoints.load(folder, blank, len(progress["runs"]))
-            yield jax.tree.map(lambda x, some=some: np.asarray(x)[some], state), [progress["runs"][i] for i in some]
+        blank = population.blank(self.problem)
+        for folder, progress in zip(checkpoint.folders, checkpoint.progress, strict=True):
+            some = [i for i, run in enumerate(progress["runs"]) if run in place]
+            if some:
+                state = checkpoints.load(folder, blank, len(progress["runs"]))
+                ours = jax.tree.map(lambda x, some=some: np.asarray(x)[some], state)
+                self.population.restore(ours, [place[progress["runs"][i]] for i in some])

@@ -1,6 +1,5 @@
-"""A sweep in training: from a job and its opened directory to the ledger of what became of every run."""
+"""A sweep in training: from a job and its directory to its end, or to where it was stopped."""
 
-import dataclasses
 import shlex
 import sys
 import time
@@ -14,9 +13,9 @@ from grokjax.core.native import kernels
 from grokjax.errors import HostLost
 from grokjax.measures import registry
 from grokjax.store import files
-from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import MetricsWriter, part_number, parts
-from grokjax.store.opening import Opened
+from grokjax.store.recovery import Findings
+from grokjax.store.workdir import Workdir
 from grokjax.training import plan as plan_lib
 from grokjax.training import scheduler
 from grokjax.training.job import Job
@@ -27,38 +26,39 @@ from grokjax.training.request import Request
 from grokjax.training.scheduler import Interrupted
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """The end of training a sweep.
-
-    Attributes:
-      status: the exit status: 0 when the sweep is done, 128 + signal when it was stopped and saved.
-      ledger: of every run.
-    """
-
-    status: int
-    ledger: Ledger
-
-
-def train(job: Job, opened: Opened) -> Outcome:
+def train(job: Job, workdir: Workdir, found: Findings) -> int:
     """Trains what is left to train.
+
+    Args:
+      job: to be done.
+      workdir: its directory.
+      found: in there.
+
+    Returns:
+      The exit status: 0 when the sweep is done, 128 + signal when it was stopped and saved.
 
     Raises:
       StorageError: results cannot be written; what was on disk before is whole.
       HostLost: another process is gone; what was on disk before is whole.
     """
-    request, workdir, ledger = job.request, opened.workdir, opened.found.ledger
-    if opened.is_done:
+    request = job.request
+    if found.is_done(workdir.sweep):
         request.tell(f"{workdir.path} is finished: nothing to do. --overwrite trains it again.")
-        return Outcome(0, ledger)
+        return 0
+
+    def say(text: str) -> None:
+        if request.stop():
+            raise Interrupted
+        request.tell(text)
+
     try:
-        plan = _planned(job)  # which may take minutes of the devices, so that it waits for the directory
+        plan = plan_lib.make(job, say)  # which may take minutes of the devices, so that it waits for the directory
     except Interrupted:
         request.tell("stopped while measuring widths: nothing was trained.")
-        return Outcome(128 + (request.stop.signal or 0), ledger)
+        return 128 + (request.stop.signal or 0)
     if workdir.record is None and any(request.hosts.all_gather(request.stop())):
         request.tell("stopped before anything was trained.")  # what was measured meanwhile may have been cut short
-        return Outcome(request.stop_status(), ledger)
+        return request.stop_status()
     if workdir.record:
         _warn_of_changes(workdir.record, request)
     request.tell(plan_lib.text(plan))
@@ -67,23 +67,7 @@ def train(job: Job, opened: Opened) -> Outcome:
         width = [choice.record() for choice in plan.choices]
         compiler = next(filter(None, (layout.backend.identity() for layout in plan.layouts)), None)
         workdir.begin(layouts, request.experiment, width, compiler, request.hosts)
-    return Outcome(_trained(plan, opened), ledger)
-
-
-def _planned(job: Job) -> Plan:
-    """The job's plan, for which this machine is measured where need be.
-
-    Raises:
-      Interrupted: the sweep was asked to stop meanwhile.
-    """
-    request = job.request
-
-    def say(text: str) -> None:
-        if request.stop():
-            raise Interrupted
-        request.tell(text)
-
-    return plan_lib.make(job, say)
+    return _trained(plan, workdir, found)
 
 
 def _warn_of_changes(record: Mapping[str, Any], request: Request) -> None:
@@ -103,15 +87,18 @@ def _warn_of_changes(record: Mapping[str, Any], request: Request) -> None:
             )
 
 
-def _trained(plan: Plan, opened: Opened) -> int:
+def _trained(plan: Plan, workdir: Workdir, found: Findings) -> int:
     """Trains all groups and returns the exit status."""
-    request, workdir, ledger = plan.job.request, opened.workdir, opened.found.ledger
+    request, ledger = plan.job.request, found.ledger
     started, records = time.monotonic(), ledger.records
     if at := sum(record["last_step"] or 0 for record in records.values()):
         request.tell(f"going on from {at:,} run-steps")
     number = 1 + max((part_number(place)[0] for place in parts(workdir.metrics)), default=-1)
     request.hosts.barrier()  # nobody writes before all have looked
-    writer = MetricsWriter(workdir.metrics, _schema(opened), number, request.hosts.index)
+    sweep, record = workdir.sweep, workdir.record or {}
+    columns = registry.metrics_columns(sweep.base["measures"])
+    schema = metrics_schema(columns, sweep.axes, {"config": record["config"], "axes": record["axes"]})
+    writer = MetricsWriter(workdir.metrics, schema, number, request.hosts.index)
     if request.hosts.is_first:
         files.write_parquet(ledger.table(), workdir.runs)
     total = sum(run.steps for run in workdir.sweep.runs)
@@ -119,7 +106,7 @@ def _trained(plan: Plan, opened: Opened) -> int:
     try:
         with LiveProgress(request.console, ledger, total, done) as progress:
             recorder = Recorder(workdir, ledger, writer, progress, request.hosts)
-            scheduler.train_groups(plan, recorder, opened.found.checkpoint)
+            scheduler.train_groups(plan, recorder, found.checkpoint)
     except Interrupted:
         request.tell(
             f"stopped with {ledger.count('finished')} of {len(workdir.sweep.runs)} runs finished; everything is saved "
@@ -133,13 +120,6 @@ def _trained(plan: Plan, opened: Opened) -> int:
         ) from error
     request.tell(f"trained in {duration(time.monotonic() - started)}")
     return 0
-
-
-def _schema(opened: Opened):
-    sweep, record = opened.workdir.sweep, opened.workdir.record
-    assert record
-    columns = registry.metrics_columns(sweep.base["measures"])
-    return metrics_schema(columns, sweep.axes, {"config": record["config"], "axes": record["axes"]})
 
 
 def _again() -> str:

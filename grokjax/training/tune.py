@@ -8,6 +8,7 @@ on with it never measures.
 On a CPU nothing is measured: its timings are noisy, which bits must not depend on, and a width of 1 is fastest.
 """
 
+import contextlib
 import dataclasses
 import gc
 import hashlib
@@ -27,6 +28,8 @@ import numpy as np
 from grokjax.core import cache, model
 from grokjax.core import devices as devices_lib
 from grokjax.core.problem import Inputs, Problem
+from grokjax.errors import StorageError
+from grokjax.store import files
 from grokjax.sweeps import Run
 from grokjax.training import layouts
 from grokjax.training.layouts import Layout
@@ -61,20 +64,9 @@ class Choice:
     text: str = ""
     rates: Mapping[int, float | None] = dataclasses.field(default_factory=dict)
 
-    @classmethod
-    def of(cls, message: Mapping[str, Any]) -> "Choice":
-        """The choice that another process made; see `message`."""
-        rates = {int(width): rate for width, rate in message["rates"].items()}
-        return cls(message["how"], Layout.of(message["layout"]), message["text"], rates)
-
-    def message(self) -> dict[str, Any]:
-        """The choice as other processes are told it: what JSON can hold."""
-        return {"how": self.how, "layout": self.layout.record(), "text": self.text, "rates": dict(self.rates)}
-
     def record(self) -> dict[str, Any]:
         """The choice as config.json holds it beside the layout."""
-        rates = {str(width): rate for width, rate in self.rates.items()}
-        return {"how": self.how} | ({"run_steps_per_second": rates} if rates else {})
+        return {"how": self.how} | ({"run_steps_per_second": dict(self.rates)} if self.rates else {})
 
 
 def choose(
@@ -91,27 +83,21 @@ def choose(
     problem, devices = runs[0].problem(), list(devices or jax.devices())
     device, per_device = devices[0], -(-len(runs) // len(devices))
 
-    def laid_out(slots: int = 0) -> Layout:
-        return layouts.choose(problem, len(runs), slots, devices)
-
-    if slots:
-        return Choice("given", laid_out(slots))
-    if layouts.on_cpu(device):
-        return Choice("cpu rule", laid_out())
+    layout = layouts.choose(problem, len(runs), slots, devices)
+    if slots or layouts.on_cpu(device):
+        return Choice("given" if slots else "cpu rule", layout)
     widths = ladder(per_device, layouts.fitting(problem, device))
     together = "runs side by side" + " on each device" * (len(devices) > 1)
     if len(widths) == 1 or operations(runs) / len(devices) < SHORT:
-        layout = laid_out()
         why = "too few runs" if len(widths) == 1 else "too little work"
         return Choice("memory", layout, f"{layout.slots} {together}, as many as fit: {why} to measure for")
     found = table(problem, runs[0].inputs(), widths, device, say)
     if found is None:
-        layout = laid_out()
         return Choice("memory", layout, f"will be measured at the start; {layout.slots} {together} fit")
     rates, is_new = found
-    layout = laid_out(best(rates, per_device))
+    layout = layouts.choose(problem, len(runs), best(rates, per_device), devices)
     source = f"measured on this {device.device_kind}{'' if is_new else ', cached'}"
-    text = f"{layout.slots} {together}: {described(layout.slots, rates)}, {source}"
+    text = f"{layout.slots} {together}, {source}"
     return Choice("measured" if is_new else "cached", layout, text, rates)
 
 
@@ -168,14 +154,6 @@ def rate_at(rates: Mapping[int, float | None], slots: int) -> float:
     return slots / float(np.interp(slots, list(seconds), list(seconds.values()))) if seconds else math.nan
 
 
-def described(slots: int, rates: Mapping[int, float | None]) -> str:
-    """A width among those measured: 41,000 run-steps/s (32: 38,200; 128: 41,300)."""
-    others = "; ".join(f"{width}: {_rounded(rate)}" for width, rate in rates.items() if width != slots)
-    if not any(rates.values()):
-        return f"more may not fit ({others})"
-    return f"{'about ' if slots not in rates else ''}{_rounded(rate_at(rates, slots))} run-steps/s ({others})"
-
-
 def _rounded(rate: float | None) -> str:
     return "out of memory" if rate is None else f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
@@ -201,8 +179,7 @@ def table(
 
     def rate(width: int) -> float | None:
         if width not in known:
-            if say is None:
-                raise _Unmeasured
+            assert say
             if len(known) == n_known:
                 say(
                     f"measuring how many runs side by side train fastest on this {device.device_kind}; each width is "
@@ -214,14 +191,9 @@ def table(
             say(f"  {width} runs: {_rounded(known[width])}{' run-steps/s' if known[width] else ''}")
         return known[width]
 
-    try:
-        return climb(widths, rate), len(known) > n_known
-    except _Unmeasured:
+    if say is None and set(climb(widths, known.get)) - known.keys():
         return None
-
-
-class _Unmeasured(Exception):
-    """A width is not in the cache, and may not be measured."""
+    return climb(widths, rate), len(known) > n_known
 
 
 def measure(problem: Problem, inputs: Inputs, width: int, device: jax.Device) -> float | None:
@@ -260,6 +232,8 @@ def _timed(problem: Problem, inputs: Inputs, width: int, device: jax.Device) -> 
 
 def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
     """Describes what the rates depend on, as JSON holds it."""
+    fields = ("model", "n_train", "optimizer", "precision")  # those that training steps depend on
+    problem_fields = dataclasses.asdict(problem)
     return json.loads(
         json.dumps(
             {
@@ -267,7 +241,7 @@ def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
                 "memory_gib": round(devices_lib.memory(device) / 2**30),
                 "versions": {"grokjax": __version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__},
                 "xla_flags": os.environ.get("XLA_FLAGS", ""),
-                "problem": dataclasses.asdict(problem.training),
+                "problem": {name: problem_fields[name] for name in fields},
             }
         )
     )
@@ -292,12 +266,8 @@ def _read(key: Mapping[str, Any]) -> Rates:
 
 def _write(key: Mapping[str, Any], rates: Rates) -> None:
     """Keeps the rates, if that is possible; the file appears whole."""
-    content = {"measured_for": key, "run_steps_per_second": {str(width): rates[width] for width in sorted(rates)}}
-    try:
+    content = {"measured_for": key, "run_steps_per_second": dict(sorted(rates.items()))}
+    with contextlib.suppress(StorageError, RuntimeError):  # a full disk, a read-only home, no home
         file = file_of(key)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(temporary, file)
-    except (OSError, RuntimeError):  # a full disk, a read-only home, no home
-        pass
+        files.make_folder(file.parent)
+        files.put((json.dumps(content, indent=1) + "\n").encode(), file)

@@ -3,6 +3,7 @@
 The compiler is `$CXX`, or the first of c++, g++ and clang++ that is found. GROKJAX_NATIVE=false leaves the C++ alone.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -28,27 +29,7 @@ class Unavailable(Exception):
     """There is no library, and why, in words."""
 
 
-def _remembered(function):
-    """Calls the function once and from then on answers as it did then, also with what it raised."""
-
-    @functools.cache
-    def attempt():
-        try:
-            return function(), None
-        except Unavailable as error:
-            return None, error
-
-    @functools.wraps(function)
-    def answer():
-        result, error = attempt()
-        if error:
-            raise error
-        return result
-
-    return answer
-
-
-@_remembered
+@functools.cache
 def compiler() -> tuple[list[str], str]:
     """The compiler's command and what it calls itself.
 
@@ -77,7 +58,7 @@ def identity() -> str:
     return f"{name}, {hashlib.sha256(repr(made_from).encode()).hexdigest()[:12]}"
 
 
-@_remembered
+@functools.cache
 def library() -> ctypes.CDLL:
     """The loaded library.
 
@@ -88,11 +69,8 @@ def library() -> ctypes.CDLL:
     try:
         file = cache.home() / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists():
-            try:
-                return ctypes.CDLL(str(file))
-            except OSError:  # damaged
-                file.unlink()
+        with contextlib.suppress(OSError):  # not there yet, or damaged
+            return ctypes.CDLL(str(file))
         _compile(file)
         return ctypes.CDLL(str(file))
     except (OSError, RuntimeError) as error:  # RuntimeError: no home

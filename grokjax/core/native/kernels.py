@@ -44,6 +44,7 @@ class Tokens(NamedTuple):
     labels: Int[Array, " N"]
 
 
+@functools.cache
 def unavailable() -> str:
     """The reason why there is no C++ to use, in words; empty if there is."""
     try:

@@ -3,7 +3,5 @@
 from grokjax.interp.circuit import structure  # isort: split
 
 from grokjax.interp.circuit import ablations
-from grokjax.interp.circuit.anatomy import Anatomy
-from grokjax.interp.circuit.registry import NUMBERS, Number
 
-__all__ = ["NUMBERS", "Anatomy", "Number", "ablations", "structure"]
+__all__ = ["ablations", "structure"]

@@ -41,7 +41,7 @@ class Anatomy(Shared):
     @cached_property
     def pattern_NxHx3(self) -> jax.Array:
         """Attention from "=" to a, b and "="."""
-        return model.attention_to_last(self.cfg, self.params, model.grid(self.cfg.p))[0]
+        return model.attend(self.cfg, model.tables(self.cfg, self.params), model.grid(self.cfg.p))[0]
 
     @cached_property
     def score_gap_NxH(self) -> jax.Array:

@@ -71,24 +71,14 @@ def ablation(per_freq: bool = False, **column) -> Callable:
     """
 
     def decorate(function):
-        shape = ("freq",) if per_freq else ()
-        shown = text.at_keys(text.loss_text) if per_freq else text.losses
+        given = column | {"unit": "nats", "range": "[0, ∞)", "show": text.losses}
+        if per_freq:
+            given |= {"shape": ("freq",), "show": text.at_keys(text.loss_text)}
         for i, (suffix, pairs) in enumerate(PAIRS.items()):
-            of_these = {
-                "description": f"Loss on {pairs} with {column['description']}.",
-                "claim": column["claim"] * (not suffix),
-                "paper": column["paper"] * (not suffix),
-            }
-            _add(
-                Number(
-                    function.__name__ + suffix,
-                    "ablations",
-                    _one_of(function, per_freq, i),
-                    unit="nats",
-                    **{"range": "[0, ∞)", "shape": shape, "show": shown, **column, **of_these},
-                    needs_split=bool(suffix),
-                )
-            )
+            given["description"] = f"Loss on {pairs} with {column['description']}."
+            if suffix:
+                given |= {"claim": "", "paper": "", "needs_split": True}
+            _add(Number(function.__name__ + suffix, "ablations", _one_of(function, per_freq, i), **given))
         return function
 
     return decorate

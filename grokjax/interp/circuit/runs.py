@@ -3,12 +3,11 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
-from grokjax.columns import ARROW, field_metadata
-from grokjax.config import FIELDS
+from grokjax.columns import axis_fields, field_metadata
 from grokjax.errors import InputError
 from grokjax.interp.checkpoint import load_checkpoint
 from grokjax.interp.circuit.analysis import ONE_LAYER, analyse
@@ -26,23 +25,13 @@ FILE = "circuit.parquet"
 # --- a sweep --------------------------------------------------------------------------------------------------------
 
 
-class Missed(NamedTuple):
-    """A run of a sweep that was not analysed, and why."""
-
-    run: int
-    reason: str
-
-
-Track = Callable[[Sequence[Run], str], Iterable[Run]]
-
-
 def circuits_of(
     folder: str | Path,
     keys: Iterable[int] = (),
     rule: str | None = None,
     threshold: float | None = None,
-    track: Track = lambda runs, text: runs,
-) -> tuple[Path, list[Missed]]:
+    track: Callable[[Sequence[Run], str], Iterable[Run]] = lambda runs, text: runs,
+) -> tuple[Path, dict[int, str]]:
     """Analyses the last snapshot of every finished run and writes circuit.parquet, one row per run.
 
     Args:
@@ -51,7 +40,7 @@ def circuits_of(
       track: wraps the runs, to show progress.
 
     Returns:
-      The file, and the runs that are not in it.
+      The file, and why each run that is not in it is missed.
 
     Raises:
       InputError: no sweep there, or none of its runs can be analysed.
@@ -59,9 +48,8 @@ def circuits_of(
     path = files.path(folder)
     sweep = load_sweep(path)
     refuse_strangers(path, sweep)
-    missed = list(_missed(path, sweep.runs))
-    left_out = {run for run, _ in missed}
-    some = [run for run in sweep.runs if run.run not in left_out]
+    missed = dict(_missed(path, sweep.runs))
+    some = [run for run in sweep.runs if run.run not in missed]
     if not some:
         raise InputError(f"{path} has no run to analyse: {listed(missed)}.")
     # Runs of one shape together: their compilation is kept.
@@ -80,7 +68,7 @@ def circuits_of(
     return path / FILE, missed
 
 
-def _missed(path: Path, runs: Sequence[Run]) -> Iterator[Missed]:
+def _missed(path: Path, runs: Sequence[Run]) -> Iterator[tuple[int, str]]:
     if not (path / "runs.parquet").is_file():
         raise InputError(f"{path} has no runs.parquet yet: its sweep has not begun.")
     ledger = read_runs(path).set_index("run")
@@ -88,35 +76,33 @@ def _missed(path: Path, runs: Sequence[Run]) -> Iterator[Missed]:
     for run in runs:
         status, layers = ledger["status"].get(run.run, "waiting"), run.values["model.n_layers"]
         if status == "diverged":
-            yield Missed(run.run, f"diverged at step {int(ledger['last_step'][run.run])}")
+            yield run.run, f"diverged at step {int(ledger['last_step'][run.run])}"
         elif status not in ("finished", "stopped"):
-            yield Missed(run.run, {"training": "still training", "waiting": "not begun"}[status])
+            yield run.run, {"training": "still training", "waiting": "not begun"}[status]
         elif run.run not in have:
-            yield Missed(run.run, "no snapshot")
+            yield run.run, "no snapshot"
         elif layers != 1:
-            yield Missed(run.run, f"{layers} layers, and {ONE_LAYER}")
+            yield run.run, f"{layers} layers, and {ONE_LAYER}"
 
 
-def listed(missed: Iterable[Missed]) -> str:
+def listed(missed: Mapping[int, str]) -> str:
     """Runs by reason: "runs 3-5: still training; run 7: diverged at step 20"."""
     by_reason: dict[str, list[int]] = {}
-    for run, reason in missed:
+    for run, reason in missed.items():
         by_reason.setdefault(reason, []).append(run)
     return "; ".join(f"run{'s' * (len(some) > 1)} {compact(some)}: {reason}" for reason, some in by_reason.items())
 
 
 def schema(axes: Iterable[str] = ()) -> pa.Schema:
     """Builds the schema of circuit.parquet: each column tells its meaning, unit, source and the paper's number."""
-    describe = field_metadata
     fields = [
-        pa.field("run", pa.int32(), False, describe("Number of the run in the sweep, as in runs.parquet.")),
-        pa.field("step", pa.int64(), False, describe("Step of the snapshot.", "steps")),
+        pa.field("run", pa.int32(), False, field_metadata("Number of the run in the sweep, as in runs.parquet.")),
+        pa.field("step", pa.int64(), False, field_metadata("Step of the snapshot.", "steps")),
+        *axis_fields(axes),
+        *(_field(f) for f in NUMBERS.values()),
+        pa.field("null", pa.string(), False, field_metadata("Why each null is one, as JSON.")),
+        pa.field("measured", pa.string(), False, field_metadata("What was measured and how, as JSON.")),
     ]
-    for axis in axes:
-        fields.append(pa.field(axis, ARROW[FIELDS[axis].type], True, describe(f"Swept: {FIELDS[axis].doc}.")))
-    fields += [_field(f) for f in NUMBERS.values()]
-    for name, what in (("null", "Why each null is one"), ("measured", "What was measured and how")):
-        fields.append(pa.field(name, pa.string(), False, describe(f"{what}, as JSON.")))
     return pa.schema(fields)
 
 
@@ -141,8 +127,7 @@ def _field(f: Number) -> pa.Field:
 
 
 def _to_table(found: Mapping[int, Mapping[str, Any]], axes: Sequence[str]) -> pa.Table:
-    records = []
-    for run in sorted(found):
-        texts = {name: json.dumps(found[run][name], ensure_ascii=False) for name in ("null", "measured")}
-        records.append({**found[run], "run": run, **texts})
+    records = [{**found[run], "run": run} for run in sorted(found)]
+    for row in records:
+        row |= {name: json.dumps(row[name], ensure_ascii=False) for name in ("null", "measured")}
     return pa.Table.from_pylist(records, schema(axes))

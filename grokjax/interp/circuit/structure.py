@@ -21,6 +21,11 @@ def _share(group: str, **column):
     return number(group, unit="fraction", range="[0, 1]", show=text.percent, **column)
 
 
+def _by_head(show=text.percent_text, **column):
+    """A number of every head."""
+    return number("attention", shape=("head",), show=text.per_head(show), **column)
+
+
 # --- keys -----------------------------------------------------------------------------------------------------------
 
 MAINLINE = "14, 35, 41, 42, 52"
@@ -225,16 +230,13 @@ def localisation_match(s: Anatomy):
 # --- attention ------------------------------------------------------------------------------------------------------
 
 
-@number(
-    "attention",
+@_by_head(
     claim="attention from = to = by head",
     paper="0.1–0.4 %",
     unit="fraction",
     range="[0, 1]",
-    shape=("head",),
     description="Each head's attention from = to =, mean over all pairs.",
     source=f"{NANDA}, App. A.1",
-    show=text.per_head(text.percent_text),
 )
 def attention_to_equals(s: Anatomy):
     return jnp.mean(s.pattern_NxHx3[:, :, LAST], 0)
@@ -243,50 +245,42 @@ def attention_to_equals(s: Anatomy):
 FIT = "0.5 + α(cos w_k a − cos w_k b) + β(sin w_k a − sin w_k b)"
 
 
-@number(
-    "attention",
+@_by_head(
     claim="attention ≈ 0.5 + α(cos w_k a − cos w_k b) + β(sin …): k by head",
     paper="35, 42, 52, 42",
     unit="1",
     range="[1, (P-1)/2]",
-    shape=("head",),
     dtype="int32",
     description=f"The k for which each head's attention from = to a is closest to {FIT}, α and β fitted.",
     source=f"{NANDA}, App. C.1.2, Table 2",
-    show=text.per_head(str),
+    show=str,
 )
 def attention_freq(s: Anatomy):
     return jnp.argmax(s.attention_energy_KxH, 0) + 1
 
 
-@number(
-    "attention",
+@_by_head(
     claim="… FVE by head",
     paper="99.03 %, 98.49 %, 99.07 %, 97.91 %",
     unit="fraction",
     range="(-∞, 1]",
-    shape=("head",),
     description=f"Share of each head's variance over all pairs that {FIT} explains for its best k; below 0 where its"
     " mean lies far from 0.5.",
     source=f"{NANDA}, App. C.1.2, Table 2",
     undefined=FLAT_HEAD,
-    show=text.per_head(text.percent_text),
 )
 def attention_fve(s: Anatomy):
     return _attention_fve(s, jnp.max(s.attention_energy_KxH, 0))
 
 
-@number(
-    "attention",
+@_by_head(
     claim="… FVE by head with every key at once",
     unit="fraction",
     range="(-∞, 1]",
-    shape=("head",),
     keyed=True,
     description=f"Share of each head's variance over all pairs that {FIT} explains, summed over the keys.",
     source="this project",
     undefined=FLAT_HEAD,
-    show=text.per_head(text.percent_text),
 )
 def attention_fve_keys(s: Anatomy):
     return _attention_fve(s, jnp.sum(jnp.where(s.key_freqs_K[:, None], s.attention_energy_KxH, 0), 0))

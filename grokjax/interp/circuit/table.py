@@ -36,10 +36,10 @@ def rows(found: Mapping[str, Any]) -> list[Row]:
     Args:
       found: what `analyse` returned, or a row of circuit.parquet (`frame.loc[i]`).
     """
-    shown = {name: f for name, f in NUMBERS.items() if f.claim}
     return [
         Row(name, f.claim, f.paper, "–" if text.absent(found.get(name)) else f.show(name, found), f.source)
-        for name, f in shown.items()
+        for name, f in NUMBERS.items()
+        if f.claim
     ]
 
 
