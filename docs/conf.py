@@ -16,7 +16,7 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-add_module_names = False
+default_role = "literal"
 
 html_theme = "furo"
 html_title = "grokjax"

@@ -7,8 +7,8 @@
     grokjax.train_one(config, seed=0, weight_decay=1.0)   # one run, pure: under your own jit and vmap
     grokjax.measure("model.npz")                          # every measure of a trained model
 
-`config` and `tasks` describe sweeps, `measures` is where a measure of your own is registered, `phases` works on any table.
-Each name is loaded when it is first used. `grokjax --help` in a shell has the commands.
+`config` and `tasks` describe sweeps, `measures` takes a measure of your own, `phases` works on any table. Each name is
+loaded when it is first used. `grokjax --help` in a shell has the commands.
 """
 
 import re
@@ -46,7 +46,7 @@ _LAZY = {
     "read_table": "store.metrics",
 }
 _ROOMS = ("config", "measures", "phases", "tasks")  # those of the user's concern
-__all__ = [*_LAZY, *_ROOMS]  # noqa: PLE0604
+__all__ = [*_LAZY, *_ROOMS]
 
 
 def __getattr__(name: str):

@@ -133,7 +133,14 @@ OPERATIONAL = ("checkpoint_every_minutes", "checkpoint_every_steps")
 
 
 def default() -> ml_collections.ConfigDict:
-    """The mainline as a locked ConfigDict, with an empty `sweep` that has a place for every field one can sweep."""
+    """The mainline as a locked ConfigDict, with an empty `sweep` that has a place for every field one can sweep.
+
+    Example:
+      >>> c = default()
+      >>> c.sweep.weight_decay, c.sweep.seed = (0.0, 1.0), (0, 1, 2)
+      >>> c.p, c.steps
+      (113, 40000)
+    """
     tree: dict[str, Any] = {}
     sweep: dict[str, Any] = {}
     for path, field in FIELDS.items():
@@ -145,7 +152,14 @@ def default() -> ml_collections.ConfigDict:
 
 
 def small() -> ml_collections.ConfigDict:
-    """The mainline for two CPU cores: P = 53, half of the pairs, half the width, 2 500 larger steps."""
+    """The mainline for two CPU cores: P = 53, half of the pairs, half the width, 2 500 larger steps.
+
+    Example:
+      >>> c = small()
+      >>> c.task = "subtract"
+      >>> c.task
+      'subtract'
+    """
     c = default()
     c.p = 53
     c.train_fraction = 0.5  # of 40 %, some draws are not grokked within 5 000 steps at any λ; of half, all are

@@ -63,6 +63,13 @@ def register(function=None, *, name: str | None = None, direction: int | None = 
 
     Raises:
       InputError: the name is taken by another function, or the direction is not +1, -1 or None.
+
+    Example:
+      >>> @register(direction=1)
+      ... def double_sum(a, b, p):
+      ...     return 2 * (a + b)
+      >>> answers("double_sum", 3).tolist()
+      [0, 2, 1, 2, 1, 0, 1, 0, 2]
     """
     if function is None:
         return lambda f: register(f, name=name, direction=direction, needs_prime=needs_prime)

@@ -1,5 +1,6 @@
 """The README and docs say what the code says, and the commands they print exist."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def test_the_rooms_page_has_every_room_and_contract():
     assert set(listed) == found - {"__init__", "__main__"}
     stack = rooms.layers(rooms.contracts())
     assert [room for layer in stack for room in layer] == listed
-    for room, below in zip(stack, stack[1:], strict=False):
+    for room, below in itertools.pairwise(stack):
         line = next(line for line in page.splitlines() if line.startswith(f"| `{room[0]}` |"))
         assert f"| {', '.join(f'`{name}`' for name in below)} and all that" in line
     assert rooms.purpose("tasks") in page

@@ -4,6 +4,7 @@ import doctest
 import inspect
 import io
 import pydoc
+import re
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -32,7 +33,7 @@ def test_help_shows_them_with_what_they_do():
     with redirect_stdout(out):
         pydoc.Helper(output=out).help(grokjax)
     functions = out.getvalue().partition("\nFUNCTIONS\n")[2].partition("\nDATA\n")[0]
-    shown = [line.strip().partition("(")[0] for line in functions.splitlines() if line.startswith("    ") and line[4:5] != " "]
+    shown = re.findall(r"^    (\w+)\(", functions, re.MULTILINE)
     wanted = {name for name in grokjax.__all__ if inspect.isfunction(getattr(grokjax, name))}
     assert set(shown) == wanted
     assert "Trains the runs of a sweep side by side" in functions

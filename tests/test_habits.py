@@ -3,8 +3,9 @@
 import configparser
 import re
 
-import grokjax
 from launches import ROOT
+
+import grokjax
 
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")

@@ -19,6 +19,7 @@ SOURCES = [
     *("CONTRIBUTING.md", "launch.py", "grokjax", "benchmarks", "constraints", "docs", "experiments", "faults"),
     *("notebooks", "scripts", "tests", "tools"),
 ]
+LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "*.pyc", "_build")
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
 
@@ -59,7 +60,7 @@ def source(tmp_path_factory) -> Path:
     folder.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.pyc", "_build"))
+            shutil.copytree(ROOT / name, folder / name, ignore=LEFT_OUT)
         else:
             shutil.copy(ROOT / name, folder / name)
     return folder

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 from launches import ROOT
@@ -59,7 +58,8 @@ def test_it_runs(path, tmp_path, monkeypatch):
         for minutes, seconds in SMALL.items():
             cell.source = cell.source.replace(minutes, seconds)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
-    drawn = [output for cell in notebook.cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    drawn = [output for output in outputs if "image/png" in output.get("data", {})]
     if path.stem == "quickstart":
         assert len(drawn) == 3
         assert (tmp_path / "results" / "small" / "report" / "index.html").is_file()

@@ -98,7 +98,7 @@ def test_an_interrupt_saves_and_is_raised(tmp_path, capsys):
     watch.join(10)
     assert signal.getsignal(signal.SIGINT) is before
     said = " ".join(capsys.readouterr().out.split())
-    assert f"To go on, call grokjax.train with the same arguments again, or grokjax.open('{path}')" in said
+    assert "To go on, call grokjax.train again as before; grokjax.open(" in said
     assert "training" in set(grokjax.open(path).runs["status"])
     results = grokjax.train(c, path)
     assert results.runs["status"].tolist() == ["finished"] * 4

@@ -67,7 +67,7 @@ def headline(found: Records) -> str:
     line = next(line for key, line in record["lines"].items() if key == POPULATION)
     eager, loop = run.ratios(line)
     return (
-        f"* **Fast.** On a CPU a training step takes the paper's loop **{loop}** times as long, and PyTorch eager **{eager}** times "
-        f"(median and range over rounds, side by side in one process; `python -m benchmarks.run` on "
+        f"* **Fast.** On a CPU a training step takes the paper's loop **{loop}** times as long, and PyTorch eager "
+        f"**{eager}** times (median and range over rounds, side by side in one process; `{record['command']}` on "
         f"{machine.line(record['machine'])})."
     )

@@ -1,4 +1,4 @@
-"""The rooms of the package and what may import what, from the import contracts in setup.cfg and the rooms' docstrings."""
+"""The rooms of the package and what may import what, from the contracts in setup.cfg and the rooms' docstrings."""
 
 import ast
 import configparser

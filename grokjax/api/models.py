@@ -27,9 +27,9 @@ def measure(
     """Computes every measure of a trained model.
 
     Args:
-      model: a file (.npz, or PyTorch's); a snapshot as "workdir:run:step" or "workdir:run"; parameters by name, NumPy's,
+      model: a file (.npz, or PyTorch's); a snapshot as "workdir:run:step" or "workdir:run"; arrays by name, NumPy's,
         JAX's or PyTorch's, in any format that `load_checkpoint` reads, with `train_mask` (bool [P²]) or `train_indices`
-        (each a * P + b) beside them if they are known; a PyTorch module; what `load_checkpoint` or `train_one` returned.
+        (each a * P + b) beside them if they are known; a PyTorch module; or what `load_checkpoint` or `train_one` gave.
       keys: the key frequencies; none for the model's own by `rule`.
       rule: key_rule; by default the run's, or else the config's default.
       threshold: key_threshold, likewise.
@@ -74,8 +74,8 @@ def circuit(
       model: as for `measure`, and so are the others.
 
     Returns:
-      Each number by name; None where it means nothing, with the reason under "null". `grokjax circuit` prints them beside
-      the paper's.
+      Each number by name; None where it means nothing, with the reason under "null". `grokjax circuit` prints them
+      beside the paper's.
 
     Raises:
       InputError: a bad model or argument, or a model of several layers.

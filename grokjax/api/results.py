@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from grokjax import phases as phases_lib
-from grokjax.errors import InputError, unknown
+from grokjax.errors import InputError
 from grokjax.store import files, metrics, snapshots
 from grokjax.store.records import read_record
 
@@ -129,12 +129,9 @@ class Results:
           >>> import grokjax
           >>> grokjax.open("results/small").figure("losses").savefig("losses.pdf")
         """
-        from grokjax.report import losses
+        from grokjax.report import figures
 
-        kinds = {"losses": losses.figure}
-        if kind not in kinds:
-            raise unknown("figure", kind, kinds)
-        return kinds[kind](self.metrics, self.runs)
+        return figures.draw(kind, self.metrics, self.runs)
 
     def report(self) -> Path:
         """Writes the page and returns its path, to be opened in a browser."""

@@ -27,11 +27,11 @@ def train(
 ) -> Results:
     """Trains the runs of a sweep side by side, or goes on with them, and writes the report: as `grokjax train` does.
 
-    Progress is printed, in a notebook too. Interrupting it (Ctrl-C, or the cell's stop button) saves the state and raises
-    KeyboardInterrupt; the same call goes on from there.
+    Progress is printed, in a notebook too. Interrupting it (Ctrl-C, or the cell's stop button) saves the state and
+    raises KeyboardInterrupt; the same call goes on from there.
 
-    On a CPU each core is a device if JAX has not computed anything yet in this process; otherwise there is as many
-    devices as JAX has started with, which a note says and config.json records, since bits depend on it.
+    On a CPU each core is a device if JAX has not computed anything yet in this process; otherwise there are as many
+    as JAX has started with, which a note says and config.json records, since bits depend on it.
 
     Args:
       config: an experiment's name, such as "experiments/wd_sweep.py:small", or a config made from
@@ -78,7 +78,7 @@ def train(
             spread=True,
             stop=stop,
             console=Console(force_jupyter=False),  # text, which a notebook keeps together
-            again=f"call grokjax.train with the same arguments again, or grokjax.open({str(workdir)!r}) for what there is",
+            again=f"call grokjax.train again as before; grokjax.open({str(workdir)!r}) has what there is",
         )
         if requests.train(request):
             raise KeyboardInterrupt(f"stopped and saved in {workdir}")
@@ -87,7 +87,7 @@ def train(
 
 @contextlib.contextmanager
 def _stopping() -> Iterator[StopRequest]:
-    """A wish to stop that an interrupt sets, as long as this lasts; in another thread than the main one nothing does."""
+    """A wish to stop that an interrupt sets, as long as this lasts; outside the main thread nothing sets it."""
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop

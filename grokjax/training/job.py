@@ -3,6 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+import jax
+
 from grokjax import sweeps
 from grokjax.core import devices
 from grokjax.store import files, snapshots
@@ -46,9 +48,21 @@ def expanded(request: Request) -> Job:
     asks = request.spread or request.only is not None
     record = (read_record(path) if asks and not request.overwrite else None) or {}
     if request.spread:
-        devices.spread(len(whole.runs), record.get("n_devices") if record.get("platform") == "cpu" else None)
+        recorded = record.get("n_devices") if record.get("platform") == "cpu" else None
+        _tell_of_few(request, devices.spread(len(whole.runs), recorded))
     if request.only is None:
         return Job(request, whole, whole, path, path)
     some = sweeps.only(whole, request.only)
     again = path / f"{ONLY}{snapshots.compact(sorted(request.only))}" if record else path
     return Job(request, whole, some, again, path)
+
+
+def _tell_of_few(request: Request, wanted: int) -> None:
+    """Says where JAX has started in this process with fewer devices of a CPU than it would have been given."""
+    here = jax.local_devices() if wanted else []
+    if here and here[0].platform == "cpu" and len(here) < wanted:
+        request.tell(
+            f"note: JAX has started already, with {len(here)} device{'s' * (len(here) > 1)} for {wanted} cores to "
+            "train on. Bits depend on it, and it is recorded; training from a fresh process, before anything else of JAX, is "
+            "faster."
+        )
