@@ -75,7 +75,7 @@ def test_any_field_may_be_a_tracer(split):
 def test_each_field_matters(name):
     """A tracer that went nowhere would pass a comparison with numbers that went nowhere."""
     first, second = VALUES[name]
-    with_stop = {"stop_loss": 1e9} if name == "stop_evals" else {}
+    with_stop = {"stop_evals": {"stop_loss": 1e9}, "stop_loss": {"stop_evals": 1}}.get(name, {})
     c = one_config()
     one, other = (grokjax.train_one(c, **with_stop, **{name: value}) for value in (first, second))
     assert any(bool(jnp.any(one.params[key] != other.params[key])) for key in one.params)

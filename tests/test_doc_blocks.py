@@ -41,7 +41,6 @@ PARSED = {
     "python3 -m venv": "the environment is there already; .ci/run makes fresh ones",
     ".venv/bin/pip": "the extra is one of setup.cfg's",
     "pip install": "likewise",
-    "pre-commit install": "test_habits.py reads the configuration",
     ".venv/bin/python -m": "the module is there, and has the flags",
     ".venv/bin/lint-imports": "CI runs it",
     "python -m": "likewise",

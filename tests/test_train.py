@@ -122,7 +122,7 @@ def test_where_jax_has_started_it_says_so_and_the_directory_goes_on_anywhere(tmp
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     cores = len(os.sched_getaffinity(0))
-    assert ("note: JAX has started already, with 1 device for" in " ".join(done.stdout.split())) == (cores > 1)
+    assert ("note: JAX has started already, with 1 device where" in " ".join(done.stdout.split())) == (cores > 1)
     record = json.loads((tmp_path / "a" / "config.json").read_text())
     assert record["n_devices"] == 1
     status, said = tiny.train(tiny.get_config("paper"), tmp_path / "a")
