@@ -9,7 +9,7 @@ import pandas as pd
 
 from grokjax import phases as phases_lib
 from grokjax.errors import InputError
-from grokjax.store import files, metrics, snapshots
+from grokjax.store import files, metrics
 from grokjax.store.records import read_record
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def open(workdir: str | Path) -> "Results":
     Example:
       >>> import grokjax
       >>> results = grokjax.open("results/small")
-      >>> results.runs["status"].unique()
-      array(['finished'], dtype=object)
+      >>> results.runs["status"].tolist()
+      ['finished', 'finished', 'finished', 'finished']
     """
     path = files.path(workdir)
     if read_record(path) is None:
@@ -48,7 +48,8 @@ class Results:
         self.path = path
 
     def __repr__(self) -> str:
-        counts = self.runs["status"].value_counts()
+        begun = (self.path / "runs.parquet").is_file()
+        counts = self.runs["status"].value_counts() if begun else {"waiting": len(self.record["runs"])}
         return f"grokjax.open({str(self.path)!r})  # runs: {', '.join(f'{n} {name}' for name, n in counts.items())}"
 
     @property
@@ -81,6 +82,8 @@ class Results:
 
     def steps(self, run: int) -> list[int]:
         """The steps at which parameters of a run were kept."""
+        from grokjax.store import snapshots  # JAX, which tables do without
+
         return sorted(step for number, step in snapshots.find_snapshots(self.path) if number == run)
 
     def params(self, run: int, step: int | None = None) -> dict[str, np.ndarray]:
@@ -99,6 +102,8 @@ class Results:
           >>> sorted(results.params(run=1, step=100))[:2]
           ['blocks.0.attn.W_K', 'blocks.0.attn.W_O']
         """
+        from grokjax.store import snapshots
+
         return snapshots.load_params(self.path, run, step)
 
     def measure(self, run: int, step: int | None = None, **options) -> dict[str, Any]:

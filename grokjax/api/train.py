@@ -24,6 +24,7 @@ def train(
     get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | None = None,
     only: Sequence[int] | None = None,
     overwrite: bool = False,
+    quiet: bool = False,
 ) -> Results:
     """Trains the runs of a sweep side by side, or goes on with them, and writes the report: as `grokjax train` does.
 
@@ -41,6 +42,7 @@ def train(
         experiment's, if it has one.
       only: numbers of runs to train again, into a directory inside this one, and to compare with those in it.
       overwrite: whether to throw away what another sweep left in the directory.
+      quiet: whether to print nothing.
 
     Returns:
       The results, as `grokjax.open` gives them.
@@ -56,15 +58,14 @@ def train(
       >>> c.p, c.model.d_model, c.model.d_mlp, c.steps, c.eval_every, c.snapshot_every = 7, 8, 16, 40, 20, 20
       >>> c.measures = ()
       >>> c.sweep.seed = (0, 1)
-      >>> results = grokjax.train(c, "results/two")  # doctest: +ELLIPSIS
-      2 runs = 2 seed...
+      >>> results = grokjax.train(c, "results/two", quiet=True)
       >>> results.runs["last_step"].tolist()
       [40, 40]
     """
     experiment = None
-    if isinstance(config, str):
-        experiment = config
-        module, config = load_experiment(config)
+    if isinstance(config, str | Path):
+        experiment = str(config)
+        module, config = load_experiment(experiment)
         get_sweep = get_sweep or getattr(module, "get_sweep", None)
     cache.enable()
     with _stopping() as stop:
@@ -77,7 +78,7 @@ def train(
             experiment=experiment,
             spread=True,
             stop=stop,
-            console=Console(force_jupyter=False),  # text, which a notebook keeps together
+            console=Console(force_jupyter=False, quiet=quiet),  # text, which a notebook keeps together
             again=f"call grokjax.train again as before; grokjax.open({str(workdir)!r}) has what there is",
         )
         if requests.train(request):

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -49,8 +50,8 @@ def train_one(config, **fields) -> State:
       >>> jax.vmap(final)(jnp.arange(4), jnp.array([0.0, 0.3, 1.0, 3.0])).shape
       (4, 8, 8)
     """
-    if isinstance(config, str):
-        _, config = load_experiment(config)
+    if isinstance(config, str | Path):
+        _, config = load_experiment(str(config))
     values = config_lib.flat(config)
     for name, value in fields.items():
         if name not in FIELDS:
