@@ -128,7 +128,7 @@ class Results:
           kind: "losses": train, test, restricted and excluded loss of every run, a panel per setting.
 
         Raises:
-          InputError: there is no such kind, or nothing to draw yet.
+          InputError: there is no such kind.
 
         Example:
           >>> import grokjax
