@@ -99,7 +99,7 @@ def _inputs(values: Mapping[str, Any]) -> Inputs:
 def _train_pairs(p: int, fraction: float, seed: Int[Array, ""] | int, split: str) -> Int32[Array, " B"]:
     """The training pairs that `tasks.train_pairs` gives."""
     n = tasks.n_train(p, fraction)
-    if not _is_array(seed):
+    if not isinstance(seed, jax.Array):
         return jnp.asarray(tasks.train_pairs(p, fraction, seed, split))
     if split == "jax":
         return jnp.sort(tasks.shuffled(seed, p)[:n]).astype(jnp.int32)
@@ -108,8 +108,10 @@ def _train_pairs(p: int, fraction: float, seed: Int[Array, ""] | int, split: str
 
 def _answers(task: str, p: int, seed: Int[Array, ""] | int) -> Int32[Array, " N"]:
     """The answers that `tasks.answers` gives."""
-    if not (_is_array(seed) and tasks.get(task).draws):
-        return jnp.asarray(tasks.answers(task, p, 0 if _is_array(seed) else seed))
+    if not isinstance(seed, jax.Array):
+        return jnp.asarray(tasks.answers(task, p, seed))
+    if not tasks.get(task).draws:
+        return jnp.asarray(tasks.answers(task, p))
     return _by_host(lambda seed: tasks.answers(task, p, seed), p * p, seed)
 
 
