@@ -128,7 +128,7 @@ def workplace(tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_every_block_runs(workplace):
-    ran = {"run": 0, "parsed": 0}
+    ran, wrong = {"run": 0, "parsed": 0}, []
     for page in PAGES:
         names: dict[str, object] = {"__name__": "__main__"}
         tasks.TASKS = {name: task for name, task in tasks.TASKS.items() if task.function.__module__ == "grokjax.tasks"}
@@ -136,12 +136,14 @@ def test_every_block_runs(workplace):
         for name in own:  # pages define measures of the same name
             del registry.MEASURES[name]
         for language, text in blocks(page):
-            if language == "python":
-                ran[python(page, text, names)] += 1
-            elif language == "sh":
-                for line in commands(text):
-                    for piece in pieces(line):
-                        ran[shell(page, piece)] += 1
+            some = [text] if language == "python" else []
+            some += [piece for line in commands(text) for piece in pieces(line)] if language == "sh" else []
+            for one in some:
+                try:
+                    ran[python(page, one, names) if language == "python" else shell(page, one)] += 1
+                except (Exception, SystemExit) as error:  # all that are wrong are told at once
+                    wrong.append(f"{page}: {one.strip()}\n  {type(error).__name__}: {error}")
+    assert not wrong, "\n\n".join(wrong)
     assert ran["run"] > 40
     assert ran["parsed"] > 40
 
