@@ -132,6 +132,23 @@ FIELDS: dict[str, Field] = {
 OPERATIONAL = ("checkpoint_every_minutes", "checkpoint_every_steps")
 
 
+class Config(ml_collections.ConfigDict):
+    """A ConfigDict that tells in a sentence which field is unknown, and which may be meant."""
+
+    @classmethod
+    def of(cls, tree: Mapping[str, Any]) -> "Config":
+        """Makes one of nested mappings."""
+        made = cls()
+        for name, value in tree.items():
+            made[name] = cls.of(value) if isinstance(value, Mapping) else value
+        return made
+
+    def __setitem__(self, name, value):
+        if self.is_locked and name not in self:
+            raise AttributeError(str(unknown("config field", name, self.keys())))
+        super().__setitem__(name, value)
+
+
 def default() -> ml_collections.ConfigDict:
     """The mainline as a locked ConfigDict, with an empty `sweep` that has a place for every field one can sweep.
 
@@ -148,7 +165,7 @@ def default() -> ml_collections.ConfigDict:
         if field.kind != SETTING:
             _put(sweep, path, config_dict.placeholder(tuple))
     tree["sweep"] = sweep
-    return ml_collections.ConfigDict(tree).lock()
+    return Config.of(tree).lock()
 
 
 def small() -> ml_collections.ConfigDict:
