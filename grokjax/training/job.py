@@ -63,5 +63,5 @@ def _tell_of_few(request: Request, wanted: int) -> None:
     if here and here[0].platform == "cpu" and len(here) < wanted:
         request.tell(
             f"note: JAX has started already, with {len(here)} device{'s' * (len(here) > 1)} where {wanted} would be "
-            "made. Bits depend on it, and it is recorded; in a fresh process, before anything else of JAX, it is faster."
+            "made. Bits depend on it, and it is recorded; a fresh process, before anything else of JAX, is faster."
         )
