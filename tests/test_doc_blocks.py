@@ -30,7 +30,10 @@ PAGES = [page for page in dict.fromkeys(PAGES) if "_build" not in page]
 # What would take minutes or hours, and what is run in its place.
 SMALL = {
     "experiments/wd_sweep.py:study": "experiments/wd_sweep.py:small",
-    "experiments/precision.py:small": "experiments/precision.py:small --config.steps=100 --config.snapshot_every=100",
+    "experiments/precision.py:small": (
+        "experiments/precision.py:small --config.steps=100 --config.snapshot_every=100 --config.sweep.seed=(0,) "
+        """--config.sweep.precision="('float32','bfloat16')" """
+    ),
     '--config=wide.py --workdir=results/wide --config.sweep.seed="(0, 1)"': (
         '--config=wide.py --workdir=results/wide --config.sweep.seed="(0, 1)" --config.p=7 --config.steps=100'
     ),
