@@ -55,8 +55,8 @@ def train(
     Example:
       >>> import grokjax
       >>> c = grokjax.config.small()
-      >>> c.p, c.model.d_model, c.model.d_mlp, c.steps, c.eval_every, c.snapshot_every = 7, 8, 16, 40, 20, 20
-      >>> c.measures = ()
+      >>> c.p, c.model.d_model, c.model.d_mlp = 7, 8, 16
+      >>> c.steps, c.eval_every, c.snapshot_every, c.measures = 40, 20, 20, ()
       >>> c.sweep.seed = (0, 1)
       >>> results = grokjax.train(c, "results/two", quiet=True)
       >>> results.runs["last_step"].tolist()
