@@ -1,10 +1,9 @@
 """What processes tell one another, where the exchange between them is a list."""
 
-import pickle
-
 import jax
 import numpy as np
 import pytest
+from flax.serialization import msgpack_serialize
 
 from grokjax.core import hosts as hosts_lib
 from grokjax.core.hosts import ALONE, Hosts
@@ -34,7 +33,7 @@ def told(monkeypatch):
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_messages_of_different_lengths_come_in_the_order_of_processes(told, index):
     values = [{"é": [1, None, 0.1]}, None, np.arange(5.0)]
-    messages = [pickle.dumps(value) for value in values]
+    messages = [msgpack_serialize(value) for value in values]
     hosts, handed = told(index, *messages)
     found = hosts.all_gather(values[index])
     assert found[:2] == values[:2]
@@ -46,7 +45,7 @@ def test_messages_of_different_lengths_come_in_the_order_of_processes(told, inde
 
 
 def test_a_barrier_is_a_message_of_every_process(told):
-    hosts, handed = told(1, *2 * [pickle.dumps(None)])
+    hosts, handed = told(1, *2 * [msgpack_serialize(None)])
     assert hosts.barrier() is None
     assert len(handed) == 2
 

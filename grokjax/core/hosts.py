@@ -5,11 +5,11 @@ all runs, so that all give away slots in the same way, and whether one of them w
 """
 
 import dataclasses
-import pickle
 from typing import Any
 
 import jax
 import numpy as np
+from flax.serialization import msgpack_restore, msgpack_serialize
 
 from grokjax.errors import HostLost
 
@@ -35,17 +35,17 @@ class Hosts:
         """Gathers the message of every process, in the order of processes; returns once all have sent theirs.
 
         Args:
-          mine: what can be pickled.
+          mine: None, numbers, texts, arrays, and lists and dicts of these; nothing that is received is ever run.
 
         Raises:
           HostLost: another process is gone.
         """
         if self.count == 1:
             return [mine]
-        message = np.frombuffer(pickle.dumps(mine), np.uint8)
+        message = np.frombuffer(msgpack_serialize(mine), np.uint8)
         lengths = self._exchange(np.array([len(message)], np.int32))[:, 0]
         rows = self._exchange(np.pad(message, (0, int(lengths.max()) - len(message))))
-        return [pickle.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+        return [msgpack_restore(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
 
     def barrier(self) -> None:
         """Returns once all processes have come here.

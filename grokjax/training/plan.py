@@ -49,7 +49,9 @@ def make(job: Job, say: Say | None = None) -> Plan:
       InputError: the directory's config.json does not fit the sweep.
     """
     hosts = job.request.hosts
-    choices = hosts.all_gather(_choices(job, say) if hosts.is_first else [])[0]
+    mine = _choices(job, say) if hosts.is_first else []
+    told = hosts.all_gather([[one.how, one.layout.record(), one.text, list(one.rates.items())] for one in mine])[0]
+    choices = [Choice(how, Layout.of(layout), text, dict(rates)) for how, layout, text, rates in told]
     # A run's bits must not depend on its slot: a compiler counts only if every process has the same.
     compiled = [choice.layout.backend for choice in choices if choice.layout.backend.n_parts]
     if compiled and len(set(hosts.all_gather(compiled[0].identity()))) > 1:
