@@ -60,7 +60,7 @@ PARSED = {
 ELSEWHERE = re.compile(r"gs://|s3://|--distributed|--coordinator_address|/shared/")  # another machine's
 # Python blocks of which only the syntax is looked at, by a text in them.
 COMPILED = {
-    "gs://bucket": "no bucket is at hand",
+    '("gs://bucket': "no bucket is at hand",
     "import duckdb": "the package is not among the tests'",
 }
 FILES = ("model.pth", "released.pth", "curves.csv", "mod113_step10000.npz", "results/small:3:40000")  # a reader's own
@@ -93,15 +93,17 @@ def test_every_entry_of_the_tables_is_needed():
 
 def commands(block: str) -> Iterator[str]:
     """The command lines of a block, without comments."""
+    open_line = ""
     for line in block.splitlines():
-        line = re.sub(r"(^|\s+)#.*", "", line).strip()
-        if line:
+        line = open_line + re.sub(r"(^|\s+)#.*", "", line).strip()
+        open_line = f"{line}\n" if line.count('"') % 2 else ""  # a quoted argument goes on
+        if line and not open_line:
             yield line
 
 
 def pieces(line: str) -> list[str]:
     """The commands that a line joins by &&."""
-    return [piece.strip() for piece in line.split("&&")]
+    return [line] if line.startswith("gcloud") else [piece.strip() for piece in line.split("&&")]
 
 
 def small_config(original: Callable) -> Callable:

@@ -3,8 +3,6 @@
 import dataclasses
 from pathlib import Path
 
-import jax
-
 from grokjax import sweeps
 from grokjax.core import devices
 from grokjax.store import files, snapshots
@@ -23,6 +21,7 @@ class Job:
       sweep: of these runs alone.
       path: of the directory that they are trained into.
       source: of the directory whose layouts count, where it holds the whole sweep.
+      wanted_devices: those of a CPU that were to be made when JAX had started already; 0 if none.
     """
 
     request: Request
@@ -30,6 +29,7 @@ class Job:
     sweep: Sweep
     path: Path
     source: Path
+    wanted_devices: int = 0
 
     @property
     def original(self) -> Path | None:
@@ -47,21 +47,12 @@ def expanded(request: Request) -> Job:
     whole = sweeps.expand(request.config, request.get_sweep)
     asks = request.spread or request.only is not None
     record = (read_record(path) if asks and not request.overwrite else None) or {}
+    wanted = 0
     if request.spread:
         recorded = record.get("n_devices") if record.get("platform") == "cpu" else None
-        _tell_of_few(request, devices.spread(len(whole.runs), recorded))
+        wanted = devices.spread(len(whole.runs), recorded)
     if request.only is None:
-        return Job(request, whole, whole, path, path)
+        return Job(request, whole, whole, path, path, wanted)
     some = sweeps.only(whole, request.only)
     again = path / f"{ONLY}{snapshots.compact(sorted(request.only))}" if record else path
-    return Job(request, whole, some, again, path)
-
-
-def _tell_of_few(request: Request, wanted: int) -> None:
-    """Says where JAX has started in this process with fewer devices of a CPU than it would have been given."""
-    here = jax.local_devices() if wanted else []
-    if here and here[0].platform == "cpu" and len(here) < wanted:
-        request.tell(
-            f"note: JAX has started already, with {len(here)} device{'s' * (len(here) > 1)} where {wanted} would be "
-            "made. Bits depend on it, and it is recorded; a fresh process, before anything else of JAX, is faster."
-        )
+    return Job(request, whole, some, again, path, wanted)

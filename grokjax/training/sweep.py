@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from grokjax.columns import metrics_schema
 from grokjax.core.environment import environment
 from grokjax.core.native import kernels
@@ -61,6 +63,7 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
         return request.stop_status()
     if workdir.record:
         _warn_of_changes(workdir.record, request)
+    _tell_of_few_devices(job)
     request.tell(plan_lib.text(plan))
     if workdir.record is None:
         layouts = [layout.record() for layout in plan.layouts]
@@ -68,6 +71,16 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
         compiler = next(filter(None, (layout.backend.identity() for layout in plan.layouts)), None)
         workdir.begin(layouts, request.experiment, width, compiler, request.hosts)
     return _trained(plan, workdir, found)
+
+
+def _tell_of_few_devices(job: Job) -> None:
+    """Says where JAX has started in this process with fewer devices of a CPU than would have been made."""
+    here = jax.local_devices()
+    if here[0].platform == "cpu" and len(here) < job.wanted_devices:
+        job.request.tell(
+            f"note: JAX has started already, with {len(here)} device{'s' * (len(here) > 1)} where {job.wanted_devices} "
+            "would be made. Bits depend on it, and it is recorded; a process that has not used JAX yet is faster."
+        )
 
 
 def _warn_of_changes(record: Mapping[str, Any], request: Request) -> None:
