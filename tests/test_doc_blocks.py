@@ -35,8 +35,10 @@ SMALL = {
         """--config.sweep.precision="('float32','bfloat16')" """
     ),
     '--config=wide.py --workdir=results/wide --config.sweep.seed="(0, 1)"': (
-        '--config=wide.py --workdir=results/wide --config.sweep.seed="(0, 1)" --config.p=7 --config.steps=100'
+        '--config=wide.py --workdir=results/wide --config.sweep.seed="(0, 1)" --config.p=7 --config.steps=100 '
+        "--config.measures=()"
     ),
+    "--config=my.py:small": "--config=my.py:small --config.steps=250",
     "--config.steps=2000": "--config.steps=200",
 }
 # What is not run: lines that begin so are held against the parser of the command, or against what the note says.
