@@ -29,7 +29,8 @@ from benchmarks import command, mainline, timing
 from benchmarks.command import Record
 from benchmarks.markdown import percent, ranged, table
 from benchmarks.timing import Say
-from grokjax import api, config
+from grokjax import config
+from grokjax.api import requests
 from grokjax.cli import terminal
 from grokjax.core import devices
 from grokjax.store import checkpoints
@@ -116,7 +117,7 @@ def train_sweep(n_runs: int, n_segments: int) -> Flight:
     c, flight = mainline.configured(n_runs, steps=n_segments * EVAL_EVERY), Flight()
     display = Console(file=io.StringIO(), force_terminal=True, width=120)
     with tempfile.TemporaryDirectory(prefix="grokjax_host_") as folder, flight.recording():
-        api.train(Request(c, Path(folder) / "sweep", console=display))
+        requests.train(Request(c, Path(folder) / "sweep", console=display))
     return flight
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from rich.console import Console
 
 from faults.damage import BYTES, CRAFTED, PLACES, nested, put_in_place, swapped
-from grokjax import api, config
+from grokjax import config
+from grokjax.api import requests
 from grokjax.interp import files
 from grokjax.interp.checkpoint import load_checkpoint
 from grokjax.store import files as files_lib
@@ -51,7 +52,7 @@ def make_whole(folder: Path) -> None:
     """Makes the whole files that cases damage: models/*, tables/*, sweeps/done and sweeps/stopped."""
     for state, stop in (("done", None), ("stopped", StopAfter(7))):
         path = folder / "sweeps" / state
-        api.train(Request(config_of(state), path, console=Console(file=io.StringIO()), stop=stop or StopRequest()))
+        requests.train(Request(config_of(state), path, console=Console(file=io.StringIO()), stop=stop or StopRequest()))
         shutil.rmtree(path / "report", ignore_errors=True)
     models, tables = folder / "models", folder / "tables"
     models.mkdir()

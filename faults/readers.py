@@ -18,7 +18,7 @@ from rich.console import Console
 
 from faults import cases
 from faults.cases import PAYLOAD, Case
-from grokjax import api
+from grokjax.api import requests
 from grokjax.cli import check, circuit, export, measure, phases, replay, report, terminal
 from grokjax.store.snapshots import load_params
 from grokjax.training.request import Request, StopRequest
@@ -36,7 +36,7 @@ def _resume(case: Case, folder: Path) -> None:
     """launch.py on what is there, up to the first steps of training."""
     stop, console = StopRequest(), Console(file=sys.stdout, width=100)
     stop.signal = signal.SIGTERM
-    api.train(Request(cases.config_of(case.state), folder / "sweep", console=console, stop=stop))
+    requests.train(Request(cases.config_of(case.state), folder / "sweep", console=console, stop=stop))
 
 
 READERS: dict[str, Callable[[Case, Path], object]] = {

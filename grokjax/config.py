@@ -132,8 +132,32 @@ FIELDS: dict[str, Field] = {
 OPERATIONAL = ("checkpoint_every_minutes", "checkpoint_every_steps")
 
 
+class Config(ml_collections.ConfigDict):
+    """A ConfigDict that tells in a sentence which field is unknown, and which may be meant."""
+
+    @classmethod
+    def of(cls, tree: Mapping[str, Any]) -> "Config":
+        """Makes one of nested mappings."""
+        made = cls()
+        for name, value in tree.items():
+            made[name] = cls.of(value) if isinstance(value, Mapping) else value
+        return made
+
+    def __setitem__(self, name, value):
+        if self.is_locked and name not in self:
+            raise AttributeError(str(unknown("config field", name, self.keys())))
+        super().__setitem__(name, value)
+
+
 def default() -> ml_collections.ConfigDict:
-    """The mainline as a locked ConfigDict, with an empty `sweep` that has a place for every field one can sweep."""
+    """The mainline as a locked ConfigDict, with an empty `sweep` that has a place for every field one can sweep.
+
+    Example:
+      >>> c = default()
+      >>> c.sweep.weight_decay, c.sweep.seed = (0.0, 1.0), (0, 1, 2)
+      >>> c.p, c.steps
+      (113, 40000)
+    """
     tree: dict[str, Any] = {}
     sweep: dict[str, Any] = {}
     for path, field in FIELDS.items():
@@ -141,11 +165,18 @@ def default() -> ml_collections.ConfigDict:
         if field.kind != SETTING:
             _put(sweep, path, config_dict.placeholder(tuple))
     tree["sweep"] = sweep
-    return ml_collections.ConfigDict(tree).lock()
+    return Config.of(tree).lock()
 
 
 def small() -> ml_collections.ConfigDict:
-    """The mainline for two CPU cores: P = 53, half of the pairs, half the width, 2 500 larger steps."""
+    """The mainline for two CPU cores: P = 53, half of the pairs, half the width, 2 500 larger steps.
+
+    Example:
+      >>> c = small()
+      >>> c.task = "subtract"
+      >>> c.task
+      'subtract'
+    """
     c = default()
     c.p = 53
     c.train_fraction = 0.5  # of 40 %, some draws are not grokked within 5 000 steps at any λ; of half, all are

@@ -63,6 +63,13 @@ def register(function=None, *, name: str | None = None, direction: int | None = 
 
     Raises:
       InputError: the name is taken by another function, or the direction is not +1, -1 or None.
+
+    Example:
+      >>> @register(direction=1)
+      ... def double_sum(a, b, p):
+      ...     return 2 * (a + b)
+      >>> answers("double_sum", 3).tolist()
+      [0, 2, 1, 2, 1, 0, 1, 0, 2]
     """
     if function is None:
         return lambda f: register(f, name=name, direction=direction, needs_prime=needs_prime)
@@ -193,7 +200,7 @@ def train_pairs(p: int, fraction: float, seed: int, split: str = "jax") -> np.nd
 
         # On the host, so that a split does not depend on the accelerator.
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            order = np.asarray(jax.random.permutation(jax.random.fold_in(jax.random.key(seed), 1), p * p))
+            order = np.asarray(shuffled(seed, p))
     elif split == "python":
         pairs = list(range(p * p))
         random.Random(seed).shuffle(pairs)
@@ -203,6 +210,13 @@ def train_pairs(p: int, fraction: float, seed: int, split: str = "jax") -> np.nd
     pairs_N = np.sort(order[:n]).astype(np.int32)
     pairs_N.flags.writeable = False
     return pairs_N
+
+
+def shuffled(seed, p: int):
+    """All P² pairs in the order in which split "jax" takes training pairs; the seed may be traced."""
+    import jax
+
+    return jax.random.permutation(jax.random.fold_in(jax.random.key(seed), 1), p * p)
 
 
 SPLITS = ("jax", "python")

@@ -1,5 +1,6 @@
 """Every field's bounds, its default, and what a refusal says: whole sentences."""
 
+import copy
 import math
 
 import pytest
@@ -248,3 +249,16 @@ def test_a_config_that_lacks_a_field():
     with pytest.raises(InputError) as refused:
         sweeps.expand(c)
     assert str(refused.value) == "config.model.act is missing: start from grokjax.config.default()."
+
+
+def test_a_field_that_is_none_is_told_where_it_is_set():
+    """In Python, before anything is expanded, in a sentence; a copy does so too."""
+    for c in (config.default(), copy.deepcopy(config.small())):
+        with pytest.raises(AttributeError, match=r"^config field 'weight_decy' is unknown: did you mean"):
+            c.weight_decy = 1.0
+        with pytest.raises(AttributeError, match=r"^config field 'sed' is unknown: did you mean 'seed'"):
+            c.sweep.sed = (0, 1)
+        with pytest.raises(AttributeError, match="known are act, d_mlp, d_model, n_heads, n_layers"):
+            c.model["d_ff"] = 64
+        c.sweep.model.d_mlp = (8, 16)
+        assert c.sweep.model.d_mlp == (8, 16)

@@ -1,5 +1,6 @@
 """The README and docs say what the code says, and the commands they print exist."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -7,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+import grokjax
+from grokjax.cli.main import COMMANDS
 from grokjax.errors import InputError
 from grokjax.measures import registry
-from tools import blocks, references, tables
+from tools import blocks, commands, references, rooms, tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [*ROOT.glob("*.md"), *(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts)]
 
 
 def test_generated_parts_are_fresh():
@@ -46,6 +50,39 @@ def test_a_page_that_is_stale_is_told(tmp_path, monkeypatch):
     assert blocks.stale({"page.md": {"x": "new"}}) == {}
 
 
+def test_the_readme_is_short():
+    assert len(README.encode()) <= 12_000
+
+
+def test_the_rooms_page_has_every_room_and_contract():
+    """Against the folders and modules that there are; lint-imports holds these to the contracts."""
+    page = (ROOT / "docs" / "rooms.md").read_text()
+    found = {p.stem for p in (ROOT / "grokjax").glob("*") if (p / "__init__.py").is_file() or p.suffix == ".py"}
+    listed = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `") and " | " in line]
+    listed = [name for name in listed if "." not in name and "/" not in name]
+    assert set(listed) == found - {"__init__", "__main__"}
+    stack = rooms.layers(rooms.contracts())
+    assert [room for layer in stack for room in layer] == listed
+    for room, below in itertools.pairwise(stack):
+        line = next(line for line in page.splitlines() if line.startswith(f"| `{room[0]}` |"))
+        assert f"| {', '.join(f'`{name}`' for name in below)} and all that" in line
+    assert rooms.purpose("tasks") in page
+
+
+def test_every_public_name_is_in_the_reference():
+    page = (ROOT / "docs" / "reference" / "api.md").read_text()
+    for name in grokjax.__all__:
+        assert f":: grokjax.{name}" in page, f"docs/reference/api.md lacks {name}"
+
+
+def test_every_command_is_in_the_reference():
+    page = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    for name in COMMANDS:
+        assert f"## grokjax {name}\n" in page
+    assert "--checkpoint" not in commands.help_of("check")
+    assert "--csv FILE" in commands.help_of("phases")
+
+
 def test_every_group_has_its_page_and_figure():
     page = (ROOT / "docs" / "measures.md").read_text()
     for m in registry.MEASURES.values():
@@ -55,7 +92,7 @@ def test_every_group_has_its_page_and_figure():
 
 
 def test_files_that_are_linked_exist():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in PAGES:
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links {target}"
 
@@ -75,7 +112,7 @@ def test_ci_runs_the_readmes_commands(command):
 
 
 def test_modules_that_are_named_exist():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in PAGES:
         for name in set(re.findall(r"python -m ((?:grokjax|benchmarks|faults|tools)\.\w+)", page.read_text())):
             assert (ROOT / (name.replace(".", "/") + ".py")).is_file(), f"{page.name} names {name}"
 

@@ -15,9 +15,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [
-    *("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "launch.py"),
-    *("grokjax", "benchmarks", "constraints", "docs", "experiments", "faults", "scripts", "tests", "tools"),
+    *("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"),
+    *("CONTRIBUTING.md", "launch.py", "grokjax", "benchmarks", "constraints", "docs", "experiments", "faults"),
+    *("notebooks", "scripts", "tests", "tools"),
 ]
+LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "*.pyc", "_build")
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
 
@@ -58,7 +60,7 @@ def source(tmp_path_factory) -> Path:
     folder.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.pyc"))
+            shutil.copytree(ROOT / name, folder / name, ignore=LEFT_OUT)
         else:
             shutil.copy(ROOT / name, folder / name)
     return folder
@@ -186,7 +188,7 @@ def test_the_constraints_are_the_lower_bounds():
 
 def test_extras_that_are_named_exist_and_ci_resolves_them():
     extras = set(SETUP["options.extras_require"])
-    texts = {path: path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+    texts = {path: path.read_text() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]}
     texts |= {path: path.read_text() for path in [*ROOT.glob("grokjax/**/*.py"), *ROOT.glob("benchmarks/*.py")]}
     for path, text in texts.items():
         for names in re.findall(r"'(?:\.|grokjax)\[([\w,]+)\]'", text):

@@ -60,16 +60,16 @@ def test_a_sample_is_in_proportion_and_repeats():
 
 def test_the_tests_of_a_module_are_its_rooms(tmp_path):
     (tmp_path / "tests").mkdir()
-    for name in ("files", "files_locked", "ledger", "api", "filesystem", "tasks", "measures_contract", "keys"):
+    for name in ("files", "files_locked", "ledger", "requests", "filesystem", "tasks", "measures_contract", "keys"):
         (tmp_path / "tests" / f"test_{name}.py").touch()
     modules = ["grokjax/store/files.py", "grokjax/store/ledger.py", "grokjax/tasks.py", "grokjax/measures/keys.py"]
 
     def tests(path):
         return [test.removeprefix("tests/test_") for test in mutants.tests_of(path, modules, tmp_path)]
 
-    assert tests(modules[0]) == ["files.py", "files_locked.py", "ledger.py", "api.py"]
-    assert tests(modules[1]) == ["ledger.py", "files.py", "files_locked.py", "api.py"]
-    assert tests(modules[2]) == ["tasks.py", "api.py"]
+    assert tests(modules[0]) == ["files.py", "files_locked.py", "ledger.py", "requests.py"]
+    assert tests(modules[1]) == ["ledger.py", "files.py", "files_locked.py", "requests.py"]
+    assert tests(modules[2]) == ["tasks.py", "requests.py"]
     assert tests(modules[3]) == ["keys.py", "measures_contract.py"]
 
 

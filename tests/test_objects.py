@@ -274,6 +274,16 @@ def test_pandas_reads_it_with_the_stores_own_file_system(paper, finished):
     fs.clear_instance_cache()
 
 
+def test_it_opens_from_python(paper, finished):
+    path, _ = paper
+    there, here = grokjax.open(path), grokjax.open(finished[0])
+    assert repr(there) == f"grokjax.open({path!r})  # runs: 4 finished"
+    pd.testing.assert_frame_equal(there.metrics, here.metrics, check_exact=True)
+    pd.testing.assert_frame_equal(there.phases(), here.phases(), check_exact=True)
+    assert (there.params(1)["embed.W_E"] == here.params(1)["embed.W_E"]).all()
+    assert there.measure(1, groups=["losses"])["test_loss"] == here.measure(1, groups=["losses"])["test_loss"]
+
+
 def test_the_report_is_written_there(paper, capsys):
     path, _ = paper
     assert figure_path(path).read_bytes().startswith(b"\x89PNG")

@@ -74,7 +74,9 @@ def test_older_layouts_are_read(begun, group):
     ("change", "why"),
     [
         (lambda r: r.pop("axes"), "'axes' is missing or of another kind"),
-        (lambda r: r["runs"].pop(0), "'runs' are not numbered from 0"),
+        (lambda r: r["runs"].reverse(), "'runs' are not in the order of their numbers"),
+        (lambda r: r["runs"].append(r["runs"][-1]), "'runs' are not in the order of their numbers"),
+        (lambda r: r["runs"][0].pop("run"), "'runs' are not in the order of their numbers"),
         (lambda r: r["axes"].update(seed=3), "'axes' are not lists of values"),
         (lambda r: r["groups"][0].pop("lanes"), "'groups' have other fields"),
         (lambda r: r["groups"][0].update(colour=1), "'groups' have other fields"),

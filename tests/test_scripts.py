@@ -46,7 +46,7 @@ def dry(*args, **variables):
 
 def blocks():
     """The command lines of the page's code blocks."""
-    for block in re.findall(r"^```\n(.*?)^```", DOC, re.DOTALL | re.MULTILINE):
+    for block in re.findall(r"^```sh\n(.*?)^```", DOC, re.DOTALL | re.MULTILINE):
         yield from block.splitlines()
 
 

@@ -4,7 +4,8 @@ import io
 
 from rich.console import Console
 
-from grokjax import api, config
+from grokjax import config
+from grokjax.api import requests
 from grokjax.training import plan
 from grokjax.training.request import Request
 
@@ -48,6 +49,6 @@ def train(c, path, plan_only=False, **kwargs):
     out = io.StringIO()
     request = Request(c, path, console=Console(file=out, width=100), **kwargs)
     if plan_only:
-        request.tell(plan.text(api.plan(request)))
+        request.tell(plan.text(requests.plan(request)))
         return 0, out.getvalue()
-    return api.train(request), out.getvalue()
+    return requests.train(request), out.getvalue()

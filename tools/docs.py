@@ -14,7 +14,7 @@ from pathlib import Path
 
 from grokjax.cli import terminal
 from grokjax.core import cache
-from tools import blocks, circuit, figures, performance, phases, references, reliability, tables
+from tools import blocks, circuit, commands, figures, performance, phases, references, reliability, rooms, tables
 
 
 def stale(models: Sequence[str] = ()) -> dict[Path, str]:
@@ -24,15 +24,13 @@ def stale(models: Sequence[str] = ()) -> dict[Path, str]:
       models: files of those whose figures docs/circuit.md has; without them that table is not looked at.
     """
     records = performance.records()
-    speed = performance.beside_pytorch(records)
     found = blocks.stale(
         {
-            "README.md": {
-                "fields": tables.fields(),
-                "columns": tables.columns(),
-                "runs": tables.runs(),
-                "speed": speed,
-            },
+            "README.md": {"speed": performance.headline(records)},
+            "docs/reference/commands.md": {"commands": commands.page()},
+            "docs/reference/fields.md": {"fields": tables.fields()},
+            "docs/reference/columns.md": {"columns": tables.columns(), "runs": tables.runs()},
+            "docs/rooms.md": {"rooms": rooms.page()},
             "docs/measures.md": {"measures": tables.measures_by_group()},
             "docs/phases.md": {"planted": phases.checked()},
             "docs/performance.md": {"measured": performance.measured(records)},

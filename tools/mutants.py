@@ -35,11 +35,11 @@ PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cache
 OTHER_TESTS = {
     "cli": ("cli_*",),
     "core": ("random_draws", "measures_*"),
-    "grokjax": ("fuzz_config", "api"),
+    "grokjax": ("fuzz_config", "requests"),
     "interp": ("circuit*", "checkpoint_*", "export"),
     "measures": ("measures_*",),
-    "store": ("old_directories", "api"),
-    "training": ("random_draws", "replay_uneven", "api"),
+    "store": ("old_directories", "requests"),
+    "training": ("random_draws", "replay_uneven", "requests"),
 }
 
 

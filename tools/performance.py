@@ -4,13 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import contestants, host, machine, run, scaling, sweep
+from benchmarks import host, machine, run, scaling, sweep
 from benchmarks.command import Record
-from benchmarks.markdown import table
 from tools.blocks import ROOT
 
 RECORDS = ROOT / "benchmarks" / "records"
 PLACES = {"cpu": "CPU", "gpu": "GPU", "tpu": "TPU"}
+POPULATION = "population_4"  # as many slots as a CPU's device has
 ALWAYS = ("cpu", "gpu")  # have a section even if nothing has been measured
 SECTIONS = {
     "run": ("Training, start-up, memory", "python -m benchmarks.run", run.page),
@@ -59,14 +59,15 @@ def circumstances(record: Record) -> str:
     return ", ".join(parts)
 
 
-def beside_pytorch(found: Records) -> str:
-    """README's figures: a training step beside PyTorch's, on a CPU."""
+def headline(found: Records) -> str:
+    """README's sentence: a training step of a population beside PyTorch's, on a CPU."""
     if not found["cpu"]["run"]:
         return "Not yet measured: `python -m benchmarks.run`."
     record = found["cpu"]["run"][0]
-    rows = []
-    for key, line in record["lines"].items():
-        if key != contestants.EVALUATION:
-            rows.append([line["name"], *run.ratios(line), f"{100 * line['share_of_floor']['median']:.0f} %"])
-    header = ["", *run.RATIOS.values(), "of the dense floor"]
-    return f"`{record['command']}` on {machine.line(record['machine'])}:\n\n{table(header, rows, numbers=3)}"
+    line = next(line for key, line in record["lines"].items() if key == POPULATION)
+    eager, loop = run.ratios(line)
+    return (
+        f"* **Fast.** On a CPU a training step takes the paper's loop **{loop}** times as long, and PyTorch eager "
+        f"**{eager}** times (median and range over rounds, side by side in one process; `{record['command']}` on "
+        f"{machine.line(record['machine'])})."
+    )

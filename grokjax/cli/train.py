@@ -174,7 +174,7 @@ def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
     # Only now the heavy imports: a mistyped flag or field should not wait for them.
     from rich.console import Console
 
-    from grokjax import api
+    from grokjax.api import requests
     from grokjax.core import cache
     from grokjax.training import plan
     from grokjax.training.request import Request, StopRequest
@@ -196,9 +196,9 @@ def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
         console=Console(quiet=not hosts.is_first),
     )
     if given.plan:
-        request.tell(plan.text(api.plan(request)))
+        request.tell(plan.text(requests.plan(request)))
         return 0
-    return api.train(request)
+    return requests.train(request)
 
 
 def _hosts(given: flags.FlagValues):

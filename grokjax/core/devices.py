@@ -14,7 +14,7 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spread(n_runs: int, recorded: int | None = None) -> None:
+def spread(n_runs: int, recorded: int | None = None) -> int:
     """Makes as many devices of the CPU as there are cores and runs for them.
 
     A core that has a run to itself is faster than cores that share every product of one run. Call it before anything
@@ -24,12 +24,20 @@ def spread(n_runs: int, recorded: int | None = None) -> None:
     Args:
       n_runs: of the sweep.
       recorded: devices that the sweep has been trained on so far, which are made again, since bits depend on them.
+
+    Returns:
+      The number of devices that could not be made because JAX has started already; 0 where they have been made, or are
+      not this function's business.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if jax.config.values["jax_num_cpu_devices"] != -1 or "host_platform_device_count" in flags:
-        return
-    with contextlib.suppress(RuntimeError):  # JAX has started already
-        jax.config.update("jax_num_cpu_devices", recorded or max(1, min(n_cores(), n_runs, MOST_DEVICES)))
+        return 0
+    wanted = recorded or max(1, min(n_cores(), n_runs, MOST_DEVICES))
+    try:
+        jax.config.update("jax_num_cpu_devices", wanted)
+    except RuntimeError:  # JAX has started already
+        return wanted
+    return 0
 
 
 def give_back_memory() -> None:

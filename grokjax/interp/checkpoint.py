@@ -69,6 +69,12 @@ def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | No
 
     Raises:
       InputError: it cannot be read or does not fit; says what, and what was expected.
+
+    Example:
+      >>> import grokjax
+      >>> checkpoint = grokjax.load_checkpoint("results/small:1:200")
+      >>> checkpoint.cfg.p, checkpoint.task, len(checkpoint.train_pairs)
+      (7, 'add', 29)
     """
     text = str(model)
     snapshot = re.fullmatch(r"(.+?):(\d{1,9})(?::(\d{1,18}))?", text)

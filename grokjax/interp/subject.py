@@ -158,8 +158,8 @@ def doubt(subject: Subject, given_N: Int32[np.ndarray, " N"]) -> str:
     }
     best = max(shares, key=shares.__getitem__)
     said = (
-        f"its answers to task '{subject.task.name}' are hardly better than a guess ({accuracy:.1%} of all pairs right, a "
-        f"guess has {1 / p:.1%}), so the numbers may say nothing of it"
+        f"its answers to task '{subject.task.name}' are hardly better than a guess ({accuracy:.1%} of all pairs right, "
+        f"a guess has {1 / p:.1%}), so the numbers may say nothing of it"
     )
     if shares[best] >= FITS:
         return f"{said}; they fit task '{best}' ({shares[best]:.1%}): give --task={best}."

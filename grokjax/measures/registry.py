@@ -63,10 +63,18 @@ MEASURES: dict[str, Measure] = {}
 
 
 def measure(group: str, *, name: str | None = None, **column) -> Callable:
-    """Registers the decorated function as a measure; see `Measure` for the arguments.
+    """Registers the decorated function, of a `Shared`, as a measure; see `Measure` and `Column` for the arguments.
 
     Raises:
       InputError: the name is taken by another function.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> @measure("mine", unit="nats", description="Largest loss of any pair.", source="this study")
+      ... def loss_max(s):
+      ...     return jnp.max(s.loss_N)
+      >>> MEASURES["loss_max"].unit
+      'nats'
     """
 
     def decorate(function):

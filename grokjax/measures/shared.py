@@ -25,7 +25,9 @@ LOGIT_SHARES = 3  # a frequency is key by "logits" with this many times the shar
 class Shared:
     """The intermediates of one model at one step, over the whole grid of pairs. Attributes are traced arrays.
 
-    Args, each also an attribute:
+    Every argument is an attribute too.
+
+    Args:
       cfg: the model's shape.
       direction: +1 or -1 if the task's answer is a function of a + b or a - b, else None.
       params: the parameters, by TransformerLens key.

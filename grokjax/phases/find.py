@@ -228,6 +228,12 @@ def shade(row: Mapping[str, Any] | pd.Series) -> list[tuple[str, float, float]]:
 
     Args:
       row: of `find_phases`.
+
+    Example:
+      >>> import grokjax
+      >>> found = grokjax.open("results/small").phases()
+      >>> shade(found.iloc[0])[0][:2]
+      ('memorization', 0.0)
     """
     if row["phases"] in ("not memorised", "not separate"):
         return []

@@ -59,6 +59,14 @@ def summarize(
 
     Raises:
       InputError: a column in `by` does not exist.
+
+    Example:
+      >>> import grokjax
+      >>> found = grokjax.open("results/small").phases()
+      >>> summarize(found, by="weight_decay").groups[["weight_decay", "runs", "memorised"]]
+         weight_decay  runs  memorised
+      0           0.0     2          2
+      1           1.0     2          2
     """
     names = [by] if isinstance(by, str) else list(by or [])
     for name in ("grokked", "last_step", *names):

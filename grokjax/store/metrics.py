@@ -182,10 +182,15 @@ def how_to_read(place: Path) -> str:
 
 
 def read_table(place: str | Path) -> pd.DataFrame:
-    """A Parquet file, or all in a folder one after another, as pandas.read_parquet reads them from a disk.
+    """Reads a Parquet file, or all in a folder one after another, as pandas.read_parquet reads them from a disk.
 
     Args:
       place: local, gs://bucket/path or s3://bucket/path.
+
+    Example:
+      >>> import grokjax
+      >>> len(grokjax.read_table("results/small/runs.parquet"))
+      4
     """
     place = files.path(place)
     if place.suffix == ".parquet" and place.is_file():
@@ -197,11 +202,16 @@ def read_table(place: str | Path) -> pd.DataFrame:
 
 
 def read_metrics(workdir: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """All rows so far, sorted by run and step; the same as pandas.read_parquet(workdir + "/metrics"), sorted.
+    """Reads all rows so far, sorted by run and step; the same as pandas.read_parquet(workdir + "/metrics"), sorted.
 
     Args:
       workdir: a sweep's, also gs://bucket/path or s3://bucket/path.
       columns: to read; by default all.
+
+    Example:
+      >>> import grokjax
+      >>> grokjax.read_metrics("results/small", ["run", "step", "test_loss"]).columns.tolist()
+      ['run', 'step', 'test_loss']
     """
     places = parts(files.path(workdir) / "metrics")
     tables = [read_part(path, columns) for path in places]
@@ -240,13 +250,18 @@ def _alike(found: pa.DataType, kind: pa.DataType) -> bool:
 
 
 def read_runs(workdir: str | Path) -> pd.DataFrame:
-    """One row per run: its status, every hyperparameter, and what it had come to at its last evaluation.
+    """Reads one row per run: its status, every hyperparameter, and what it had come to at its last evaluation.
 
     Args:
       workdir: a sweep's, also gs://bucket/path or s3://bucket/path.
 
     Raises:
       Damaged: runs.parquet is not what was written.
+
+    Example:
+      >>> import grokjax
+      >>> grokjax.read_runs("results/small")["status"].tolist()
+      ['finished', 'finished', 'finished', 'finished']
     """
     path = files.path(workdir) / "runs.parquet"
     table = read_part(path)

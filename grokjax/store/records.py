@@ -54,9 +54,10 @@ def _wrong_in(record: Any) -> str:
     for name, kind in (("config", dict), ("axes", dict), ("runs", list), ("groups", list)):
         if not isinstance(record.get(name), kind):
             return f"'{name}' is missing or of another kind"
-    numbers = [run.get("run") if isinstance(run, dict) else None for run in record["runs"]]
-    if numbers != list(range(len(numbers))):
-        return "'runs' are not numbered from 0"
+    numbers: list[Any] = [run.get("run") if isinstance(run, dict) else None for run in record["runs"]]
+    # What --only trains again is some runs of a sweep, by their numbers there.
+    if not all(_is_count(n, 0, 2**31) for n in numbers) or numbers != sorted(set(numbers)):
+        return "'runs' are not in the order of their numbers"
     if not all(isinstance(values, list) for values in record["axes"].values()):
         return "'axes' are not lists of values"
     for group in record["groups"]:

@@ -75,7 +75,7 @@ Snapshots = Mapping[tuple[int, int], tuple[Path, int]]
 
 
 def load_params(workdir: str | Path, run: int, step: int | None = None) -> dict[str, np.ndarray]:
-    """The parameters of one run at one snapshot step.
+    """Loads the parameters of one run at one snapshot step.
 
     Args:
       workdir: of the sweep.
@@ -87,6 +87,11 @@ def load_params(workdir: str | Path, run: int, step: int | None = None) -> dict[
 
     Raises:
       InputError: there is no such snapshot; says which there are.
+
+    Example:
+      >>> import grokjax
+      >>> grokjax.load_params("results/small", run=1)["embed.W_E"].shape
+      (8, 8)
     """
     found = find_snapshots(workdir)
     steps = sorted(s for r, s in found if r == run)

@@ -21,6 +21,7 @@ class Job:
       sweep: of these runs alone.
       path: of the directory that they are trained into.
       source: of the directory whose layouts count, where it holds the whole sweep.
+      wanted_devices: those of a CPU that were to be made when JAX had started already; 0 if none.
     """
 
     request: Request
@@ -28,6 +29,7 @@ class Job:
     sweep: Sweep
     path: Path
     source: Path
+    wanted_devices: int = 0
 
     @property
     def original(self) -> Path | None:
@@ -45,10 +47,12 @@ def expanded(request: Request) -> Job:
     whole = sweeps.expand(request.config, request.get_sweep)
     asks = request.spread or request.only is not None
     record = (read_record(path) if asks and not request.overwrite else None) or {}
+    wanted = 0
     if request.spread:
-        devices.spread(len(whole.runs), record.get("n_devices") if record.get("platform") == "cpu" else None)
+        recorded = record.get("n_devices") if record.get("platform") == "cpu" else None
+        wanted = devices.spread(len(whole.runs), recorded)
     if request.only is None:
-        return Job(request, whole, whole, path, path)
+        return Job(request, whole, whole, path, path, wanted)
     some = sweeps.only(whole, request.only)
     again = path / f"{ONLY}{snapshots.compact(sorted(request.only))}" if record else path
-    return Job(request, whole, some, again, path)
+    return Job(request, whole, some, again, path, wanted)

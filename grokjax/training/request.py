@@ -52,6 +52,7 @@ class Request:
       hosts: the processes that train together; all make the same request.
       stop: asked between dispatches; a true answer saves and ends.
       console: where to print.
+      again: how to go on after a stop, in words; empty for this process's command line.
     """
 
     config: Any
@@ -64,6 +65,7 @@ class Request:
     hosts: Hosts = ALONE
     stop: Any = dataclasses.field(default_factory=StopRequest)
     console: Console = dataclasses.field(default_factory=Console)
+    again: str = ""
 
     def tell(self, text: str) -> None:
         """Prints lines as they are, whatever names are in them."""

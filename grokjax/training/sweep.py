@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import pyarrow as pa
 
 from grokjax.columns import disagreement, metrics_schema, moduli, redefined
@@ -63,6 +64,7 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
         return request.stop_status()
     if workdir.record:
         _warn_of_changes(workdir.record, request)
+    _tell_of_few_devices(job)
     request.tell(plan_lib.text(plan))
     if workdir.record is None:
         layouts = [layout.record() for layout in plan.layouts]
@@ -70,6 +72,16 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
         compiler = next(filter(None, (layout.backend.identity() for layout in plan.layouts)), None)
         workdir.begin(layouts, request.experiment, width, compiler, request.hosts)
     return _trained(plan, workdir, found)
+
+
+def _tell_of_few_devices(job: Job) -> None:
+    """Says where JAX has started in this process with fewer devices of a CPU than would have been made."""
+    here = jax.local_devices()
+    if here[0].platform == "cpu" and len(here) < job.wanted_devices:
+        job.request.tell(
+            f"note: JAX has started already, with {len(here)} device{'s' * (len(here) > 1)} where {job.wanted_devices} "
+            "would be made. Bits depend on it, and it is recorded; a process that has not used JAX yet is faster."
+        )
 
 
 def _warn_of_changes(record: Mapping[str, Any], request: Request) -> None:
@@ -113,8 +125,7 @@ def _trained(plan: Plan, workdir: Workdir, found: Findings) -> int:
     except Interrupted:
         request.tell(
             f"stopped with {ledger.count('finished')} of {len(workdir.sweep.runs)} runs finished; everything is saved "
-            f"in {workdir.path}. To go on, give the same command again:\n"
-            f"  {_again()}",
+            f"in {workdir.path}. To go on, {request.again or _again()}",
         )
         return request.stop_status()
     except HostLost as error:
@@ -145,5 +156,6 @@ def _as_begun(schema: pa.Schema, workdir: Workdir) -> pa.Schema:
 
 
 def _again() -> str:
-    """This process's command line, without what would start from nothing."""
-    return shlex.join([Path(sys.executable).name, *(arg for arg in sys.argv if arg.lstrip("-") != "overwrite")])
+    """What to do: give this process's command line, without what would start from nothing."""
+    words = [Path(sys.executable).name, *(arg for arg in sys.argv if arg.lstrip("-") != "overwrite")]
+    return f"give the same command again:\n  {shlex.join(words)}"

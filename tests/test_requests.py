@@ -13,6 +13,7 @@ from doubles import StopAfter
 from launches import assert_equal_sweeps, launch, wait_for
 from tiny import train
 
+import grokjax
 from grokjax import sweeps, tasks
 from grokjax.core import devices
 from grokjax.core.problem import State
@@ -20,6 +21,7 @@ from grokjax.errors import InputError
 from grokjax.interp.measure import measure
 from grokjax.measures.shared import Shared
 from grokjax.report import write
+from grokjax.store import check
 from grokjax.store.metrics import read_metrics, read_runs
 from grokjax.store.snapshots import find_snapshots, load_params
 from grokjax.training import one_run
@@ -155,6 +157,9 @@ def test_only_trains_runs_again_and_compares(finished):
     assert f"all 22 rows equal those in {path}, bit for bit" in text
     again = read_metrics(path / "only_1.3")
     assert again["run"].unique().tolist() == [1, 3]
+    assert grokjax.open(path / "only_1.3").steps(3) == [0, 100, 200]
+    lines, whole = check.check(path)
+    assert whole, lines
     assert len(read_metrics(path)) == 44
 
 

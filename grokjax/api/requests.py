@@ -1,4 +1,4 @@
-"""The Python front door: what the commands do, as functions."""
+"""Requests carried out: a sweep is planned, trained, reported and compared, for the command line and for `train`."""
 
 from pathlib import Path
 

@@ -1,0 +1,1 @@
+"""The Python front door: what the commands do, as functions."""

@@ -1,0 +1,110 @@
+"""Trained models from Python: every measure of one, wherever it comes from."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grokjax.core.problem import State
+from grokjax.errors import InputError, shown
+from grokjax.interp import measure as measure_lib
+from grokjax.interp.checkpoint import Checkpoint, from_arrays, load_checkpoint
+
+
+def measure(
+    model: Any,
+    *,
+    keys: Iterable[int] = (),
+    rule: str | None = None,
+    threshold: float | None = None,
+    split: str | None = None,
+    task: str | None = None,
+    groups: Iterable[str] = (),
+    act: str | None = None,
+    n_heads: int | None = None,
+) -> dict[str, Any]:
+    """Computes every measure of a trained model.
+
+    Args:
+      model: a file (.npz, or PyTorch's); a snapshot as "workdir:run:step" or "workdir:run"; arrays by name, NumPy's,
+        JAX's or PyTorch's, in any format that `load_checkpoint` reads, with `train_mask` (bool [P²]) or `train_indices`
+        (each a * P + b) beside them if they are known; a PyTorch module; or what `load_checkpoint` or `train_one` gave.
+      keys: the key frequencies; none for the model's own by `rule`.
+      rule: key_rule; by default the run's, or else the config's default.
+      threshold: key_threshold, likewise.
+      split: "mask" for the model's own, "jax:SEED:FRACTION", "python:SEED:FRACTION", or "all" to take every pair for a
+        training pair; by default the model's own if it has one.
+      task: what the model computes; by default what it says itself, or else "add".
+      groups: of measures; none for all.
+      act: the nonlinearity, "relu" or "gelu", where the model does not tell; by default "relu".
+      n_heads: the number of heads, where arrays do not tell.
+
+    Returns:
+      Each measure's value by name: numbers, lists, and sets of frequencies (key_freqs) as lists of k; None where it is
+      undefined. Under "null" the reason for every None; under "measured" what was measured and how.
+
+    Raises:
+      InputError: a bad model or argument.
+
+    Example:
+      >>> import grokjax
+      >>> found = grokjax.measure("results/small:1", groups=["losses"])
+      >>> 0 <= found["train_acc"] <= 1
+      True
+    """
+    checkpoint = _checkpoint(model, act, n_heads)
+    return measure_lib.measure(checkpoint, keys, rule, threshold, split, task, groups)
+
+
+def circuit(
+    model: Any,
+    *,
+    keys: Iterable[int] = (),
+    rule: str | None = None,
+    threshold: float | None = None,
+    split: str | None = None,
+    task: str | None = None,
+    act: str | None = None,
+    n_heads: int | None = None,
+) -> dict[str, Any]:
+    """Repeats the paper's reverse engineering of a trained model of one layer.
+
+    Args:
+      model: as for `measure`, and so are the others.
+
+    Returns:
+      Each number by name; None where it means nothing, with the reason under "null". `grokjax circuit` prints them
+      beside the paper's.
+
+    Raises:
+      InputError: a bad model or argument, or a model of several layers.
+
+    Example:
+      >>> import grokjax
+      >>> found = grokjax.circuit("results/small:1")
+      >>> found["loss"] > 0
+      True
+    """
+    from grokjax.interp.circuit.analysis import analyse
+
+    return analyse(_checkpoint(model, act, n_heads), keys, rule, threshold, split, task)
+
+
+def _checkpoint(model: Any, act: str | None, n_heads: int | None) -> Checkpoint:
+    if isinstance(model, Checkpoint):
+        return model
+    if isinstance(model, str | Path):
+        return load_checkpoint(model, act, n_heads)
+    if isinstance(model, State):
+        model = {**model.params, "train_indices": model.inputs.train_pairs}
+    elif hasattr(model, "state_dict"):
+        model = model.state_dict()
+    if not isinstance(model, Mapping):
+        raise InputError(f"the model is {shown(model)}, but it must be a file, a snapshot, or parameters by name.")
+    return from_arrays({name: _numpy(x) for name, x in model.items()}, act=act, n_heads=n_heads)
+
+
+def _numpy(x: Any) -> np.ndarray:
+    """An array of any library's, PyTorch's from whatever device."""
+    return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)

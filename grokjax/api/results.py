@@ -1,0 +1,149 @@
+"""A sweep's results from Python: `grokjax.open` and what it returns."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from grokjax import phases as phases_lib
+from grokjax.errors import InputError
+from grokjax.store import files, metrics
+from grokjax.store.records import read_record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def open(workdir: str | Path) -> "Results":
+    """Opens a sweep's working directory, whether it is finished, interrupted or still in training.
+
+    Args:
+      workdir: local, gs://bucket/path or s3://bucket/path.
+
+    Raises:
+      InputError: it holds no sweep.
+
+    Example:
+      >>> import grokjax
+      >>> results = grokjax.open("results/small")
+      >>> results.runs["status"].tolist()
+      ['finished', 'finished', 'finished', 'finished']
+    """
+    path = files.path(workdir)
+    if read_record(path) is None:
+        raise InputError(f"{workdir} holds no sweep: name the --workdir of one that has begun to train.")
+    return Results(path)
+
+
+class Results:
+    """A sweep's results, read from its files whenever they are asked for, so that they grow while it trains.
+
+    Attributes:
+      path: of the working directory.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __repr__(self) -> str:
+        begun = (self.path / "runs.parquet").is_file()
+        counts = self.runs["status"].value_counts() if begun else {"waiting": len(self.record["runs"])}
+        return f"grokjax.open({str(self.path)!r})  # runs: {', '.join(f'{n} {name}' for name, n in counts.items())}"
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What config.json says: config, axes, every run's fields, versions, devices, git commit."""
+        return read_record(self.path) or {}
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """One row per run: status, every config field, summary figures, final key frequencies."""
+        return metrics.read_runs(self.path)
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """One row per (run, step), sorted: the swept fields and every measure."""
+        return metrics.read_metrics(self.path)
+
+    def phases(self, settings: phases_lib.Settings | None = None) -> pd.DataFrame:
+        """Finds when each run memorised, formed its circuit and cleaned up: one row per run, as `phases.find_phases`.
+
+        Args:
+          settings: thresholds and rules, where they differ from the defaults.
+
+        Example:
+          >>> import grokjax
+          >>> grokjax.open("results/small").phases()["memorised"].all()
+          np.True_
+        """
+        return phases_lib.find_phases(self.metrics, settings)
+
+    def steps(self, run: int) -> list[int]:
+        """The steps at which parameters of a run were kept."""
+        from grokjax.store import snapshots  # JAX, which tables do without
+
+        return sorted(step for number, step in snapshots.find_snapshots(self.path) if number == run)
+
+    def params(self, run: int, step: int | None = None) -> dict[str, np.ndarray]:
+        """Loads the parameters of a run by TransformerLens key.
+
+        Args:
+          run: its number.
+          step: one of `steps(run)`; by default the last.
+
+        Raises:
+          InputError: there is no such snapshot; says which there are.
+
+        Example:
+          >>> import grokjax
+          >>> results = grokjax.open("results/small")
+          >>> sorted(results.params(run=1, step=100))[:2]
+          ['blocks.0.attn.W_K', 'blocks.0.attn.W_O']
+        """
+        from grokjax.store import snapshots
+
+        return snapshots.load_params(self.path, run, step)
+
+    def measure(self, run: int, step: int | None = None, **options) -> dict[str, Any]:
+        """Computes every measure of a run's snapshot on its own task and split; arguments as for `grokjax.measure`."""
+        from grokjax.api.models import measure
+
+        return measure(self._snapshot(run, step), **options)
+
+    def circuit(self, run: int, step: int | None = None, **options) -> dict[str, Any]:
+        """Repeats the paper's reverse engineering on a run's snapshot: arguments as for `grokjax.circuit`."""
+        from grokjax.api.models import circuit
+
+        return circuit(self._snapshot(run, step), **options)
+
+    def _snapshot(self, run: int, step: int | None) -> str:
+        return f"{self.path}:{run}" + ("" if step is None else f":{step}")
+
+    def figure(self, kind: str = "losses", by: Sequence[str] = ()) -> "Figure":
+        """Draws a figure of the whole sweep, with Matplotlib: to be changed, shown and saved.
+
+        Args:
+          kind: "losses": train, test, restricted and excluded loss of every run, a panel per setting; "time-to-grok"
+            over one or two fields; "phase-diagram": median times over two fields, k of n runs in each cell;
+            "frequencies": the key frequencies of every run's final model.
+          by: the swept fields to tell settings apart by; by default all but seeds.
+
+        Raises:
+          InputError: there is no such kind or field, or the sweep lacks what the figure shows.
+
+        Example:
+          >>> import grokjax
+          >>> grokjax.open("results/small").figure("losses").savefig("losses.pdf")
+        """
+        from grokjax.report import figures
+        from grokjax.report.results import read
+
+        return figures.figure(read(self.path), kind, by)
+
+    def report(self) -> Path:
+        """Writes the page and returns its path, to be opened in a browser."""
+        from grokjax.report import write
+
+        return write.write(self.path)
