@@ -1,6 +1,5 @@
 """Phases of whole runs, whatever they do."""
 
-import doctest
 import itertools
 import time
 
@@ -9,7 +8,7 @@ import pandas as pd
 from planted import CHANCE, ENDS, planted
 
 from grokjax import phases
-from grokjax.phases import Settings, find, find_phases
+from grokjax.phases import Settings, find_phases
 
 
 def test_a_run_that_only_memorises_stays_in_memorization():
@@ -153,9 +152,3 @@ def test_shading_cuts_what_overlaps():
     assert shaded(np.nan, 50, 80) == [(first, 0, 50), (third, 50, 80)]
     assert shaded(10, 50, 80, last_step=50) == [(first, 0, 10), (second, 10, 50)]
     assert shaded(10, 50, 80, memorised=False) == []
-
-
-def test_docstring_example():
-    found = doctest.testmod(find)
-    assert found.failed == 0
-    assert found.attempted > 0
