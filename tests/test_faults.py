@@ -262,8 +262,9 @@ def test_closed_streams_are_no_files_of_results(whole, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_anything_is_trained(number):
-    armed = "import os; from grokjax.cli import train; train._on_signals(train._stop_at_once)"
-    code = f"{armed}; os.kill(os.getpid(), {int(number)})"
+    heeded = f"import os, signal; signal.signal({int(number)}, signal.SIG_DFL)"
+    armed = "from grokjax.cli import train; train._on_signals(train._stop_at_once)"
+    code = f"{heeded}; {armed}; os.kill(os.getpid(), {int(number)})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 128 + number
     assert done.stderr.strip() == "stopped while starting: nothing was trained."

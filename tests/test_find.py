@@ -1,6 +1,5 @@
 """Phases of whole runs, whatever they do."""
 
-import doctest
 import itertools
 import time
 
@@ -10,7 +9,7 @@ import pytest
 from planted import CHANCE, ENDS, planted
 
 from grokjax import phases
-from grokjax.phases import Settings, find, find_phases
+from grokjax.phases import Settings, find_phases
 
 
 def test_a_run_that_only_memorises_stays_in_memorization():
@@ -251,9 +250,3 @@ def test_shading_by_hand():
     assert shaded("not grokked", 10, np.nan, np.nan) == [(first, 0, 10)]
     assert shaded("not grokked", np.nan, np.nan, np.nan) == [(first, 0, 100)]
     assert shaded("not separate", *[np.nan] * 3) == shaded("not memorised", *[np.nan] * 3) == []
-
-
-def test_docstring_example():
-    found = doctest.testmod(find)
-    assert found.failed == 0
-    assert found.attempted > 0
