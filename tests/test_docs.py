@@ -1,6 +1,7 @@
 """The README and docs say what the code says, and the commands they print exist."""
 
 import itertools
+import pkgutil
 import re
 import subprocess
 import sys
@@ -115,3 +116,13 @@ def test_modules_that_are_named_exist():
     for page in PAGES:
         for name in set(re.findall(r"python -m ((?:grokjax|benchmarks|faults|tools)\.\w+)", page.read_text())):
             assert (ROOT / (name.replace(".", "/") + ".py")).is_file(), f"{page.name} names {name}"
+
+
+def test_names_in_prose_exist():
+    """In pages and in the package's own comments; the changelog names what is gone."""
+    sources = [path for room in ("grokjax", "benchmarks", "faults", "tools") for path in (ROOT / room).rglob("*.py")]
+    texts = {path: path.read_text() for path in [*PAGES, *sources] if path.name != "CHANGELOG.md"}
+    named = {name for text in texts.values() for name in re.findall(r"`(grokjax(?:\.\w+)+)[`(]", text)}
+    assert "grokjax.core.precision" in named
+    for name in sorted(named):
+        pkgutil.resolve_name(name)
