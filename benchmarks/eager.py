@@ -2,7 +2,7 @@
 
 Parameters have TransformerLens's names and axes, as grokjax's have. The input is a, b, "=" and all three positions pass
 through the block; only the last is unembedded. The loss is PyTorch's own float32 cross-entropy. Size letters as in
-`grokjax.model`: B batch, T position (3), D d_model, H heads, E d_head, P residues.
+`grokjax.core.model`: B batch, T position (3), D d_model, H heads, E d_head, P residues.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -289,8 +289,8 @@ def test_the_page_says_what_was_measured(tmp_path):
     assert cpu.count("Not yet measured") == 0
     assert gpu.count("Not yet measured") == len(performance.SECTIONS)
     said = performance.headline(found)
-    assert "the paper's loop **10.0 (10.0 – 10.0)** times as long" in said
-    assert "PyTorch eager **5.00 (5.00 – 5.00)** times" in said
+    assert "where 4 train side by side on a CPU, the paper's loop takes **10.0 (10.0 – 10.0)** times as long" in said
+    assert "PyTorch eager **5.00 (5.00 – 5.00)** times; where one trains alone, 10.0 (10.0 – 10.0) and 5.00 (5." in said
 
 
 def test_a_command_prints_its_figures_and_files_them(tmp_path, monkeypatch, capsys):

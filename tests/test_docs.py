@@ -1,6 +1,7 @@
 """The README and docs say what the code says, and the commands they print exist."""
 
 import itertools
+import pkgutil
 import re
 import subprocess
 import sys
@@ -123,3 +124,13 @@ def test_every_paper_that_the_code_cites_is_listed(monkeypatch):
     monkeypatch.delitem(references.PAPERS, "Hutchinson 1990")
     with pytest.raises(InputError, match="the code cites Hutchinson 1990: give the reference"):
         references.references()
+
+
+def test_names_in_prose_exist():
+    """In pages and in the package's own comments; the changelog names what is gone."""
+    sources = [path for room in ("grokjax", "benchmarks", "faults", "tools") for path in (ROOT / room).rglob("*.py")]
+    texts = {path: path.read_text() for path in [*PAGES, *sources] if path.name != "CHANGELOG.md"}
+    named = {name for text in texts.values() for name in re.findall(r"`(grokjax(?:\.\w+)+)[`(]", text)}
+    assert "grokjax.core.precision" in named
+    for name in sorted(named):
+        pkgutil.resolve_name(name)

@@ -19,7 +19,7 @@ import pytest
 import tiny
 from commands import assert_refused, call
 from doubles import StopAfter
-from launches import ROOT, assert_equal_sweeps, launch, wait_for
+from launches import ROOT, assert_equal_sweeps, ended, launch, wait_for
 from stores import MISSING, environment, free_port, new_bucket, servers, store
 from tiny import train
 
@@ -201,9 +201,8 @@ def test_a_missing_package_is_a_sentence(protocol, package, extra, capsys, monke
 def whole(tmp_path_factory):
     """What an uninterrupted launch.py leaves on a disk."""
     path = tmp_path_factory.mktemp("launched") / "whole"
-    process = launch(path)
-    text, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, text
+    status, text = ended(launch(path))
+    assert status == 0, text
     return path
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import tiny
 from doubles import StopAfter
-from launches import assert_equal_sweeps, launch, wait_for
+from launches import assert_equal_sweeps, ended, launch, wait_for
 from tiny import train
 
 import grokjax
@@ -254,9 +254,8 @@ def long_sweep(tmp_path_factory):
 def launched_sweep(tmp_path_factory):
     """The same by launch.py, which makes devices of a CPU's cores."""
     path = tmp_path_factory.mktemp("launched") / "whole"
-    process = launch(path)
-    text, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, text
+    status, text = ended(launch(path))
+    assert status == 0, text
     return path
 
 

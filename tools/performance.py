@@ -64,10 +64,11 @@ def headline(found: Records) -> str:
     if not found["cpu"]["run"]:
         return "Not yet measured: `python -m benchmarks.run`."
     record = found["cpu"]["run"][0]
-    line = next(line for key, line in record["lines"].items() if key == POPULATION)
-    eager, loop = run.ratios(line)
+    one, several = (record["lines"][name] for name in ("population_1", POPULATION))
+    (eager, loop), (eager_one, loop_one) = run.ratios(several), run.ratios(one)
     return (
-        f"* **Fast.** On a CPU a training step takes the paper's loop **{loop}** times as long, and PyTorch eager "
-        f"**{eager}** times (median and range over rounds, side by side in one process; `{record['command']}` on "
-        f"{machine.line(record['machine'])})."
+        f"* **Fast.** For each training step of a run, where {several['n_runs']} train side by side on a CPU, the "
+        f"paper's loop takes **{loop}** times as long and PyTorch eager **{eager}** times; where one trains alone, "
+        f"{loop_one} and {eager_one} (median and range over rounds, side by side in one process; `{record['command']}` "
+        f"on {machine.line(record['machine'])})."
     )

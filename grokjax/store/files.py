@@ -4,8 +4,8 @@ Beside a file NAME lies .NAME.sha256, which `sha256sum` understands: the file's 
 that of the file before; inside a folder lies .manifest.json with those of its files. Names that begin with a dot are
 passed over by pandas, pyarrow and DuckDB.
 
-Places are local, or in an object store (`grokjax.objects`). There a file is one put, which is atomic, and a folder is
-uploaded with its manifest last: one without it counts as not there yet, as a temporary name does on a disk.
+Places are local, or in an object store (`grokjax.store.objects`). There a file is one put, which is atomic, and a
+folder is uploaded with its manifest last: one without it counts as not there yet, as a temporary name does on a disk.
 """
 
 import contextlib
