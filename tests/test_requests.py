@@ -1,5 +1,6 @@
 """The whole job: train, interrupt, resume, rerun, diverge. What is on disk is held against an uninterrupted sweep."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from grokjax.core import devices
 from grokjax.core.problem import State
 from grokjax.errors import InputError
 from grokjax.interp.measure import measure
+from grokjax.measures import registry
 from grokjax.measures.shared import Shared
 from grokjax.report import write
 from grokjax.store import check
@@ -161,6 +163,22 @@ def test_only_trains_runs_again_and_compares(finished):
     lines, whole = check.check(path)
     assert whole, lines
     assert len(read_metrics(path)) == 44
+
+
+def test_columns_of_two_definitions_are_not_mixed(tmp_path, monkeypatch):
+    """Neither in one table by resuming, nor beside one another by --only."""
+    path, c = tmp_path / "sweep", tiny.get_config("paper")
+    assert train(c, path, stop=StopAfter(4))[0] == 143
+    newer = dataclasses.replace(registry.MEASURES["sum_sq_weights"], version=2)
+    with monkeypatch.context() as later:
+        later.setitem(registry.MEASURES, "sum_sq_weights", newer)
+        with pytest.raises(InputError, match="'sum_sq_weights' as version 1 and as version 2"):
+            train(c, path)
+    assert train(c, path)[0] == 0
+    monkeypatch.setitem(registry.MEASURES, "sum_sq_weights", newer)
+    said = " ".join(train(c, path, only=[1])[1].split())
+    assert "rows cannot be compared" in said
+    assert "version 2 and as version 1 of its definition" in said
 
 
 def test_a_diverged_run_keeps_its_rows_and_disturbs_no_one(tmp_path):
