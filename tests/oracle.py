@@ -218,14 +218,22 @@ def restricted_acc(logits, answers, keys, direction=1):
     return accuracy(restricted_logits(logits, keys, direction), answers)
 
 
-def heldout_logits(logits, keys, test_pairs, direction=1):
-    """The restricted logits of a model that answers every pair of one sum with the mean over the sum's test pairs.
+def heldout_pairs(train_pairs, p, direction=1):
+    """The pairs that were not trained on, and whose sum in the other order was not either."""
+    trained = {divmod(int(i), p) for i in train_pairs}
+    if direction == 1:
+        trained |= {(b, a) for a, b in trained}
+    return [a * p + b for a in range(p) for b in range(p) if (a, b) not in trained]
 
-    None if a sum has no test pair.
+
+def heldout_logits(logits, keys, heldout, direction=1):
+    """The restricted logits of a model that answers every pair of one sum with the mean over its held-out pairs.
+
+    None if a sum has none.
     """
     p = logits.shape[1]
     s = [(i // p + direction * (i % p)) % p for i in range(p * p)]
-    of_sum = [[i for i in test_pairs if s[i] == r] for r in range(p)]
+    of_sum = [[i for i in heldout if s[i] == r] for r in range(p)]
     if not all(of_sum):
         return None
     means = [sum(np.asarray(logits[i], np.float64) for i in some) / len(some) for some in of_sum]
@@ -299,10 +307,11 @@ def paper_measures(params, train_pairs, answers, direction=1, act="relu", thresh
     result["gini_W_L_centred"] = gini(fourier_norms(neuron_to_logit({**params, "unembed.W_U": without_mean}))[0])
     if direction is not None:
         per_freq = excluded_loss_per_freq(logits, answers, train_pairs, direction)
-        heldout = heldout_logits(logits, keys, test_pairs, direction)
+        held = heldout_pairs(train_pairs, p, direction)
+        heldout = heldout_logits(logits, keys, held, direction)
         result |= {
-            "heldout_restricted_loss": math.nan if heldout is None else mean_loss(heldout, answers, test_pairs),
-            "heldout_restricted_acc": math.nan if heldout is None else accuracy(heldout, answers, test_pairs),
+            "heldout_restricted_loss": math.nan if heldout is None else mean_loss(heldout, answers, held),
+            "heldout_restricted_acc": math.nan if heldout is None else accuracy(heldout, answers, held),
             "restricted_loss": restricted_loss(logits, answers, keys, None, direction),
             "restricted_loss_train": restricted_loss(logits, answers, keys, train_pairs, direction),
             "restricted_loss_test": restricted_loss(logits, answers, keys, test_pairs, direction),

@@ -18,7 +18,7 @@ MEASURES = dict(registry.MEASURES)
 every_measure = pytest.mark.parametrize("m", MEASURES.values(), ids=MEASURES)
 DTYPES = {"float": np.float32, "int32": np.int32, "bool": np.bool_}
 
-CASE = random_case(7)
+CASE = random_case(7, fraction=0.2)  # which holds out a pair of every sum
 CFG, N_TRAIN = CASE.cfg, len(CASE.train_pairs)
 PROBLEM = Problem(CFG, n_train=N_TRAIN)
 # Two ordinary models, and one whose weights have all decayed to zero.

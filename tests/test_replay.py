@@ -36,9 +36,9 @@ def test_final_keys_are_those_of_the_last_model(finished):
         np.testing.assert_allclose(last["excluded_loss"], last["excluded_loss_online"], rtol=1e-5)
 
 
-def has_test_pairs_of_every_sum(seed, P=7):
-    test_pairs = np.setdiff1d(np.arange(P * P), tasks.train_pairs(P, 0.6, seed))
-    return len(set((test_pairs // P + test_pairs % P) % P)) == P
+def has_heldout_pairs_of_every_sum(seed, P=7):
+    held = np.array(oracle.heldout_pairs(tasks.train_pairs(P, 0.6, seed), P))
+    return len(set((held // P + held % P) % P)) == P
 
 
 def test_final_columns_are_filled_at_snapshots_and_null_elsewhere(finished):
@@ -46,7 +46,7 @@ def test_final_columns_are_filled_at_snapshots_and_null_elsewhere(finished):
     at_snapshots = metrics["step"].isin([0, 100, 200])
     for name in registry.final(("paper",)):
         for seed, rows in metrics.groupby("seed"):
-            defined = not name.startswith("heldout_") or has_test_pairs_of_every_sum(seed)
+            defined = not name.startswith("heldout_") or has_heldout_pairs_of_every_sum(seed)
             assert (rows[name].notna() == (at_snapshots[rows.index] & defined)).all(), name
     schema = pq.read_schema(next((finished[0] / "metrics").glob("*.parquet")))
     assert b"Keys: those of the run's final model." in schema.field("restricted_loss").metadata[b"description"]

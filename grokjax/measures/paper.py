@@ -80,39 +80,39 @@ def restricted_acc(s: Shared):
 
 
 HELD_OUT = "this project; Nanda et al. 2023, §5.1, has it over all pairs"
-NO_TEST_PAIR = "some residue is the sum of no test pair"
+NO_HELD_OUT_PAIR = "some residue is the sum of no held-out pair"
 
 
 @_loss(
-    description="Loss on the test pairs with the logits projected on the constant and the key frequencies' sum"
-    " directions, where the projection is of the logits' averages over the test pairs of each sum: no training pair"
-    " enters.",
+    description="Loss on the held-out pairs (test pairs; of a + b those whose mirror image (b, a) is one too) with the"
+    " logits projected on the constant and the key frequencies' sum directions, where the projection is of the logits'"
+    " averages over the held-out pairs of each sum: no training pair enters.",
     source=HELD_OUT,
     keyed=True,
     needs_sum=True,
-    undefined=NO_TEST_PAIR,
+    undefined=NO_HELD_OUT_PAIR,
 )
 def heldout_restricted_loss(s: Shared):
     loss_P = losses.cross_entropy(s.heldout_logits_PxP, s.answers_per_sum_P)
-    n_P = s.test_mean[1]
-    return jnp.where(s.has_test_pairs, ratio(jnp.sum(n_P * loss_P), jnp.sum(n_P)), jnp.nan)
+    n_P = s.heldout_mean[1]
+    return jnp.where(s.has_heldout_pairs, ratio(jnp.sum(n_P * loss_P), jnp.sum(n_P)), jnp.nan)
 
 
 @measure(
     "paper",
     unit="fraction",
     range="[0, 1]",
-    description="Accuracy on the test pairs of the logits that heldout_restricted_loss reads.",
+    description="Accuracy on the held-out pairs of the logits that heldout_restricted_loss reads.",
     source=HELD_OUT,
     keyed=True,
     needs_sum=True,
-    undefined=NO_TEST_PAIR,
+    undefined=NO_HELD_OUT_PAIR,
 )
 def heldout_restricted_acc(s: Shared):
-    n_P = s.test_mean[1]
+    n_P = s.heldout_mean[1]
     right_P = losses.correct(s.heldout_logits_PxP, s.answers_per_sum_P)
     share = ratio(jnp.sum(jnp.where(right_P, n_P, 0)), jnp.sum(n_P)).astype(s.logits_NxP.dtype)
-    return jnp.where(s.has_test_pairs, share, jnp.nan)
+    return jnp.where(s.has_heldout_pairs, share, jnp.nan)
 
 
 @_loss(

@@ -236,22 +236,28 @@ class Shared:
         return losses.cross_entropy(self.restricted_logits_PxP, self.answers_per_sum_P)
 
     @cached_property
-    def test_mean(self) -> tuple[Float[Array, "P P"], Int[Array, " P"]]:
-        """The logits averaged over the test pairs of sum s, [s, logit], and the number of these pairs."""
-        return marginals.mean_of_some(self.logits_NxP, ~self.train_mask_N, self.cfg.p, self.direction or 1)
+    def heldout_mask_N(self) -> Bool[Array, " N"]:
+        """The test pairs that nothing trained on gives away: of a + b, those whose mirror image (b, a) is one too."""
+        train_PxP = self.train_mask_N.reshape(self.cfg.p, self.cfg.p)
+        return ~(train_PxP | train_PxP.T if self.direction == 1 else train_PxP).ravel()
+
+    @cached_property
+    def heldout_mean(self) -> tuple[Float[Array, "P P"], Int[Array, " P"]]:
+        """The logits averaged over the held-out pairs of sum s, [s, logit], and the number of these pairs."""
+        return marginals.mean_of_some(self.logits_NxP, self.heldout_mask_N, self.cfg.p, self.direction or 1)
 
     @cached_property
     def heldout_logits_PxP(self) -> Float[Array, "P P"]:
-        """The restricted logits that the test pairs alone give, [s, logit]: of their averages over each sum, each sum
-        counting alike, the projection on the constant and the keys. Means something where every sum has a test pair.
+        """The restricted logits that the held-out pairs alone give, [s, logit]: of their averages over each sum, each
+        sum counting alike, the projection on the constant and the keys. Means something where every sum has one.
         """
         keep_P = self.key_components_P.at[0].set(1)
-        return fourier.inverse(keep_P[:, None] * fourier.transform(self.test_mean[0]))
+        return fourier.inverse(keep_P[:, None] * fourier.transform(self.heldout_mean[0]))
 
     @cached_property
-    def has_test_pairs(self) -> Bool[Array, ""]:
-        """Whether every sum has a test pair."""
-        return jnp.min(self.test_mean[1]) > 0
+    def has_heldout_pairs(self) -> Bool[Array, ""]:
+        """Whether every sum has a held-out pair."""
+        return jnp.min(self.heldout_mean[1]) > 0
 
     @cached_property
     def excluded_loss_per_freq_K(self) -> Float[Array, " K"]:
