@@ -10,7 +10,7 @@ from grokjax.store.metrics import how_to_read, parts, read_metrics, read_part, r
 from grokjax.store.opening import opened
 from grokjax.store.records import read_record
 from grokjax.store.recovery import Findings
-from grokjax.store.workdir import Workdir
+from grokjax.store.workdir import Workdir, refuse
 from grokjax.training import plan as plan_lib
 from grokjax.training import sweep
 from grokjax.training.job import expanded
@@ -25,7 +25,9 @@ def plan(request: Request) -> Plan:
     Raises:
       InputError: bad config, flags or directory.
     """
-    return plan_lib.make(expanded(request))
+    job = expanded(request)
+    refuse(job.path, job.sweep, request.overwrite)
+    return plan_lib.make(job)
 
 
 def train(request: Request) -> int:

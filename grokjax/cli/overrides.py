@@ -151,8 +151,10 @@ def refuse_idle(config, before, overrides: Mapping[str, str], get_sweep=None) ->
         axis = path.removeprefix("sweep.")
         if get_sweep:
             swept = swept or _runs(config, get_sweep)
-            if _differs(swept, axis, path != axis, _get(config, path)) and swept == _runs(
-                _without(config, before, path), get_sweep
+            if (
+                swept
+                and _differs(swept, axis, path != axis, _get(config, path))
+                and swept == _runs(_without(config, before, path), get_sweep)
             ):
                 raise _idle_beside_get_sweep(path, text, swept)
         elif axis == path and FIELDS[path].kind != SETTING:
@@ -165,7 +167,9 @@ def refuse_idle(config, before, overrides: Mapping[str, str], get_sweep=None) ->
 
 
 def _idle_beside_get_sweep(path: str, text: str, swept: list[Mapping[str, Any]]) -> InputError:
-    free = next(name for name in FIELDS if len({run[name] for run in swept}) == 1 and f"sweep.{name}" != path)
+    free = next(
+        name for name in ("steps", *FIELDS) if len({run[name] for run in swept}) == 1 and f"sweep.{name}" != path
+    )
     return InputError(
         f"--config.{path}={text} changes nothing, since the experiment's get_sweep(config) says what each run has: "
         f"change it there. Fields that it leaves alone can be given, such as --config.{free}."

@@ -133,11 +133,25 @@ def guarded(function, *args) -> None:
             function(*args)
     except InputError as error:
         fail(str(error))
+    except (RuntimeError, AssertionError):
+        _refuse_missing_device()
+        raise
     except (HostLost, StorageError) as error:
         print(f"error: {one_line(str(error))}.", file=sys.stderr, flush=True)
         if isinstance(error, HostLost):
             os._exit(1)  # an orderly end would wait for the lost process
         sys.exit(1)
+
+
+def _refuse_missing_device() -> None:
+    """Fails with a sentence where JAX cannot start on the device that JAX_PLATFORMS asks for."""
+    if "jax" in sys.modules:
+        from grokjax.core import devices
+
+        try:
+            devices.require()
+        except InputError as error:
+            fail(str(error))
 
 
 def integers(text: str) -> tuple[int, ...]:

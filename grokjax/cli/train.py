@@ -87,8 +87,11 @@ def _parse(args: Sequence[str]) -> flags.FlagValues:
 
 
 def _on_signals(handler) -> None:
-    """Handles what asks a sweep to stop, but for what nohup or a shell's script has had ignored."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    """Handles what asks a sweep to stop, but for what nohup or a shell's script has had ignored.
+
+    SIGUSR1 and SIGUSR2 are what SLURM's --signal and submitit send before a time limit.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
 
