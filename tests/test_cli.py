@@ -263,7 +263,7 @@ def test_a_reader_that_leaves_is_no_error(command):
         assert (done.returncode, done.stderr) == (0, "")
 
 
-# --- values as people write them ----------------------------------------------------------------------------------------
+# --- values as people write them --------------------------------------------------------------------------------------
 
 WRITTEN = {
     ("steps", "2e4"): 20_000,
@@ -358,7 +358,7 @@ def test_a_device_that_is_not_there(platform, tmp_path):
         pytest.skip("there is one")
     environment = os.environ | {"JAX_PLATFORMS": platform}
     done = python("-m", "grokjax", "train", TINY, f"--workdir={tmp_path / 'out'}", env=environment)
-    assert_sentence(done, f"JAX_PLATFORMS={'cuda,rocm' if platform == 'gpu' else platform} asks", tmp_path / "out")
+    assert_sentence(done, f"JAX_PLATFORMS={platform} asks", tmp_path / "out")
     if platform == "cuda":
         np.savez(tmp_path / "m.npz", W_E=np.zeros((3, 3)))
         code = f"import grokjax\ntry: grokjax.measure({str(tmp_path / 'm.npz')!r})\n"

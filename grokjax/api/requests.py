@@ -1,6 +1,7 @@
 """Requests carried out: a sweep is planned, trained, reported and compared, for the command line and for `train`."""
 
 from pathlib import Path
+from typing import Any
 
 from grokjax.columns import disagreement, moduli, redefined
 from grokjax.errors import StorageError
@@ -60,6 +61,12 @@ def train(request: Request) -> int:
         raise StorageError(
             f"{error}; what was saved before is whole. Once this is mended, the same command goes on from there"
         ) from error
+
+
+def runs(request: Request) -> list[dict[str, Any]]:
+    """The rows of runs.parquet that training has left; none where it was stopped before there was any."""
+    path = expanded(request).path
+    return read_runs(path).to_dict("records") if (path / "runs.parquet").is_file() else []
 
 
 def _write_missing(workdir: Workdir, found: Findings, request: Request) -> None:

@@ -83,11 +83,11 @@ def _value(field: Field, text: str) -> Any:
         return None
     if field.type is tuple:
         return _tuple(field, text)
-    return config_lib.whole(float(text)) if field.type is int and not _is_integer(text) else field.type(text)
-
-
-def _is_integer(text: str) -> bool:
-    return re.fullmatch(r"[+-]?\d[\d_]*", text) is not None
+    if field.type is int and re.fullmatch(r"[+-]?[\d_]+", text) is None:
+        if not isinstance(number := config_lib.whole(float(text)), int):
+            raise ValueError("not whole")
+        return number
+    return field.type(text)
 
 
 def _axis(field: Field, text: str) -> tuple | None:
@@ -167,9 +167,8 @@ def refuse_idle(config, before, overrides: Mapping[str, str], get_sweep=None) ->
 
 
 def _idle_beside_get_sweep(path: str, text: str, swept: list[Mapping[str, Any]]) -> InputError:
-    free = next(
-        name for name in ("steps", *FIELDS) if len({run[name] for run in swept}) == 1 and f"sweep.{name}" != path
-    )
+    alike = [name for name in ("steps", *FIELDS) if len({run[name] for run in swept}) == 1]
+    free = next(name for name in alike if f"sweep.{name}" != path)
     return InputError(
         f"--config.{path}={text} changes nothing, since the experiment's get_sweep(config) says what each run has: "
         f"change it there. Fields that it leaves alone can be given, such as --config.{free}."

@@ -2,8 +2,9 @@
 
     grokjax train --config=experiments/wd_sweep.py:small --workdir=results/small
 
-Any field of the config can be overridden (--config.steps=2e4), and any sweep axis (--config.sweep.weight_decay=0.3,1,
-"--config.sweep.seed=range(10)", logspace(-2, 1, 7), linspace(0, 1, 11); None drops the axis). The same command again goes on where it was interrupted.
+Any field of the config can be overridden (--config.steps=2e4), and any sweep axis: --config.sweep.weight_decay=0.3,1 or
+--config.sweep.seed="range(10)", linspace(0, 1, 11), logspace(-2, 1, 7); None drops the axis. The same command again
+goes on where it was interrupted.
 """
 
 import contextlib
@@ -42,6 +43,7 @@ def defined() -> flags.FlagValues:
     list_("only", None, "Run numbers to train again, such as 3,17, at the width of the whole sweep.")
     boolean("overwrite", False, "Throw away what another sweep left in the working directory.")
     boolean("plan", False, "Print the plan and stop; nothing is written.")
+    boolean("json", False, "Print the table of runs as JSON on stdout; everything else goes to stderr.")
     boolean("distributed", False, "Train with other processes, which the cluster names (TPU, SLURM, Open MPI, GKE).")
     string("coordinator_address", None, "Where no cluster says it: HOST:PORT of process 0, everywhere.")
     integer("num_processes", None, "With --coordinator_address: how many processes train together.")
@@ -109,7 +111,7 @@ def help_text(program: str) -> str:
     lines += [f"  --{flag.name:<10} {flag.help}" for flag in defined().get_flags_for_module(__name__)]
     lines += [
         "",
-        "fields of the config (--config.FIELD=VALUE; --config.sweep.FIELD=VALUE,VALUE to sweep one), default in brackets:",
+        "fields of the config (--config.FIELD=VALUE; --config.sweep.FIELD=VALUE,… to sweep one), default in brackets:",
     ]
     for path, field in config_lib.FIELDS.items():
         fixed = " Not an axis." if field.kind == config_lib.SETTING else ""
@@ -150,12 +152,17 @@ def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
         spread=True,
         hosts=hosts,
         stop=stop,
-        console=Console(quiet=not hosts.is_first),
+        console=Console(quiet=not hosts.is_first, stderr=given.json),
     )
+    if given.plan and given.json:
+        raise InputError("--json prints the table of runs, and --plan trains none: give one of them.")
     if given.plan:
         request.tell(plan.text(requests.plan(request)))
         return 0
-    return requests.train(request)
+    status = requests.train(request)
+    if given.json and hosts.is_first:
+        terminal.say_json({"workdir": str(request.workdir), "status": status, "runs": requests.runs(request)})
+    return status
 
 
 def _hosts(given: flags.FlagValues):
