@@ -63,10 +63,10 @@ def train(request: Request) -> int:
         ) from error
 
 
-def runs(request: Request) -> list[dict[str, Any]]:
+def runs(request: Request) -> list[dict[Any, Any]]:
     """The rows of runs.parquet that training has left; none where it was stopped before there was any."""
     path = expanded(request).path
-    return read_runs(path).to_dict("records") if (path / "runs.parquet").is_file() else []
+    return list(read_runs(path).to_dict("records")) if (path / "runs.parquet").is_file() else []
 
 
 def _write_missing(workdir: Workdir, found: Findings, request: Request) -> None:

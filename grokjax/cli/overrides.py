@@ -112,7 +112,7 @@ def _sequence(node: ast.Call) -> tuple:
     """The values of range(…), linspace(…) or logspace(…), as Python and NumPy have them."""
     import numpy as np
 
-    functions = {"range": range, "linspace": np.linspace, "logspace": np.logspace}
+    functions: dict[str, Any] = {"range": range, "linspace": np.linspace, "logspace": np.logspace}
     name = ast.unparse(node.func).removeprefix("np.").removeprefix("numpy.")
     args = [config_lib.whole(ast.literal_eval(arg)) for arg in node.args]
     more = {str(word.arg): config_lib.whole(ast.literal_eval(word.value)) for word in node.keywords}
