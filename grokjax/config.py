@@ -13,8 +13,9 @@ cores; an experiment file changes what differs:
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -128,6 +129,7 @@ FIELDS: dict[str, Field] = {
         "float32", "of matrix products; a CPU emulates those it does not have, in training steps only", known=PRECISIONS
     ),
 }
+MOST_VALUES = 100_000  # of an axis, and runs of a sweep
 # Settings that do not change any number in the results, so that a resumed sweep may change them.
 OPERATIONAL = ("checkpoint_every_minutes", "checkpoint_every_steps")
 
@@ -146,7 +148,47 @@ class Config(ml_collections.ConfigDict):
     def __setitem__(self, name, value):
         if self.is_locked and name not in self:
             raise AttributeError(str(unknown("config field", name, self.keys())))
+        kind = self.get_type(name) if name in self else None
+        if kind is tuple:
+            listed_ = listed(value)
+            value = value if listed_ is None else listed_
+        elif kind is int:
+            value = whole(value)
+        elif kind in (float, str):
+            value = scalar(value)
         super().__setitem__(name, value)
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_"):
+                raise
+            raise AttributeError(str(unknown("config field", name, self.keys()))) from None
+
+
+def scalar(value: Any) -> Any:
+    """A NumPy or JAX number as Python's; anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () else value
+
+
+def whole(value: Any) -> Any:
+    """A number such as 2e4 as an integer, since people write them so; anything else as it is."""
+    value = scalar(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def listed(values: Any) -> tuple | None:
+    """The values of an axis as a tuple: of a tuple, list, range, array of numbers or names, or generator.
+
+    Returns:
+      At most one more than `MOST_VALUES`; None where it is none of these.
+    """
+    if getattr(values, "shape", ()) != () and hasattr(values, "tolist"):
+        values = values.tolist()
+    if not isinstance(values, tuple | list | range | Iterator):
+        return None
+    return tuple(map(scalar, itertools.islice(values, MOST_VALUES + 1)))
 
 
 def default() -> ml_collections.ConfigDict:
@@ -251,6 +293,7 @@ def coerce(path: str, value: Any, label: str | None = None):
     field, label = FIELDS[path], label or f"config.{path}"
     if value is None and field.default is None:
         return None
+    value = scalar(value)
     if field.type is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 1e300 else math.inf
     if field.type is tuple and isinstance(value, list):

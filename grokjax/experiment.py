@@ -25,7 +25,7 @@ def load_experiment(given: str | None) -> tuple[ModuleType, object]:
 
     if not given:
         raise InputError("--config is missing: name an experiment, such as --config=experiments/wd_sweep.py:small.")
-    file, _, variant = given.partition(":")
+    file, _, variant = os.path.expanduser(given).partition(":")
     if not os.path.isfile(file):
         raise InputError(
             f"--config={given} names no file: experiments are Python files, such as experiments/wd_sweep.py."

@@ -68,7 +68,7 @@ class Run:
         )
 
 
-MOST_RUNS = 100_000  # of a sweep
+MOST_RUNS = config_lib.MOST_VALUES  # of a sweep
 MOST_GROUPS = 10_000
 _MODEL_FIELDS = ("n_layers", "d_model", "n_heads", "d_mlp", "act")
 
@@ -145,13 +145,14 @@ def _product(config) -> list[dict[str, Any]]:
             raise unknown("sweep axis", path, [path for path, field in FIELDS.items() if field.kind != SETTING])
         if values is None:
             continue
-        if not isinstance(values, tuple | list):
+        given = config_lib.listed(values)
+        if given is None:
             raise InputError(
                 f"config.sweep.{path} is {shown(values)}, but it must be a tuple of values, such as ({shown(values)},)."
             )
-        if not values:
+        if not given:
             raise InputError(f"config.sweep.{path} is empty, but an axis needs at least one value.")
-        axes[path] = values
+        axes[path] = tuple(map(config_lib.whole, given)) if FIELDS[path].type is int else given
     if math.prod(map(len, axes.values())) > MOST_RUNS:
         sizes = " × ".join(f"{len(values):,} {path}" for path, values in axes.items())
         raise InputError(f"config.sweep has {sizes} runs, but {MOST_RUNS:,} are the most: make several sweeps of it.")

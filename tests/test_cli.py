@@ -1,17 +1,20 @@
 """The command line as a user meets it: every mistake is one sentence on stderr, exit status 2, nothing written."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from commands import assert_refused, call
 
 import grokjax
 from grokjax import config
-from grokjax.cli import example, train
+from grokjax.cli import example, overrides, train
 from grokjax.cli.main import COMMANDS, main
 from grokjax.cli.train import default_workdir
 
@@ -258,3 +261,106 @@ def test_a_reader_that_leaves_is_no_error(command):
     for _ in range(3):  # the reader may leave before or after the first line
         done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- values as people write them --------------------------------------------------------------------------------------
+
+WRITTEN = {
+    ("steps", "2e4"): 20_000,
+    ("steps", "20_000"): 20_000,
+    ("split_seed", "None"): None,
+    ("split_seed", "3"): 3,
+    ("learning_rate", "1"): 1.0,
+    ("task", "subtract"): "subtract",
+    ("measures", "paper,clock"): ("paper", "clock"),
+    ("measures", "('paper',)"): ("paper",),
+    ("sweep.seed", "range(3)"): (0, 1, 2),
+    ("sweep.seed", "range(2, 8, 3)"): (2, 5),
+    ("sweep.seed", "None"): None,
+    ("sweep.weight_decay", "1"): (1,),
+    ("sweep.weight_decay", "0.3, 1e-1"): (0.3, 0.1),
+    ("sweep.weight_decay", "[0.3, 1]"): (0.3, 1),
+    ("sweep.weight_decay", "linspace(0, 1, 11)"): tuple(np.linspace(0, 1, 11).tolist()),
+    ("sweep.weight_decay", "np.logspace(-2, 1, num=7)"): tuple(np.logspace(-2, 1, 7).tolist()),
+    ("sweep.task", "add,subtract"): ("add", "subtract"),
+    ("sweep.task", "('add', 'subtract')"): ("add", "subtract"),
+}
+NOT_WRITTEN = {
+    "steps": ["2e4.5", "1.5", "None", "inf", "int(3)"],
+    "sweep.seed": ["range()", "range(1.5)", "add", "__import__('os')", "exit()", "range(3).count", "1 if 1 else 2"],
+    "sweep.weight_decay": ["linspace(0, 1, 10**9)", "linspace(0, 1, num=1000000000)", "logspace(-2", "(" * 500],
+    "sweep.task": ["a b", "__import__('os').getcwd()"],
+}
+
+
+@pytest.mark.parametrize(("path", "text"), WRITTEN)
+def test_values_as_people_write_them(path, text):
+    found = overrides.parsed(path, text)
+    assert (found, type(found)) == (WRITTEN[path, text], type(WRITTEN[path, text]))
+
+
+@pytest.mark.parametrize(("path", "text"), [(path, text) for path, texts in NOT_WRITTEN.items() for text in texts])
+def test_other_values_are_refused_and_never_run(path, text):
+    with pytest.raises(grokjax.errors.InputError, match=f"^--config.{path}=.* does not parse: "):
+        overrides.parsed(path, text)
+
+
+def test_overrides_that_change_nothing_are_refused(here, tmp_path):
+    (tmp_path / "list.py").write_text(
+        "from tests.tiny import get_config\n"
+        "def get_sweep(c):\n    return [{'seed': s, 'learning_rate': c.learning_rate * (1 + s)} for s in (0, 1)]\n"
+    )
+    listed, out = f"--config={tmp_path / 'list.py'}", f"--workdir={tmp_path / 'out'}"
+    for args, expected in (
+        ([TINY, "--config.weight_decay=1"], "give --config.sweep.weight_decay=1 for that alone"),
+        ([TINY, "--config.seed=0"], "since config.sweep.seed is (0, 1): give --config.sweep.seed=0"),
+        ([listed, "--config.sweep.seed=range(5)"], "get_sweep(config) says what each run has: change it there"),
+        ([listed, "--config.seed=7"], "such as --config.steps"),
+    ):
+        assert_sentence(here(*args, out), expected, tmp_path / "out")
+    for args, runs in (
+        ([TINY, "--config.sweep.weight_decay=1"], "2 = 1 weight_decay × 2 seed"),
+        ([TINY, "--config.weight_decay=1", "--config.sweep.weight_decay=None"], "2 = 2 seed"),
+        ([TINY, "--config.sweep.weight_decay=linspace(0, 1, 3)"], "6 = 3 weight_decay"),
+        ([listed, "--config.learning_rate=0.5", "--config.steps=4e2"], "800 run-steps in all"),
+    ):
+        done = here(*args, out, "--plan")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert runs in done.stdout
+
+
+def test_the_plan_finds_what_a_launch_would_find(here, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("")
+    for name, expected in (
+        ("file", "is a file, but it must be a directory"),
+        ("file/below", "cannot be written (Not a directory): choose another"),
+        ("other", "holds mine.txt but no sweep"),
+    ):
+        told = [here(TINY, f"--workdir={tmp_path / name}", *plan) for plan in (["--plan"], [])]
+        assert [(one.returncode, one.stderr) for one in told] == [(2, told[0].stderr)] * 2
+        assert expected in told[0].stderr
+    assert sorted(place.name for place in tmp_path.rglob("*")) == ["file", "mine.txt", "other"]
+
+
+def test_home_is_where_a_tilde_points(here, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = here(TINY, "--workdir=~/x", "--plan")
+    assert f"in {tmp_path / 'x'}" in done.stdout
+    (tmp_path / "mine.py").write_text("from tests.tiny import get_config\n")
+    assert here("--config=~/mine.py", "--workdir=~/x", "--plan").returncode == 0
+
+
+@pytest.mark.parametrize("platform", ["cuda", "gpu", "tpu", "nonsense"])
+def test_a_device_that_is_not_there(platform, tmp_path):
+    if any(device.platform != "cpu" for device in jax.devices()):
+        pytest.skip("there is one")
+    environment = os.environ | {"JAX_PLATFORMS": platform}
+    done = python("-m", "grokjax", "train", TINY, f"--workdir={tmp_path / 'out'}", env=environment)
+    assert_sentence(done, f"JAX_PLATFORMS={platform} asks", tmp_path / "out")
+    if platform == "cuda":
+        np.savez(tmp_path / "m.npz", W_E=np.zeros((3, 3)))
+        code = f"import grokjax\ntry: grokjax.measure({str(tmp_path / 'm.npz')!r})\n"
+        code += "except grokjax.errors.InputError as e: print(e)"
+        assert python("-c", code, env=environment).stdout.startswith("JAX_PLATFORMS=cuda asks")

@@ -260,7 +260,7 @@ def test_closed_streams_are_no_files_of_results(whole, tmp_path):
     assert comparison.differences(path, whole) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_before_anything_is_trained(number):
     heeded = f"import os, signal; signal.signal({int(number)}, signal.SIG_DFL)"
     armed = "from grokjax.cli import train; train._on_signals(train._stop_at_once)"

@@ -1,10 +1,12 @@
 """From config to runs: axes, groups, overrides, and a sentence for everything that is wrong."""
 
 import contextlib
+import itertools
 import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 from hypothesis import given
@@ -71,6 +73,27 @@ def test_integers_are_taken_for_floats_and_lists_for_tuples():
     values = [run.values["weight_decay"] for run in sweeps.expand(c).runs]
     assert values == [0.0, 0.0, 1.0, 1.0]
     assert all(isinstance(v, float) for v in values)
+
+
+def test_arrays_ranges_and_generators_are_axes():
+    for tree in (tiny.get_config(), tiny.get_config().to_dict()):
+        sweep, model = tree["sweep"], tree["sweep"]["model"]
+        sweep["seed"], sweep["weight_decay"] = range(3), np.linspace(0, 1, 2)
+        sweep["beta1"], model["d_mlp"] = (x / 10 for x in (8, 9)), np.logspace(1, 2, 2)
+        assert dict(sweeps.expand(tree).axes) == {
+            "seed": (0, 1, 2),
+            "weight_decay": (0.0, 1.0),
+            "beta1": (0.8, 0.9),
+            "model.d_mlp": (10, 100),
+        }
+    c = tiny.get_config()
+    c.steps, c.learning_rate = 2e4, np.float32(0.5)
+    assert (c.steps, c.learning_rate) == (20_000, 0.5)
+    c.sweep.seed = itertools.count()
+    with pytest.raises(InputError, match="100,000 are the most"):
+        sweeps.expand(c)
+    with pytest.raises(AttributeError, match=r"^config field 'sead' is unknown: did you mean 'seed'"):
+        c.sweep.sead  # noqa: B018
 
 
 def test_get_sweep_replaces_the_product():

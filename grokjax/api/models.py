@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from grokjax.core import devices
 from grokjax.core.problem import State
 from grokjax.errors import InputError, shown
 from grokjax.interp import measure as measure_lib
@@ -92,6 +93,7 @@ def circuit(
 
 
 def _checkpoint(model: Any, act: str | None, n_heads: int | None) -> Checkpoint:
+    devices.require()
     if isinstance(model, Checkpoint):
         return model
     if isinstance(model, str | Path):

@@ -1,6 +1,7 @@
 """Requests carried out: a sweep is planned, trained, reported and compared, for the command line and for `train`."""
 
 from pathlib import Path
+from typing import Any
 
 from grokjax.columns import disagreement, moduli, redefined
 from grokjax.errors import StorageError
@@ -10,7 +11,7 @@ from grokjax.store.metrics import how_to_read, parts, read_metrics, read_part, r
 from grokjax.store.opening import opened
 from grokjax.store.records import read_record
 from grokjax.store.recovery import Findings
-from grokjax.store.workdir import Workdir
+from grokjax.store.workdir import Workdir, refuse
 from grokjax.training import plan as plan_lib
 from grokjax.training import sweep
 from grokjax.training.job import expanded
@@ -25,7 +26,9 @@ def plan(request: Request) -> Plan:
     Raises:
       InputError: bad config, flags or directory.
     """
-    return plan_lib.make(expanded(request))
+    job = expanded(request)
+    refuse(job.path, job.sweep, request.overwrite)
+    return plan_lib.make(job)
 
 
 def train(request: Request) -> int:
@@ -58,6 +61,12 @@ def train(request: Request) -> int:
         raise StorageError(
             f"{error}; what was saved before is whole. Once this is mended, the same command goes on from there"
         ) from error
+
+
+def runs(request: Request) -> list[dict[Any, Any]]:
+    """The rows of runs.parquet that training has left; none where it was stopped before there was any."""
+    path = expanded(request).path
+    return list(read_runs(path).to_dict("records")) if (path / "runs.parquet").is_file() else []
 
 
 def _write_missing(workdir: Workdir, found: Findings, request: Request) -> None:

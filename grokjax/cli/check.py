@@ -18,12 +18,17 @@ def main(argv: Sequence[str]) -> None:
     parser = terminal.command("check", __doc__)
     terminal.add_workdir(parser)
     terminal.add_experiment(parser)
+    terminal.add_json(parser)
     args = parser.parse_args(argv)
 
     from grokjax.store import check
 
     import_experiment(args.experiment)
-    lines, whole = check.check(args.workdir)
-    terminal.say("\n".join(lines))
+    with terminal.busy(f"checking {args.workdir}"):
+        lines, whole = check.check(args.workdir)
+    if args.json:
+        terminal.say_json({"whole": whole, "findings": lines})
+    else:
+        terminal.say("\n".join(lines))
     if not whole:
         sys.exit(1)

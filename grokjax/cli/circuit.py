@@ -32,6 +32,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="every finished run of a sweep, into its circuit.parquet")
     model.add_subject(parser)
     terminal.add_experiment(parser)
+    terminal.add_json(parser)
     args = parser.parse_args(argv)
     given = [f"--{name}" for name in ONE_MODEL if getattr(args, name) is not None]
     if args.all and given:
@@ -61,19 +62,24 @@ def main(argv: Sequence[str]) -> None:
         raise InputError(f"{args.model} is a directory: name a run of the sweep with --run, or all of them with --all.")
     checkpoint = model.load(args)
     import_experiment(args.experiment)
-    found = analyse(checkpoint, args.keys, args.rule, args.threshold, args.split, args.task)
+    with terminal.busy(f"analysing {args.model}"):
+        found = analyse(checkpoint, args.keys, args.rule, args.threshold, args.split, args.task)
     model.write(found, args.out)
-    terminal.say(table(found))
+    if args.json:
+        terminal.say_json(found)
+    else:
+        terminal.say(table(found))
 
 
 def _all(args: argparse.Namespace) -> None:
-    from rich.progress import track
-
     from grokjax.interp.circuit.runs import circuits_of, listed
-    from grokjax.store.metrics import how_to_read
+    from grokjax.store.metrics import how_to_read, read_part
 
     import_experiment(args.experiment)
-    path, missed = circuits_of(args.model, args.keys, args.rule, args.threshold, lambda runs, text: track(runs, text))
+    path, missed = circuits_of(args.model, args.keys, args.rule, args.threshold, terminal.track)
+    if args.json:
+        rows = read_part(path).to_pylist()
+        return terminal.say_json({"file": str(path), "left_out": missed, "rows": rows})
     if missed:
         terminal.say(f"left out: {listed(missed)}")
-    terminal.say(f"written: {how_to_read(path)}")
+    terminal.say(f"written: {how_to_read(path)}\nTo have it on the sweep's page, too: grokjax report {args.model}")

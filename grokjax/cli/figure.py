@@ -42,7 +42,8 @@ def main(argv: Sequence[str]) -> None:
     if format not in figures.FORMATS:
         known = ", ".join(f".{name}" for name in figures.FORMATS)
         raise InputError(f"--out={out}: a figure is written as {known}; end the name with one of these.")
-    drawn = figures.figure(read(files.path(args.workdir)), args.kind, args.by)
+    with terminal.busy(f"drawing {args.kind} of {args.workdir}"):
+        drawn = figures.figure(read(files.path(args.workdir)), args.kind, args.by)
     try:
         files.put(figures.picture(drawn, format), out)
     except StorageError as error:

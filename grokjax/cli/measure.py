@@ -21,6 +21,7 @@ def main(argv: Sequence[str]) -> None:
     model.add_subject(parser)
     terminal.add_measures(parser, "by default all")
     terminal.add_experiment(parser)
+    terminal.add_json(parser)
     args = parser.parse_args(argv)
 
     from grokjax.core import cache
@@ -30,6 +31,10 @@ def main(argv: Sequence[str]) -> None:
     cache.enable()
     checkpoint = model.load(args)
     import_experiment(args.experiment)
-    found = measure(checkpoint, args.keys, args.rule, args.threshold, args.split, args.task, args.measures)
+    with terminal.busy(f"measuring {args.model}"):
+        found = measure(checkpoint, args.keys, args.rule, args.threshold, args.split, args.task, args.measures)
     model.write(found, args.out)
-    terminal.say(table(found))
+    if args.json:
+        terminal.say_json(found)
+    else:
+        terminal.say(table(found))

@@ -38,8 +38,9 @@ def main(argv: Sequence[str]) -> None:
     from grokjax.store import files
 
     settings = _settings(args.set, args.rule, args.chance_loss)
-    metrics = _renamed(read(args.source), _pairs("rename", args.rename))
-    found = phases.find_phases(metrics, settings)
+    with terminal.busy(f"finding the phases of {args.source}"):
+        metrics = _renamed(read(args.source), _pairs("rename", args.rename))
+        found = phases.find_phases(metrics, settings)
     if found.empty:
         raise InputError(f"{args.source} holds no evaluations yet.")
     by = args.by.split(",") if args.by else [name for name in ["weight_decay"] if name in found]
@@ -49,6 +50,11 @@ def main(argv: Sequence[str]) -> None:
             files.put(found.to_csv(index=False).encode(), args.csv)
         except StorageError as error:
             raise InputError(f"--csv={error}: choose another file.") from None
+    if args.json:
+        parts = {"runs": found, "groups": summary.groups, "fits": summary.fits}
+        parts |= {"rules": phases.describe_rules(phases.readings(metrics, settings))} if args.rules else {}
+        rows = {name: table.to_dict("records") for name, table in parts.items()}
+        return terminal.say_json({**rows, "notes": found.attrs["notes"]})
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
     say = functools.partial(tables.print_lines, console)
     if len(found) > 1:
@@ -85,6 +91,7 @@ def _parser() -> terminal.Parser:
     parser.add_argument("--set", metavar="NAME=VALUE", help="another threshold, such as drop=0.4", **pairs)
     parser.add_argument("--rename", metavar="OLD=NEW", help="read column OLD as NEW, such as train_acc", **pairs)
     parser.add_argument("--chance-loss", metavar="NATS", type=float, help="loss of an uninformed guess, such as ln P")
+    terminal.add_json(parser)
     return parser
 
 

@@ -26,8 +26,6 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="compute again what has been replayed before")
     args = parser.parse_args(argv)
 
-    from rich.progress import track
-
     from grokjax.core import cache
     from grokjax.interp.replay import Replay, replay
     from grokjax.store import files
@@ -37,5 +35,5 @@ def main(argv: Sequence[str]) -> None:
     path = files.path(args.workdir)
     import_experiment(args.experiment)
     wanted = Replay(args.rule, args.threshold, args.keys, args.measures, args.runs)
-    folder = replay(path, wanted, lambda items, text: track(items, f"replaying {text}"), args.overwrite)
+    folder = replay(path, wanted, lambda items, text: terminal.track(items, f"replaying {text}"), args.overwrite)
     terminal.say(f"replayed into {folder}: {how_to_read(folder)}")

@@ -19,4 +19,6 @@ def main(argv: Sequence[str]) -> None:
     from grokjax.report import write
     from grokjax.store import files
 
-    terminal.say(f"written: {write.write(files.path(args.workdir))}")
+    with terminal.busy(f"writing the report of {args.workdir}"):
+        page = write.write(files.path(args.workdir))
+    terminal.say(f"written: {page}")

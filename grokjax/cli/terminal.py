@@ -2,9 +2,14 @@
 
 import argparse
 import contextlib
+import json
+import math
 import os
 import sys
-from typing import NoReturn
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NoReturn, TypeVar
 
 from grokjax.errors import HostLost, InputError, StorageError, one_line, plain
 
@@ -18,6 +23,74 @@ def fail(sentence: str) -> NoReturn:
 def say(text: str) -> None:
     """Prints what a command found; names in it, whatever they are, cannot steer the terminal."""
     print(plain(text))
+
+
+def say_json(value: Any) -> None:
+    """Prints what a command found as JSON: what is missing or no finite number is null."""
+    print(json.dumps(_jsonable(value), ensure_ascii=False, allow_nan=False, indent=1))
+
+
+def _jsonable(value: Any) -> Any:
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, Mapping):
+        return {str(name): _jsonable(one) for name, one in value.items()}
+    if isinstance(value, tuple | list):
+        return [_jsonable(one) for one in value]
+    if isinstance(value, str | int | None):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return None if str(value) in ("<NA>", "NaT") else str(value)
+
+
+SLOW_SECONDS = 5.0  # of silence before a command says what it is doing
+LINE_SECONDS = 15.0  # between lines
+
+
+@contextlib.contextmanager
+def busy(text: str, left: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Says on stderr what a command is doing, once that has taken some seconds, and then now and then.
+
+    Args:
+      text: what, such as "measuring model.npz".
+      left: says how far it is, or nothing.
+    """
+    done, started = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        seconds = SLOW_SECONDS
+        while not done.wait(seconds):
+            seconds = LINE_SECONDS
+            told = left() or f"{time.monotonic() - started:.0f} s so far"
+            with contextlib.suppress(OSError, ValueError):  # a stream that is gone
+                print(plain(f"{text} … {told}"), file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+Item = TypeVar("Item")
+
+
+def track(items: Iterable[Item], text: str) -> Iterator[Item]:
+    """Goes through items, and says on stderr how many are done and how long the others will take, as `busy` does."""
+    items, n, started = list(items), 0, time.monotonic()
+
+    def left() -> str:
+        if not n:
+            return ""
+        seconds = (time.monotonic() - started) / n * (len(items) - n)
+        return f"{n} of {len(items)}, about {seconds:.0f} s left"
+
+    with busy(text, left):
+        for item in items:
+            yield item
+            n += 1
 
 
 @contextlib.contextmanager
@@ -103,6 +176,11 @@ def add_workdir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workdir", help="of a sweep, finished or not; gs:// and s3:// too")
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag that prints JSON in place of a table."""
+    parser.add_argument("--json", action="store_true", help="JSON on stdout, and everything else on stderr")
+
+
 def add_experiment(parser: argparse.ArgumentParser) -> None:
     """Adds the file whose own tasks and measures a command needs."""
     parser.add_argument("--experiment", metavar="FILE", help="experiment file whose tasks and measures to use")
@@ -133,11 +211,25 @@ def guarded(function, *args) -> None:
             function(*args)
     except InputError as error:
         fail(str(error))
+    except (RuntimeError, AssertionError):
+        _refuse_missing_device()
+        raise
     except (HostLost, StorageError) as error:
         print(f"error: {one_line(str(error))}.", file=sys.stderr, flush=True)
         if isinstance(error, HostLost):
             os._exit(1)  # an orderly end would wait for the lost process
         sys.exit(1)
+
+
+def _refuse_missing_device() -> None:
+    """Fails with a sentence where JAX cannot start on the device that JAX_PLATFORMS asks for."""
+    if "jax" in sys.modules:
+        from grokjax.core import devices
+
+        try:
+            devices.require()
+        except InputError as error:
+            fail(str(error))
 
 
 def integers(text: str) -> tuple[int, ...]:

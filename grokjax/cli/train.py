@@ -2,11 +2,13 @@
 
     grokjax train --config=experiments/wd_sweep.py:small --workdir=results/small
 
-Any field of the config can be overridden (--config.steps=20000), and any sweep axis
-(--config.sweep.weight_decay="(0.3, 1.0)"). The same command again goes on where it was interrupted.
+Any field of the config can be overridden (--config.steps=2e4), and any sweep axis: --config.sweep.weight_decay=0.3,1 or
+--config.sweep.seed="range(10)", linspace(0, 1, 11), logspace(-2, 1, 7); None drops the axis. The same command again
+goes on where it was interrupted.
 """
 
 import contextlib
+import copy
 import faulthandler
 import os
 import re
@@ -20,7 +22,8 @@ from absl import flags
 
 from grokjax import config as config_lib
 from grokjax.cli import terminal
-from grokjax.errors import InputError, file_name, unknown
+from grokjax.cli.overrides import override, refuse_idle, split_overrides
+from grokjax.errors import InputError, file_name
 from grokjax.experiment import load_experiment
 
 
@@ -40,6 +43,7 @@ def defined() -> flags.FlagValues:
     list_("only", None, "Run numbers to train again, such as 3,17, at the width of the whole sweep.")
     boolean("overwrite", False, "Throw away what another sweep left in the working directory.")
     boolean("plan", False, "Print the plan and stop; nothing is written.")
+    boolean("json", False, "Print the table of runs as JSON on stdout; everything else goes to stderr.")
     boolean("distributed", False, "Train with other processes, which the cluster names (TPU, SLURM, Open MPI, GKE).")
     string("coordinator_address", None, "Where no cluster says it: HOST:PORT of process 0, everywhere.")
     integer("num_processes", None, "With --coordinator_address: how many processes train together.")
@@ -85,8 +89,11 @@ def _parse(args: Sequence[str]) -> flags.FlagValues:
 
 
 def _on_signals(handler) -> None:
-    """Handles what asks a sweep to stop, but for what nohup or a shell's script has had ignored."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    """Handles what asks a sweep to stop, but for what nohup or a shell's script has had ignored.
+
+    SIGUSR1 and SIGUSR2 are what SLURM's --signal and submitit send before a time limit.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
 
@@ -104,7 +111,7 @@ def help_text(program: str) -> str:
     lines += [f"  --{flag.name:<10} {flag.help}" for flag in defined().get_flags_for_module(__name__)]
     lines += [
         "",
-        "fields of the config (--config.FIELD=VALUE; --config.sweep.FIELD=TUPLE to sweep one), default in brackets:",
+        "fields of the config (--config.FIELD=VALUE; --config.sweep.FIELD=VALUE,… to sweep one), default in brackets:",
     ]
     for path, field in config_lib.FIELDS.items():
         fixed = " Not an axis." if field.kind == config_lib.SETTING else ""
@@ -112,65 +119,15 @@ def help_text(program: str) -> str:
     return "\n".join(lines)
 
 
-def split_overrides(args: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Separates --config.field=value (or --config.field value) from the other arguments.
-
-    Returns:
-      The overrides as {dotted path: text}, and the rest.
-    """
-    overrides, rest, left = {}, [], list(args)
-    while left:
-        arg = left.pop(0)
-        match = re.fullmatch(r"--?config\.([^=]+)(?:=(.*))?", arg, re.DOTALL)
-        if not match:
-            rest.append(arg)
-        elif match[2] is not None:
-            overrides[match[1]] = match[2]
-        elif left and not left[0].startswith("--"):
-            overrides[match[1]] = left.pop(0)
-        else:
-            terminal.fail(f"{arg} needs a value, such as {arg}=…. See --help.")
-    return overrides, rest
-
-
-def override(config, overrides: Mapping[str, str]) -> None:
-    """Applies overrides to a config in place, parsed by ml_collections.
-
-    Raises:
-      InputError: a path is no field or axis, or a text does not parse as the field's type.
-    """
-    from ml_collections import config_flags
-
-    for path, text in overrides.items():
-        values = flags.FlagValues()
-        arg = f"--config.{path}={text}"
-        try:
-            config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", arg])
-            values(["", arg])
-        except (AttributeError, KeyError):
-            axis = path.removeprefix("sweep.")
-            if axis != path:
-                sweepable = [name for name, field in config_lib.FIELDS.items() if field.kind != config_lib.SETTING]
-                raise unknown("sweep axis", axis, sweepable) from None
-            raise unknown("config field", path, config_lib.FIELDS) from None
-        except Exception:  # a parser's, a path's, of either library
-            raise InputError(f"--config.{path}={text} does not parse: {_expected(path)}.") from None
-
-
-def _expected(path: str) -> str:
-    if path.startswith("sweep."):
-        return 'an axis is a tuple of values, such as "(0.3, 1.0)"'
-    field = config_lib.FIELDS.get(path)
-    return (
-        f"config.{path} must be {config_lib.ARTICLE[field.type]}" if field else f"config.{path} holds fields, set those"
-    )
-
-
 def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
     """Trains what the flags and overrides say. Returns the exit status."""
     _on_signals(_stop_at_once)
     module, config = load_experiment(given.config)
+    before = copy.deepcopy(config) if overrides else config
     override(config, overrides)
+    get_sweep = getattr(module, "get_sweep", None)
+    if not get_sweep:
+        refuse_idle(config, before, overrides)
     # Only now the heavy imports: a mistyped flag or field should not wait for them.
     from rich.console import Console
 
@@ -179,6 +136,8 @@ def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
     from grokjax.training import plan
     from grokjax.training.request import Request, StopRequest
 
+    if get_sweep and overrides:
+        refuse_idle(config, before, overrides, get_sweep)
     cache.enable()
     hosts, stop = _hosts(given), StopRequest()
     # After JAX has joined the others, since it handles SIGTERM itself otherwise.
@@ -186,19 +145,24 @@ def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
     request = Request(
         config,
         given.workdir or default_workdir(given.config),
-        getattr(module, "get_sweep", None),
+        get_sweep,
         only=None if given.only is None else [_run_number(text) for text in given.only],
         overwrite=given.overwrite,
         experiment=given.config,
         spread=True,
         hosts=hosts,
         stop=stop,
-        console=Console(quiet=not hosts.is_first),
+        console=Console(quiet=not hosts.is_first, stderr=given.json),
     )
+    if given.plan and given.json:
+        raise InputError("--json prints the table of runs, and --plan trains none: give one of them.")
     if given.plan:
         request.tell(plan.text(requests.plan(request)))
         return 0
-    return requests.train(request)
+    status = requests.train(request)
+    if given.json and hosts.is_first:
+        terminal.say_json({"workdir": str(request.workdir), "status": status, "runs": requests.runs(request)})
+    return status
 
 
 def _hosts(given: flags.FlagValues):

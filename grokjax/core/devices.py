@@ -6,6 +6,8 @@ import os
 
 import jax
 
+from grokjax.errors import InputError
+
 MOST_DEVICES = 16  # each holds one run's evaluation in memory
 
 
@@ -38,6 +40,25 @@ def spread(n_runs: int, recorded: int | None = None) -> int:
     except RuntimeError:  # JAX has started already
         return wanted
     return 0
+
+
+def require() -> None:
+    """Starts JAX on the devices that JAX_PLATFORMS asks for.
+
+    Raises:
+      InputError: this machine, or this JAX, has none of them.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # whatever a backend fails with, that of JAX itself among it
+        wanted = jax.config.values["jax_platforms"]
+        if not wanted:
+            raise
+        why = str(error).partition("\n")[0][:300]
+        raise InputError(
+            f"JAX_PLATFORMS={wanted} asks for a device that JAX does not find here{f' ({why})' if why else ''}: "
+            "unset it to use what there is, or install JAX for that device, such as pip install 'jax[cuda12]'."
+        ) from None
 
 
 def give_back_memory() -> None:

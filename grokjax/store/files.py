@@ -48,7 +48,7 @@ def path(text: str | Path) -> Path:
     given: Any = text
     if is_object(given):
         return cast(Path, given)
-    return cast(Path, ObjectPath.of(str(text))) if is_url(text) else Path(text)
+    return cast(Path, ObjectPath.of(str(text))) if is_url(text) else Path(os.path.expanduser(text))
 
 
 def is_local(place: Path) -> bool:

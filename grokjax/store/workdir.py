@@ -1,6 +1,8 @@
 """A sweep's working directory: who may write there, and what it was made from."""
 
+import errno
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,3 +151,34 @@ class Workdir:
     def _write_record(self) -> None:
         for name in reversed(RECORDS):
             files.write_text(json.dumps(self.record, indent=1) + "\n", self.path / name)
+
+
+def refuse(path: Path, sweep: Sweep, overwrite: bool) -> None:
+    """Refuses what `Workdir` would refuse of a directory, but that another process holds it; nothing is written.
+
+    Raises:
+      InputError: as for `Workdir`.
+    """
+    workdir = Workdir.__new__(Workdir)
+    workdir.path, workdir.sweep = path, sweep
+    try:
+        workdir._inspect(overwrite)
+        if files.is_local(path):
+            _refuse_unwritable(path)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"--workdir={path} cannot be written ({error.strerror}): choose another.") from None
+    except StorageError as error:
+        raise InputError(f"--workdir={path} cannot be used: {error}.") from None
+    except ValueError:  # a NUL in it
+        raise InputError(f"--workdir={path} is no name of a directory: choose another.") from None
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Raises an OSError where nothing may be made in a folder, or in the first above it that is there."""
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

@@ -51,6 +51,7 @@ def expanded(request: Request) -> Job:
     if request.spread:
         recorded = record.get("n_devices") if record.get("platform") == "cpu" else None
         wanted = devices.spread(len(whole.runs), recorded)
+    devices.require()
     if request.only is None:
         return Job(request, whole, whole, path, path, wanted)
     some = sweeps.only(whole, request.only)
