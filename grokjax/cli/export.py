@@ -56,9 +56,7 @@ def main(argv: Sequence[str]) -> None:
     """Entry point."""
     parser = terminal.command("export", __doc__)
     model.add_model(parser)
-    parser.add_argument(
-        "out", help="file to write: .npz for plain arrays, .safetensors, or else PyTorch's"
-    )
+    parser.add_argument("out", help="file to write: .npz for plain arrays, .safetensors, or else PyTorch's")
     parser.add_argument("--npz", action="store_true", help="write plain arrays, whatever the name")
     parser.add_argument("--bridge", action="store_true", help="write for TransformerBridge, not for HookedTransformer")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
