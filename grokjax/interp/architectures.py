@@ -22,14 +22,15 @@ def refuse(source: str, arrays: Mapping[str, np.ndarray]) -> None:
     W_pos = next((arrays[name] for name in ("pos_embed.W_pos", "pos_embed.weight") if name in arrays), None)
     if len(embeddings) > 1 and not _equal(arrays, embeddings):
         raise InputError(
-            f"{source} has separate vocabularies, an embedding for each of {', '.join(embeddings)}{_p(arrays)}; {_OURS}."
+            f"{source} has separate vocabularies, an embedding for each of {', '.join(embeddings[:4])}{_p(arrays)}; "
+            f"{_OURS}."
         )
     if W_pos is not None and W_pos.ndim == 2 and W_pos.shape[0] == 2:
         raise InputError(f"{source} has two positions and no '='{_p(arrays)}; {_OURS}.")
-    is_matrix = [name for name, x in arrays.items() if x.ndim == 2]
-    if len(is_matrix) > 1 and not any(re.search(r"attn|attention|W_?[QKVO]\b", name) for name in arrays):
-        if W_pos is None and not any(name.startswith("blocks.") and "W_" in name for name in arrays):
-            raise InputError(f"{source} is an MLP alone, without attention{_p(arrays)}; {_OURS}.")
+    has_attention = any(re.search(r"attn|attention|W_?[QKVO]\b", name) for name in arrays)
+    is_ours = W_pos is not None or any(name.startswith("blocks.") and "W_" in name for name in arrays)
+    if sum(x.ndim == 2 for x in arrays.values()) > 1 and not has_attention and not is_ours:
+        raise InputError(f"{source} is an MLP alone, without attention{_p(arrays)}; {_OURS}.")
 
 
 def refuse_rate(source: str, said: Mapping[str, Any]) -> None:
