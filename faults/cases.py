@@ -23,13 +23,14 @@ from grokjax.store.metrics import read_metrics
 from grokjax.training.request import Request, StopRequest
 
 PAYLOAD = "sprung"  # what pickled code and experiment files would make
-KINDS = ("npz", "torch", "npy", "table", "parquet", "json", "checkpoint", "snapshot")
+KINDS = ("npz", "torch", "npy", "safetensors", "table", "parquet", "json", "checkpoint", "snapshot")
 OF_MODELS = ("export", "measure", "circuit")
 # The kinds that are no part of a sweep: where they lie, and what reads them.
 FILES = {
     "npz": ("models/*.npz", OF_MODELS),
     "torch": ("models/*.pth", OF_MODELS),
     "npy": ("models/*.npy", OF_MODELS),
+    "safetensors": ("models/*.safetensors", OF_MODELS),
     "table": ("tables/*", ("phases",)),
 }
 
@@ -59,6 +60,7 @@ def make_whole(folder: Path) -> None:
     tables.mkdir()
     model = load_checkpoint(f"{folder / 'sweeps' / 'done'}:0")
     files.save_npz(model.params, model.cfg, models / "packed.npz", model.train_pairs)
+    files.save_safetensors(model.params, model.cfg, models / "model.safetensors", record=model.record())
     arrays: dict[str, Any] = {name: np.asarray(x) for name, x in model.params.items()}
     np.savez(models / "plain.npz", **arrays)
     np.save(models / "array.npy", model.params["embed.W_E"], allow_pickle=False)
@@ -66,6 +68,7 @@ def make_whole(folder: Path) -> None:
         import torch
 
         tensors = {name: torch.from_numpy(np.array(x)) for name, x in model.params.items()}
+        files.save_torch(model.params, model.cfg, models / "export.pth", record=model.record())
         torch.save({"model": tensors, "config": {"act_fn": "relu"}}, models / "new.pth")
         torch.save(tensors, models / "old.pth", _use_new_zipfile_serialization=False)
     metrics = read_metrics(folder / "sweeps" / "done")

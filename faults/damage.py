@@ -225,9 +225,20 @@ def other_json(draw: random.Random, trap: Path) -> bytes:
     return json.dumps(draw.choice([[], 3, None, {}, {"runs": []}, almost])).encode()
 
 
+def announces_tensors(draw: random.Random, trap: Path) -> bytes:
+    """A safetensors header that tells of arrays which are not there, or is no header."""
+    length, shape = draw.choice([0, 2, 100, 1 << 40]), draw.choice([[], [1 << 40], [-1], [1 << 62, 4], ["x"]])
+    record = draw.choice(["[" * 100_000, '{"version": []}', '{"version": "1", "p": 1e999}', ""])
+    said = {"__metadata__": {"grokjax": record}}
+    about = {"dtype": draw.choice(["F32", "BF16", "F4", 3]), "shape": shape, "data_offsets": [0, length]}
+    text = json.dumps({"W_E": about} | said).encode()
+    return struct.pack("<Q", draw.choice([len(text), len(text), 1 << 62, 3])) + text
+
+
 CRAFTED: dict[str, tuple[Callable[[random.Random, Path], bytes], ...]] = {
     "npz": (bomb, announces, two_of_a_name, pickled_npz, pickled_member, pickled_torch),
     "npy": (pickled_array, pickled, pickled_npz),
+    "safetensors": (announces_tensors, announces_tensors, pickled_npz, pickled),
     "torch": (pickled, pickled_torch, pickled_zip, bomb),
     "table": (pickled_parquet, wide_parquet, pickled),
     "parquet": (pickled_parquet, wide_parquet),

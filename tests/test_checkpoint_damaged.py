@@ -91,7 +91,7 @@ def test_bad_torch_files_are_a_sentence(torch, tmp_path, case):
         "module": (torch.nn.Linear(2, 2), "which is never run: save a plain state dict, torch.save(model.state_dict()"),
         "list": ([state_dict], "holds a list, but a state dict is expected"),
         "tensor": (torch.zeros(3), "holds a Tensor, but a state dict is expected"),
-        "curves": ({"train_losses": [1.0]}, "train_losses is a list, but a plain tensor is expected"),
+        "curves": ({"train_losses": [1.0]}, "holds curves (train_losses) but no model: grokjax phases reads curves"),
         "model": ({"model": [1]}, "'model' is a list, but a state dict is expected"),
         "sparse": (state_dict | {"embed.W_E": torch.eye(3).to_sparse()}, "embed.W_E is a Tensor, but a plain tensor"),
         "nothing": ({}, "no array pos_embed.W_pos"),

@@ -4,13 +4,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from grokjax.core import devices
 from grokjax.core.problem import State
 from grokjax.errors import InputError, shown
 from grokjax.interp import measure as measure_lib
 from grokjax.interp.checkpoint import Checkpoint, from_arrays, load_checkpoint
+from grokjax.interp.state_dict import unwrap
 
 
 def measure(
@@ -104,9 +103,5 @@ def _checkpoint(model: Any, act: str | None, n_heads: int | None) -> Checkpoint:
         model = model.state_dict()
     if not isinstance(model, Mapping):
         raise InputError(f"the model is {shown(model)}, but it must be a file, a snapshot, or parameters by name.")
-    return from_arrays({name: _numpy(x) for name, x in model.items()}, act=act, n_heads=n_heads)
-
-
-def _numpy(x: Any) -> np.ndarray:
-    """An array of any library's, PyTorch's from whatever device."""
-    return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
+    found = unwrap("the model", model)
+    return from_arrays(found.arrays, act=act, n_heads=n_heads, said=found.said, notes=found.notes)

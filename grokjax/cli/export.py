@@ -2,23 +2,25 @@
 
     grokjax export results/small:3:40000 model.pth           # HookedTransformer's state dict
     grokjax export results/small:3:40000 model.pth --bridge  # TransformerBridge's
+    grokjax export results/small:3:40000 model.safetensors  # the state dict as safetensors; --bridge too
     grokjax export released.pth model.npz                    # arrays by name, with the split if it is known
 
 What it prints is the Python that loads the file.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from grokjax.cli import model, terminal
-from grokjax.errors import InputError
+from grokjax.errors import InputError, one_line
 
 HOOKED = """\
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 model = HookedTransformer(HookedTransformerConfig({config}))
-model.load_state_dict(torch.load({path!r}))
+model.load_state_dict({load})
 logits = model(torch.tensor([[1, 2, {p}]]))[:, -1]  # a, b, "="; HookedTransformer ends with TransformerLens 3"""
 BRIDGED = """\
 import torch
@@ -26,8 +28,9 @@ from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
 model = TransformerBridge.boot_native(TransformerBridgeConfig({config}))
-model.load_state_dict(torch.load({path!r}))
+model.load_state_dict({load})
 logits = model(torch.tensor([[1, 2, {p}]]))[:, -1]  # a, b, "="; from TransformerLens 3.9 on"""
+SAFE = ".safetensors"
 PLAIN = """\
 import numpy as np
 
@@ -42,14 +45,18 @@ def recipe(template: str, cfg, path: str | Path) -> str:
     given = {name: getattr(cfg, name) for name in same}
     given |= {"n_ctx": N_CTX, "act_fn": cfg.act, "normalization_type": None}
     config = ", ".join(f"{name}={value!r}" for name, value in given.items())
-    return template.format(config=config, path=str(path), p=cfg.p)
+    load = f"torch.load({str(path)!r}, weights_only=True)"
+    if str(path).endswith(SAFE):
+        load = f"load_file({str(path)!r})"
+        template = f"from safetensors.torch import load_file\n{template}"
+    return template.format(config=config, path=str(path), p=cfg.p, load=load)
 
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
     parser = terminal.command("export", __doc__)
     model.add_model(parser)
-    parser.add_argument("out", help="file to write; a name that ends in .npz asks for plain arrays")
+    parser.add_argument("out", help="file to write: .npz for plain arrays, .safetensors, or else PyTorch's")
     parser.add_argument("--npz", action="store_true", help="write plain arrays, whatever the name")
     parser.add_argument("--bridge", action="store_true", help="write for TransformerBridge, not for HookedTransformer")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
@@ -64,8 +71,13 @@ def main(argv: Sequence[str]) -> None:
     if path.is_dir() or (path.exists() and not args.overwrite):
         raise InputError(f"{path} exists: choose another name{'' if path.is_dir() else ', or --overwrite'}.")
     checkpoint = model.load(args)
+    what, record = (checkpoint.params, checkpoint.cfg, path), checkpoint.record()
     if plain:
-        files.save_npz(checkpoint.params, checkpoint.cfg, path, checkpoint.train_pairs)
+        beside = {name: value for name, value in record.items() if name != "train_indices"}
+        files.save_npz(*what, checkpoint.train_pairs, beside)
     else:
-        files.save_torch(checkpoint.params, checkpoint.cfg, path, BRIDGE if args.bridge else LENS)
+        save = files.save_safetensors if args.out.endswith(SAFE) else files.save_torch
+        save(*what, BRIDGE if args.bridge else LENS, record)
+    for note in checkpoint.notes:
+        print(f"note: {one_line(note)}.", file=sys.stderr)
     terminal.say(recipe(PLAIN if plain else BRIDGED if args.bridge else HOOKED, checkpoint.cfg, path))

@@ -10,7 +10,9 @@ from grokjax.errors import InputError, StorageError
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds the model and what its arrays may not tell."""
-    parser.add_argument("model", help="an .npz or PyTorch file, or a snapshot as workdir:run:step or workdir:run")
+    parser.add_argument(
+        "model", help="a file (.npz, safetensors or PyTorch's), or a snapshot as workdir:run:step or workdir:run"
+    )
     parser.add_argument("--act", help="relu or gelu, which arrays do not tell; by default what the file says, or relu")
     parser.add_argument("--heads", type=int, metavar="N", help="the number of heads, where arrays do not tell")
 

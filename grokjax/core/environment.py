@@ -26,7 +26,7 @@ def environment() -> dict[str, Any]:
         # XLA's CPU backend splits long contractions by its thread pool, so bits depend on it.
         "cpu_threads": devices_lib.n_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
     }
 
 
@@ -37,7 +37,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit of this source tree, with "+changes" if it was modified; None outside a checkout."""
     here = Path(__file__).parent
 

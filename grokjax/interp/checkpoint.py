@@ -13,19 +13,23 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from grokjax import tasks
+from grokjax.config import coerce
+from grokjax.core import environment
 from grokjax.core.model import ACTIVATIONS, ModelConfig
 from grokjax.errors import InputError, unknown
-from grokjax.interp import files
+from grokjax.interp import architectures, files
 from grokjax.interp.formats import Reader
+from grokjax.interp.state_dict import SPLITS, unwrap
 from grokjax.store import files as files_lib
 from grokjax.store.records import read_record
 from grokjax.store.snapshots import find_snapshots, load_params
 from grokjax.store.sweep import load_sweep
+from grokjax.version import __version__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,9 @@ class Checkpoint:
       split_seed: of train_pairs, where it is known; the answers of tasks that draw them depend on it.
       settings: config fields that go with the model, such as key_rule; those of the run for a snapshot.
       experiment: the file that a snapshot's sweep was made from, if it is known.
-      notes: what was left out of the file, in words.
+      notes: what was dropped or assumed, in words.
+      origin: what a snapshot or an export tells of the model, ready for JSON: act_fn, n_heads, p, task, split, seeds,
+        step, version and commit; empty for other files.
     """
 
     params: dict[str, np.ndarray]
@@ -57,6 +63,18 @@ class Checkpoint:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     experiment: str | None = None
     notes: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """What an export carries beside the arrays: the origin, or as much of it as is known."""
+        known = {"p": self.cfg.p, "n_heads": self.cfg.n_heads, "task": self.task, "split_seed": self.split_seed}
+        if ASSUMED_ACT not in self.notes:
+            known["act_fn"] = self.cfg.act
+        found = {"version": __version__, "git_commit": environment.git_commit()} | known | dict(self.origin)
+        found |= dict(self.settings) | {"experiment": self.experiment}
+        if self.train_pairs is not None:
+            found["train_indices"] = self.train_pairs.tolist()
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | None = None) -> Checkpoint:
@@ -84,8 +102,8 @@ def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | No
         raise InputError(f"{text} is a directory: name a file, or a run of a sweep as {text}:RUN or {text}:RUN:STEP.")
     if not os.path.isfile(text):
         raise InputError(f"{text} is no file: name one, or a snapshot as workdir:run:step.")
-    arrays, said = files.read(text)
-    return from_arrays(arrays, text, act, n_heads, said)
+    found = unwrap(text, files.load(text))
+    return from_arrays(found.arrays, text, act, n_heads, found.said, found.notes)
 
 
 # --- from arrays ----------------------------------------------------------------------------------------------------
@@ -97,6 +115,7 @@ def from_arrays(
     act: str | None = None,
     n_heads: int | None = None,
     said: Mapping[str, Any] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Checkpoint:
     """Makes a model of arrays by name, in any of the formats.
 
@@ -105,7 +124,8 @@ def from_arrays(
       source: what to call them in messages.
       act: the nonlinearity; by default what `said` has, or else "relu".
       n_heads: for formats that do not tell; by default what `said` has.
-      said: a configuration that came with the arrays.
+      said: a configuration that came with the arrays, or an export's record.
+      notes: on where they were found, in words.
 
     Raises:
       InputError: what does not fit, by name.
@@ -114,16 +134,68 @@ def from_arrays(
     for name, value in _MUST_BE.items():
         if name in said and said[name] != value:
             raise InputError(f"{source}: config.{name} is {said[name]!r}, but this project's model has {value!r}.")
+    architectures.refuse_rate(source, said)
+    origin = _origin(source, said)
+    for flag, given, name in (("--act", act, "act_fn"), ("--heads", n_heads, "n_heads")):
+        if given is not None and given != origin.get(name, given):
+            refuse_contradiction(flag, given, source, name, origin[name])
     heads = said.get("n_heads", said.get("num_heads"))
     reader = Reader(
         source,
-        {name: x for name, x in arrays.items() if name not in files.SPLITS},
+        {name: x for name, x in arrays.items() if name not in SPLITS},
         n_heads or (heads if type(heads) is int and heads > 0 else None),
     )
     cfg = reader.config(_activation(source, act, said))
+    if origin.get("p", cfg.p) != cfg.p:
+        raise InputError(f"{source}: its record says that P is {origin['p']!r}, but its arrays have P = {cfg.p}.")
     params = reader.params()
+    notes += tuple(reader.notes)
+    if not act and not {"act_fn", "act_type"} & said.keys():
+        notes += (ASSUMED_ACT,)
     split = _split_of(source, cfg.p, arrays, said)
-    return Checkpoint(params, cfg, source=source, format=reader.format.name, notes=tuple(reader.notes), **split)
+    if origin:
+        split |= _told(origin, split["train_pairs"])
+    return Checkpoint(params, cfg, source=source, format=reader.format.name, notes=notes, origin=origin, **split)
+
+
+ASSUMED_ACT = "the activation is not known and relu was assumed (--act)"
+ORIGIN = ("act_fn", "n_heads", "p", "task", "split", "train_fraction", "split_seed", "seed", "step", "version")
+SETTINGS = ("key_rule", "key_threshold", "precision")  # of the config, which go with a model
+
+
+def _origin(source: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of an export, checked; empty where the file has none."""
+    if "version" not in said:
+        return {}
+    found = {name: said[name] for name in (*ORIGIN, "git_commit", "experiment", *SETTINGS) if name in said}
+    for name, value in found.items():
+        called = f"{source}: {name} in its record"
+        if name in ("split", "train_fraction", "split_seed", *SETTINGS):
+            found[name] = coerce(name, value, called)
+        elif type(value) is not (int if name in ("n_heads", "p", "seed", "step") else str):
+            raise InputError(f"{called} is a {type(value).__name__}, which it cannot be.")
+    return found
+
+
+def _told(origin: Mapping[str, Any], train_pairs: np.ndarray | None) -> dict[str, Any]:
+    """The fields of `Checkpoint` that an export's record tells."""
+    split = ":".join(str(origin[name]) for name in ("split", "split_seed", "train_fraction") if name in origin)
+    words = {"split": f"{split}, as the file's record says"} if split and train_pairs is not None else {}
+    return words | {
+        "task": origin.get("task"),
+        "split_seed": origin.get("split_seed"),
+        "experiment": origin.get("experiment"),
+        "settings": {name: origin[name] for name in SETTINGS if name in origin},
+    }
+
+
+def refuse_contradiction(flag: str, given: Any, source: str, name: str, told: Any) -> NoReturn:
+    """Refuses a flag that says other than the model does.
+
+    Raises:
+      InputError: always.
+    """
+    raise InputError(f"{flag} is {given}, but {source} says that its {name} is {told}: leave out {flag}.")
 
 
 # Settings that a configuration may have and arrays do not show, with the value that this project's model has.
@@ -148,7 +220,7 @@ def _activation(source: str, act: str | None, said: Mapping[str, Any]) -> str:
 def _split_of(source: str, p: int, arrays: Mapping[str, np.ndarray], said: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `Checkpoint` that tell the split and the task, as far as the file has them."""
     found: dict[str, Any] = {"train_pairs": None, "task": _RELEASED_TASKS.get(str(said.get("fn_name")))}
-    given = next((name for name in files.SPLITS if name in arrays), None)
+    given = next((name for name in SPLITS if name in arrays), None)
     if given:
         train_pairs = _pairs(f"{source}: {given}", np.asarray(arrays[given]), p, given == "train_mask")
         return found | {"train_pairs": train_pairs, "split": f"{given} in the file"}
@@ -189,13 +261,23 @@ def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) 
     if step is None:
         step = max(s for r, s in find_snapshots(folder) if r == number)
     run, v = runs[number], runs[number].values
+    record, source = read_record(folder) or {}, f"{folder}:{number}:{step}"
+    if act is not None and act != v["model.act"] and act in ACTIVATIONS:
+        refuse_contradiction("--act", act, source, "act_fn", v["model.act"])
+    found = from_arrays(params, source, act or v["model.act"])
+    origin = {name: v[name] for name in ("p", "task", "split", "train_fraction")} | {
+        **{"act_fn": v["model.act"], "n_heads": found.cfg.n_heads, "split_seed": run.split_seed, "seed": v["seed"]},
+        **{"step": step, "git_commit": record.get("git_commit")},
+        "version": (record.get("versions") or {}).get("grokjax") or __version__,
+    }
     return dataclasses.replace(
-        from_arrays(params, f"{folder}:{number}:{step}", act or v["model.act"]),
+        found,
+        origin={name: value for name, value in origin.items() if value is not None},
         train_pairs=tasks.train_pairs(v["p"], v["train_fraction"], run.split_seed, v["split"]),
         format="a snapshot of grokjax",
         task=v["task"],
         split=f"{v['split']}:{run.split_seed}:{v['train_fraction']}, the run's own",
         split_seed=run.split_seed,
-        settings={name: v[name] for name in ("key_rule", "key_threshold", "precision")},
-        experiment=(read_record(folder) or {}).get("experiment"),
+        settings={name: v[name] for name in SETTINGS},
+        experiment=record.get("experiment"),
     )

@@ -1,6 +1,8 @@
-"""Model files, read and written: npz archives and PyTorch's, whose code is never run."""
+"""Model files, read and written: npz archives, safetensors, and PyTorch's, whose code is never run."""
 
+import collections
 import io
+import json
 import os
 import pickle
 import re
@@ -15,9 +17,10 @@ import numpy as np
 from grokjax.core.model import ModelConfig
 from grokjax.errors import InputError, StorageError
 from grokjax.interp.formats import LENS, Format, write
+from grokjax.interp.state_dict import RECORD
 from grokjax.store.files import put
 
-SPLITS = ("train_mask", "train_indices")  # arrays that tell the training pairs, see `checkpoint.from_arrays`
+_LONGEST_HEADER = 1 << 24  # bytes of a safetensors file that name its arrays
 
 
 def guarded(what: str, function: Callable, *args):
@@ -39,18 +42,19 @@ def guarded(what: str, function: Callable, *args):
 # --- from files -----------------------------------------------------------------------------------------------------
 
 
-def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Reads an npz or a torch file, both of them zip archives, told apart by what they hold.
+def load(path: str) -> Any:
+    """Reads a model file, told by its content: npz, safetensors or PyTorch's.
 
     Returns:
-      The arrays by name, and the config that lies beside them (empty if there is none).
+      What it holds: arrays by name, with an export's record under "config"; of a torch file whatever was saved, tensors
+      as they are. `state_dict.unwrap` finds a model in it.
 
     Raises:
       InputError: the file is neither, or cannot be read.
     """
     try:
         with open(path, "rb") as file:
-            head = file.read(6)
+            head = file.read(9)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
     if head[:2] == b"PK":
@@ -58,9 +62,11 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return (_read_torch if any(member.filename.endswith("data.pkl") for member in members) else _read_npz)(path)
     if head[:2] == b"\x80\x02":  # PyTorch's format before 1.6
         return _read_torch(path)
-    if head == b"\x93NUMPY":
+    if head[8:] == b"{":
+        return _read_safetensors(path)
+    if head[:6] == b"\x93NUMPY":
         raise InputError(f"{path} is a single array, but a model is many: save them with numpy.savez.")
-    raise InputError(f"{path} is neither an npz file nor one of PyTorch's.")
+    raise InputError(f"{path} is neither an npz file nor one of PyTorch's or of safetensors.")
 
 
 def _members(path: str) -> list[zipfile.ZipInfo]:
@@ -75,7 +81,7 @@ def _refuse_bombs(path: str) -> None:
         raise InputError(f"{path} has {size:,} bytes that unpack to {unpacked:,}: save the arrays without compression.")
 
 
-def _read_npz(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read_npz(path: str) -> dict[str, Any]:
     _refuse_bombs(path)
 
     def read():
@@ -91,10 +97,29 @@ def _read_npz(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     for name, x in arrays.items():
         if not isinstance(x, np.ndarray):
             raise InputError(f"{path} holds {name}, which is no array.")
-    return arrays, {}
+    return _with_record(path, arrays, str(arrays.pop(RECORD, "")))
 
 
-def _read_torch(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read_safetensors(path: str) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    def read():
+        with open(path, "rb") as file:
+            if int.from_bytes(file.read(8), "little") > min(os.path.getsize(path), _LONGEST_HEADER):
+                raise ValueError("its header is longer than it may be")
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+    arrays, metadata = guarded(path, read)
+    return _with_record(path, arrays, metadata.get(RECORD, ""))
+
+
+def _with_record(path: str, arrays: dict[str, Any], text: str) -> dict[str, Any]:
+    """The arrays, with the record of an export, which is JSON, as "config"."""
+    return arrays | ({"config": {RECORD: guarded(f"{path}: its record", json.loads, text)}} if text else {})
+
+
+def _read_torch(path: str) -> Any:
     torch = import_torch(f"to read {path}")
 
     def read():
@@ -110,8 +135,7 @@ def _read_torch(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
                 "torch.save(model.state_dict(), …)."
             ) from None
 
-    tensors, said = _unwrapped(path, guarded(path, read))
-    return {str(name): _to_numpy(torch, f"{path}: {name}", x) for name, x in tensors.items()}, said
+    return guarded(path, read)
 
 
 def import_torch(why: str):
@@ -151,52 +175,70 @@ def _stand_ins() -> list:
     return [(_Inert, name) for name in [*(f"transformer_lens.{config}" for config in configs), *numbers]]
 
 
-def _unwrapped(path: str, content: Any) -> tuple[Mapping[Any, Any], dict[str, Any]]:
-    """The state dict in what a torch file holds, together with the split beside it; and the config beside it."""
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path} holds a {type(content).__name__}, but a state dict is expected, or a dict with one.")
-    said = content.get("config", content.get("cfg", {}))
-    said = dict(said) if isinstance(said, Mapping) else dict(getattr(said, "__dict__", {}))
-    name = next((name for name in ("model", "state_dict", "model_state_dict") if name in content), None)
-    if name is None:
-        return {key: x for key, x in content.items() if key not in ("config", "cfg")}, said
-    if not isinstance(content[name], Mapping):
-        raise InputError(f"{path}: '{name}' is a {type(content[name]).__name__}, but a state dict is expected.")
-    return {**content[name], **{key: content[key] for key in SPLITS if key in content}}, said
-
-
-def _to_numpy(torch, called: str, x) -> np.ndarray:
-    if isinstance(x, list) and called.endswith(SPLITS):
-        return np.asarray(x)
-    if not isinstance(x, torch.Tensor) or x.layout != torch.strided or x.is_quantized or x.is_meta:
-        raise InputError(f"{called} is a {type(x).__name__}, but a plain tensor is expected in a state dict.")
-    return (x.float() if x.dtype == torch.bfloat16 else x).detach().numpy()
-
-
 # --- to files -------------------------------------------------------------------------------------------------------
 
 
-def save_torch(params: Mapping[str, Any], cfg: ModelConfig, path: str | Path, format: Format = LENS) -> None:
-    """Writes a plain state dict that TransformerLens loads; the file appears whole.
+def save_torch(
+    params: Mapping[str, Any],
+    cfg: ModelConfig,
+    path: str | Path,
+    format: Format = LENS,
+    record: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a state dict that TransformerLens loads; the file appears whole.
 
     Args:
       params: by TransformerLens key, in this project's axes.
       cfg: the model's shape.
       path: of the file.
       format: `LENS` for HookedTransformer, `BRIDGE` for TransformerBridge.
+      record: what is known of the model, ready for JSON; it goes where modules keep their versions, in the state dict's
+        `_metadata`, so that the file loads as it did without.
 
     Raises:
       InputError: torch is not installed, or the file cannot be written.
     """
     torch = import_torch(f"to write {path}")
-    state_dict = {name: torch.from_numpy(np.array(x)) for name, x in write(params, cfg, format).items()}
+    named = write(params, cfg, format).items()
+    state_dict = collections.OrderedDict((name, torch.from_numpy(np.array(x))) for name, x in named)
+    if record:
+        state_dict._metadata = collections.OrderedDict({"": {"version": 1}, RECORD: dict(record)})  # type: ignore
     _write(path, lambda file: torch.save(state_dict, file))
 
 
+def save_safetensors(
+    params: Mapping[str, Any],
+    cfg: ModelConfig,
+    path: str | Path,
+    format: Format = LENS,
+    record: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the state dict of `save_torch` as safetensors, with the record as JSON in its metadata.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    metadata = {"format": "pt"} | ({RECORD: json.dumps(dict(record))} if record else {})
+    _write(path, lambda file: file.write(save(write(params, cfg, format), metadata)))
+
+
 def save_npz(
-    params: Mapping[str, Any], cfg: ModelConfig, path: str | Path, train_pairs: np.ndarray | None = None
+    params: Mapping[str, Any],
+    cfg: ModelConfig,
+    path: str | Path,
+    train_pairs: np.ndarray | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes plain arrays, with train_mask if the split is known; names are short ("W_Q") where there is one layer.
+
+    Args:
+      params: by TransformerLens key, in this project's axes.
+      cfg: the model's shape.
+      path: of the file.
+      train_pairs: each a * P + b.
+      record: what is known of the model, ready for JSON; it becomes a text among the arrays.
 
     Raises:
       InputError: the file cannot be written.
@@ -205,6 +247,8 @@ def save_npz(
     arrays: dict[str, Any] = {name.rsplit(".", 1)[1] if short else name: np.asarray(x) for name, x in params.items()}
     if train_pairs is not None:
         arrays["train_mask"] = np.isin(np.arange(cfg.p**2), train_pairs)
+    if record:
+        arrays[RECORD] = np.array(json.dumps(dict(record)))
     _write(path, lambda file: np.savez_compressed(file, **arrays))
 
 

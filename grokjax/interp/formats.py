@@ -15,6 +15,7 @@ import numpy as np
 from grokjax import config as config_lib
 from grokjax.core.model import N_CTX, ModelConfig
 from grokjax.errors import InputError
+from grokjax.interp import architectures
 
 # The sizes that axes have, by letter.
 AXES = {"V": "P + 1", "T": "3 positions", "D": "d_model", "H": "heads", "E": "d_head", "M": "d_mlp", "P": "P"}
@@ -78,6 +79,8 @@ BRIDGE = Format(
     },
 )
 _BUFFER = re.compile(r"(blocks\.\d+\.attn\.)?(mask|IGNORE)")
+_INSERTED = re.compile(r"(?<![^.])(_orig_mod|_original_component)\.")
+_ROOTS = {"embed", "pos_embed", "blocks", "unembed"}
 _BARE = {name.rsplit(".", 1)[1]: name for name in LENS.arrays}  # "W_Q" stands for "blocks.0.attn.W_Q"
 
 
@@ -159,15 +162,18 @@ class Reader:
         self.source = source
         self._given: dict[str, str] = {}  # names in the file by full name
         self._arrays: dict[str, np.ndarray] = {}
-        for given, array in arrays.items():
+        self.notes: list[str] = []
+        for given, array in self._without_prefix(arrays).items():
             name = _BARE.get(given, given)
             if name in self._arrays:
                 raise InputError(f"{source} has both {self._given[name]} and {given}, which are the same parameter.")
             self._arrays[name], self._given[name] = array, given
         self.format = self._recognised()
+        architectures.refuse(source, self._arrays)
         self.n_layers = self._count_layers()
         self.sizes = self._read_sizes(n_heads)
-        self.notes: list[str] = []
+        self._fit_context()
+        self._fill_biases()
 
     def config(self, act: str) -> ModelConfig:
         """The model's shape."""
@@ -193,6 +199,43 @@ class Reader:
 
     # --- what there is ----------------------------------------------------------------------------------------------
 
+    def _without_prefix(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The arrays without what torch.compile, DataParallel and other wrappers put before every name."""
+        named = {_INSERTED.sub("", name): x for name, x in arrays.items()}
+        if len(named) < len(arrays):
+            raise InputError(f"{self.source} has arrays twice, with '_orig_mod' in their names and without.")
+        dropped = "" if named.keys() == arrays.keys() else "_orig_mod."
+        while len(named) > 1:
+            roots = {name.partition(".")[0] if "." in name else "" for name in named}
+            root = roots.pop()
+            if roots or not root or root in _ROOTS:
+                break
+            dropped += f"{root}."
+            named = {name.partition(".")[2]: x for name, x in named.items()}
+        if dropped:
+            self.notes.append(f"the prefix '{dropped}' was dropped from the names")
+        return named
+
+    def _fit_context(self) -> None:
+        """Drops positions behind the third, which a b = does not reach."""
+        key = self._key("pos_embed.W_pos")
+        W_pos = self._arrays[key]
+        if len(W_pos) > N_CTX:
+            self._arrays[key] = W_pos[:N_CTX]
+            self.notes.append(f"{len(W_pos) - N_CTX} of W_pos's {len(W_pos)} positions were dropped: a, b, = are three")
+
+    def _fill_biases(self) -> None:
+        """Takes biases that are absent for zero."""
+        absent = []
+        for name in (MLP + "b_in", MLP + "b_out"):
+            keys = [self._key(name, layer) for layer in range(self.n_layers)]
+            if not any(key in self._arrays for key in keys):
+                absent.append(name.rsplit(".", 1)[1])
+                zeros = np.zeros(_shape(self.format.arrays[name][1], self.sizes), np.float32)
+                self._arrays |= dict.fromkeys(keys, zeros)
+        if absent:
+            self.notes.append(f"{' and '.join(absent)} are not in the file and were taken for zero")
+
     def _recognised(self) -> Format:
         if any(name.endswith(".weight") for name in self._arrays):
             return BRIDGE
@@ -215,7 +258,10 @@ class Reader:
                 f"be {right.right}."
             )
         if self.format is not BRIDGE:
-            n_heads = self._read_size(ATTN + "W_Q", "H")
+            found = self._read_size(ATTN + "W_Q", "H")
+            if n_heads not in (None, found):
+                raise InputError(f"--heads is {n_heads}, but {self.source} has {found} heads: leave out --heads.")
+            n_heads = found
         elif not n_heads:
             raise InputError(
                 f"{self.source} is in the format of {BRIDGE.name}, where arrays do not tell the number of heads: give "
@@ -225,7 +271,8 @@ class Reader:
             raise InputError(
                 f"{self.source} has d_model = {d}, but it must be divisible by the number of heads, {n_heads}."
             )
-        m = self._read_size(MLP + "b_in", "M")
+        has_b_in = self._key(MLP + "b_in") in self._arrays
+        m = self._read_size(MLP + ("b_in" if has_b_in else "W_in"), "M")
         return {"T": N_CTX, "D": d, "V": v, "P": v - 1, "H": n_heads, "E": d // n_heads, "M": m}
 
     def _read_size(self, name: str, letter: str) -> int:
@@ -261,9 +308,21 @@ class Reader:
                 continue
             if re.search(r"\bln\w*\.", name):
                 raise InputError(f"{self.source} has {given}, but this project's model has no LayerNorm.")
+            if self._is_alias(name, known):
+                self.notes.append(f"{given} was dropped: it equals another array")
+                continue
             raise InputError(
                 f"{self.source} has an array {given}, which is no part of a model in the format of {self.format.name}."
             )
+
+    def _is_alias(self, name: str, known: set[str]) -> bool:
+        """Whether an array is a second name for a known one."""
+        x = self._arrays[name]
+        return x.ndim > 1 and any(
+            x.dtype == other.dtype and np.array_equal(x, other)
+            for key, other in self._arrays.items()
+            if key in known and key != name
+        )
 
     def _refuse_bias(self, name: str, layer: int) -> None:
         if np.any(self._checked(name, layer)):

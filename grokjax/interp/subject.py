@@ -16,7 +16,7 @@ from grokjax.config import FIELDS, coerce
 from grokjax.core import environment, fourier
 from grokjax.core.problem import Problem
 from grokjax.errors import InputError, unknown
-from grokjax.interp.checkpoint import Checkpoint
+from grokjax.interp.checkpoint import Checkpoint, refuse_contradiction
 from grokjax.measures.shared import KEY_RULES
 
 
@@ -82,6 +82,8 @@ def subject_of(
             f"{checkpoint.source} has a task of its own, '{checkpoint.task}': give --experiment=FILE, which defines it "
             f"and is run for it. The sweep was made from {checkpoint.experiment}."
         )
+    if task and task != checkpoint.origin.get("task", task) and task in tasks.TASKS:
+        refuse_contradiction("--task", task, checkpoint.source, "task", checkpoint.origin["task"])
     found = tasks.get(task or checkpoint.task or FIELDS["task"].default)
     if found.draws and seed is None:
         raise InputError(f"task '{found.name}' draws its answers by the split's seed: give --split=jax:SEED:FRACTION.")
@@ -126,7 +128,10 @@ def _split(checkpoint: Checkpoint, given: str | None) -> tuple[Int32[np.ndarray,
     fraction = coerce("train_fraction", fraction, "--split's fraction")
     if not 0 < tasks.n_train(p, fraction) < p * p:
         raise InputError(f"--split={given} leaves {tasks.n_train(p, fraction)} of {p * p} pairs to train on.")
-    return tasks.train_pairs(p, fraction, seed, coerce("split", kind, "--split")), given, seed
+    pairs, told = tasks.train_pairs(p, fraction, seed, coerce("split", kind, "--split")), checkpoint.train_pairs
+    if checkpoint.origin and told is not None and not np.array_equal(pairs, told):
+        refuse_contradiction("--split", given, checkpoint.source, "split", checkpoint.split)
+    return pairs, given, seed
 
 
 CHANCE = 3  # an accuracy up to this many times a guess's says nothing for the task
@@ -179,6 +184,7 @@ def described(subject: Subject, given_N: Int32[np.ndarray, " N"] | None = None) 
         "model": checkpoint.source,
         "layout": checkpoint.format,
         "notes": list(checkpoint.notes),
+        "origin": dict(checkpoint.origin),
         **dataclasses.asdict(checkpoint.cfg),
         "shapes": {name: list(x.shape) for name, x in checkpoint.params.items()},
         "dtype": str(np.result_type(*checkpoint.params.values())),
