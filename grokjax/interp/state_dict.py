@@ -34,7 +34,9 @@ def unwrap(source: str, held: Any) -> StateDict:
     Raises:
       InputError: there is none, or more than one, or an entry is no array.
     """
-    said, notes, splits = {}, [], {}
+    said: dict[str, Any] = {}
+    splits: dict[str, Any] = {}
+    notes: list[str] = []
     for _ in range(_DEEPEST):
         if not isinstance(held, Mapping):
             raise InputError(f"{source} holds a {type(held).__name__}, but a state dict is expected, or one in a dict.")
