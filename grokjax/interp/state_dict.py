@@ -92,7 +92,7 @@ def _said(held: Mapping) -> dict[str, Any]:
     metadata = getattr(held, "_metadata", None)
     if isinstance(metadata, Mapping) and RECORD in metadata:
         return {RECORD: metadata[RECORD]}
-    said = next((held[name] for name in _CONFIGS if name in held), {})
+    said: Any = next((held[name] for name in _CONFIGS if name in held), {})
     found = dict(said) if isinstance(said, Mapping) else dict(getattr(said, "__dict__", {}))
     return {str(name): value for name, value in found.items()}
 
