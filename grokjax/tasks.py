@@ -133,7 +133,7 @@ def answers(name: str, p: int, seed: int = 0) -> np.ndarray:
 
     Raises:
       InputError: unknown task, P not prime where the task needs it, or a function that does not return one integer
-        per pair.
+        per pair, or one that is not of a + b or a - b although its direction says so.
     """
     task = get(name)
     if task.needs_prime and not is_prime(p):
@@ -149,7 +149,14 @@ def answers(name: str, p: int, seed: int = 0) -> np.ndarray:
             f"task '{name}' returned {result.dtype}{list(result.shape)}, "
             f"but it must return one integer per pair, [{p * p}]."
         )
-    return (result % p).astype(np.int32)
+    found = (result % p).astype(np.int32)
+    if task.direction and np.any(found != found[(a + task.direction * b) % p * p]):
+        of, other = ("a + b", "a - b") if task.direction == 1 else ("a - b", "a + b")
+        raise InputError(
+            f"task '{name}' has direction={task.direction:+d}, but its answers are no function of {of} modulo {p}: "
+            f"leave direction out, or give {-task.direction:+d} for a function of {other}."
+        )
+    return found
 
 
 def check(name: str, p: int) -> None:

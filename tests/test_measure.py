@@ -70,6 +70,8 @@ def test_values_are_the_definitions(paper):
     for name, value in exact.items():
         if name == "key_freqs":
             assert found[name] == [1, 3]
+        elif np.any(np.isnan(value)):  # of pairs that are held out, in a split that leaves some sum none
+            assert found[name] is None, name
         else:
             np.testing.assert_allclose(found[name], value, rtol=1e-4, err_msg=name)
 

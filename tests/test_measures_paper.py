@@ -74,6 +74,16 @@ def test_all_of_them_are_checked():
     assert in_paper_py <= {m.name for m in COLUMNS.values()}
 
 
+@pytest.mark.parametrize(("p", "task"), [(12, "add"), (13, "add"), (13, "subtract")])
+def test_held_out_pairs(p, task):
+    """In a split that leaves every sum some, fewer of a + b than of a - b."""
+    case = random_case(p, task=task, fraction=0.15, scale=2.0)
+    got = check(case)
+    assert np.isfinite([got["heldout_restricted_loss"], got["heldout_restricted_acc"]]).all()
+    held = len(oracle.heldout_pairs(case.train_pairs, p, case.direction))
+    assert (held < p * p - len(case.train_pairs)) == (task == "add")
+
+
 @pytest.mark.parametrize(
     "shape",
     [

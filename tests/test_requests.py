@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import signal
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -136,10 +138,15 @@ def odd_sizes(seed):
     return size
 
 
-def test_stopping_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize(
+    ("first", "again"), [("/elsewhere/grokjax/__main__.py", "-m grokjax train"), ("launch.py", "launch.py train")]
+)
+def test_stopping_says_how_to_go_on(first, again, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", [first, "train", "--config=tiny.py", "--overwrite"])
     status, text = train(tiny.get_config(), tmp_path / "a", stop=StopAfter(3))
     assert status == 128 + signal.SIGTERM
     assert "To go on, give the same command again" in text
+    assert f"{Path(sys.executable).name} {again} --config=tiny.py\n" in text
     assert train(tiny.get_config(), tmp_path / "a")[1].count("going on from") == 1
 
 

@@ -55,6 +55,17 @@ def test_direction_says_what_the_answer_depends_on(name):
     assert [s for s in (1, -1) if depends_on_sum_alone(s)] == ([] if direction is None else [direction])
 
 
+@pytest.mark.parametrize(("direction", "right"), [(1, -1), (-1, 1)])
+def test_a_direction_that_is_not_the_answers_is_refused(direction, right, scratch):
+    tasks.register(lambda a, b, p: a * b + a, name="neither", direction=direction)
+    tasks.register(lambda a, b, p: 3 * (a + right * b), name="other", direction=direction)
+    tasks.register(lambda a, b, p: (a + direction * b) ** 2, name="as_it_says", direction=direction)
+    for name in ("neither", "other"):
+        with pytest.raises(InputError, match=f"task '{name}' has direction=.*give {right:+d}".replace("+", r"\+")):
+            tasks.answers(name, 7)
+    assert len(tasks.answers("as_it_says", 7)) == 49
+
+
 def test_random_answers_depend_on_the_seed_alone_and_fill_the_range():
     one, same, other = (tasks.answers("random", 23, seed) for seed in (3, 3, 4))
     assert np.array_equal(one, same)

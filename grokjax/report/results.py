@@ -69,7 +69,7 @@ def read(path: str | Path) -> Results:
     """
     path = files.path(path)
     if not (path / "runs.parquet").is_file() or not parts(path / "metrics"):
-        raise InputError(f"{path} holds no metrics yet: name the --workdir of a sweep that has begun to train.")
+        raise InputError(f"{path} holds no metrics yet: name the directory of a sweep that has begun to train.")
     record = read_record(path) or {}
     try:
         runs, schema = read_runs(path), read_part(parts(path / "metrics")[0]).schema

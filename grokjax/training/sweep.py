@@ -157,5 +157,7 @@ def _as_begun(schema: pa.Schema, workdir: Workdir) -> pa.Schema:
 
 def _again() -> str:
     """What to do: give this process's command line, without what would start from nothing."""
-    words = [Path(sys.executable).name, *(arg for arg in sys.argv if arg.lstrip("-") != "overwrite")]
+    ours = Path(sys.argv[0]).parts[-2:] == ("grokjax", "__main__.py")
+    main = ["-m", "grokjax"] if ours else sys.argv[:1]
+    words = [Path(sys.executable).name, *main, *(arg for arg in sys.argv[1:] if arg.lstrip("-") != "overwrite")]
     return f"give the same command again:\n  {shlex.join(words)}"
