@@ -81,7 +81,10 @@ def W_L_directions(s: Anatomy):
     undefined="W_L is zero",
 )
 def W_L_residual(s: Anatomy):
-    squares_P = jnp.sum(s.W_L_spectrum_PxM**2, 1)
+    return _residual(s, jnp.sum(s.W_L_spectrum_PxM**2, 1))
+
+
+def _residual(s: Anatomy, squares_P):
     return jnp.sqrt(ratio(jnp.sum(jnp.where(s.key_components_P > 0, 0, squares_P)), jnp.sum(squares_P)))
 
 
@@ -95,8 +98,7 @@ def W_L_residual(s: Anatomy):
     undefined="W_L is the same for all classes",
 )
 def W_L_residual_centred(s: Anatomy):
-    squares_P = jnp.sum(s.W_L_spectrum_PxM**2, 1).at[0].set(0)
-    return jnp.sqrt(ratio(jnp.sum(jnp.where(s.key_components_P > 0, 0, squares_P)), jnp.sum(squares_P)))
+    return _residual(s, jnp.sum(s.W_L_spectrum_PxM**2, 1).at[0].set(0))  # of which W_U's mean is the constant
 
 
 @_share(
