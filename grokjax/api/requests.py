@@ -8,7 +8,7 @@ from grokjax.report import write
 from grokjax.store import files
 from grokjax.store.metrics import how_to_read, parts, read_metrics, read_part, read_runs
 from grokjax.store.opening import opened
-from grokjax.store.records import read_record
+from grokjax.store.records import part, read_record
 from grokjax.store.recovery import Findings
 from grokjax.store.workdir import Workdir
 from grokjax.training import plan as plan_lib
@@ -98,6 +98,8 @@ def compare(path: Path, original: Path) -> str:
     shared = [name for name in again if name in first]  # an earlier version may have had fewer
     again, first = again[shared], first[shared]
     first = first[first["run"].isin(again["run"].unique())].reset_index(drop=True)
+    if first.empty and (some := part(read_record(original))):
+        return f"{original} is {some}, without these: there is nothing to compare with."
     if len(first) < len(again):
         return f"{original} has not trained these runs to their end yet, so there is nothing to compare with."
     # Text holds every bit of a float, and makes nulls and lists comparable.

@@ -74,6 +74,7 @@ def _all(args: argparse.Namespace) -> None:
 
     import_experiment(args.experiment)
     path, missed = circuits_of(args.model, args.keys, args.rule, args.threshold, lambda runs, text: track(runs, text))
+    terminal.say_part(args.model)
     if missed:
         terminal.say(f"left out: {listed(missed)}")
     terminal.say(f"written: {how_to_read(path)}")

@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> None:
             files.put(found.to_csv(index=False).encode(), args.csv)
         except StorageError as error:
             raise InputError(f"--csv={error}: choose another file.") from None
+    terminal.say_part(args.source)
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
     say = functools.partial(tables.print_lines, console)
     if len(found) > 1:

@@ -19,4 +19,5 @@ def main(argv: Sequence[str]) -> None:
     from grokjax.report import write
     from grokjax.store import files
 
+    terminal.say_part(args.workdir)
     terminal.say(f"written: {write.write(files.path(args.workdir))}")

@@ -9,8 +9,8 @@ from grokjax.core import environment
 from grokjax.core.hosts import ALONE, Hosts
 from grokjax.errors import InputError, StorageError
 from grokjax.store import files, locks
-from grokjax.store.records import RECORDS, read_record
-from grokjax.store.sweep import described, difference
+from grokjax.store.records import RECORDS, part, read_record
+from grokjax.store.sweep import described, difference, part_of
 from grokjax.sweeps import Sweep
 
 OURS = (".lock", ".config.json", "..config.json")  # how the names begin of what may be there before a sweep is
@@ -87,6 +87,12 @@ class Workdir:
                 )
             return None
         differs = difference(found["runs"], described(self.sweep))
+        if differs and part(found) and part_of(found, self.sweep):
+            some = ",".join(str(values["run"]) for values in found["runs"])
+            raise InputError(
+                f"--workdir={self.path} holds a part of this sweep, {len(found['runs'])} of {len(self.sweep.runs)} "
+                f"runs: go on there with --only={some}, choose another directory, or --overwrite to start again there."
+            )
         if differs:
             raise InputError(
                 f"--workdir={self.path} holds another sweep ({differs}): choose another directory, or --overwrite "
@@ -122,6 +128,7 @@ class Workdir:
         width: Sequence[Mapping[str, Any]] = (),
         compiler: str | None = None,
         hosts: Hosts = ALONE,
+        n_runs: int | None = None,
     ) -> None:
         """Writes config.json for a new sweep: what will be trained, with what, on what.
 
@@ -131,12 +138,14 @@ class Workdir:
           width: how each layout was chosen.
           compiler: of the C++ that gradients are computed by, if they are.
           hosts: the processes that train together, of which the first one writes.
+          n_runs: of the whole sweep, where only some of it are trained here.
         """
         self.record = {
             "experiment": experiment,
             "config": dict(self.sweep.base),
             "axes": {path: list(values) for path, values in self.sweep.axes.items()},
             "runs": described(self.sweep),
+            "n_runs": n_runs or len(self.sweep.runs),
             "groups": list(layouts),
             "width": list(width),
             "precision": self.sweep.precision,
