@@ -49,7 +49,8 @@ def check(path: str | Path) -> tuple[list[str], bool]:
 def _check_others(path: Path, found: Findings) -> None:
     """Holds against their checksums what no resume reads: tables, the report, earlier checkpoints, later parts."""
     names = [n for n in files.names_below(path) if ".damaged." not in str(n) and not n.parts[0].startswith(ONLY)]
-    wanted = {name.with_name(name.name[1:].removesuffix(".sha256")) for name in names if name.match(".*.sha256")}
+    sums = (PurePosixPath(*name.parts[name.parts[0] == files.CHECKSUMS :]) for name in names if name.match(".*.sha256"))
+    wanted = {name.with_name(name.name[1:].removesuffix(".sha256")) for name in sums}
     wanted |= {PurePosixPath(name) for name in ("runs.parquet", *RECORDS)}
     wanted |= {name for name in names if name.parts[0] in ("report", "replay") and not name.name.startswith(".")}
     for file in (path / str(name) for name in sorted(wanted)):

@@ -9,7 +9,7 @@ from grokjax.errors import InputError, StorageError
 from grokjax.store import files
 
 ONLY = "only_"  # begins the name of the working directory, inside a sweep's own, of what --only trains again
-RECORDS = ("config.json", ".config.json.spare")  # the same twice: no resume can do without it
+RECORDS = files.RECORDS
 MOST_SLOTS = 1 << 20  # of a layout that may be believed
 MOST_PARTS = 8  # of the training pairs, in C++
 # A group's layout: what each field is at least and at most.

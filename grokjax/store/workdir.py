@@ -13,7 +13,8 @@ from grokjax.store.records import RECORDS, part, read_record
 from grokjax.store.sweep import described, difference, part_of
 from grokjax.sweeps import Sweep
 
-OURS = (".lock", ".config.json", "..config.json")  # how the names begin of what may be there before a sweep is
+# How the names begin of what may be there before a sweep is.
+OURS = (".lock", ".config.json", "..config.json", files.CHECKSUMS)
 
 
 class Workdir:
@@ -63,6 +64,8 @@ class Workdir:
             raise InputError(f"--workdir={self.path} cannot be written ({error.strerror}): choose another.") from None
         except ValueError:  # a NUL in it
             raise InputError(f"--workdir={self.path} is no name of a directory: choose another.") from None
+        if self.record and self.record.get("checksums"):
+            files.keep_checksums(self.path)  # even where somebody has removed it
         if overwrite:
             try:
                 self._clear()
@@ -120,6 +123,7 @@ class Workdir:
             files.drop(self.path / name)
         for name in ("runs.parquet", "circuit.parquet", *RECORDS):
             files.remove(self.path / name)
+        files.drop_checksums(self.path)
 
     def begin(
         self,
@@ -148,10 +152,12 @@ class Workdir:
             "n_runs": n_runs or len(self.sweep.runs),
             "groups": list(layouts),
             "width": list(width),
+            "checksums": files.CHECKSUMS,
             "precision": self.sweep.precision,
             "native": compiler,
             **environment.environment(),
         }
+        files.keep_checksums(self.path)
         if hosts.is_first:
             self._write_record()
 
