@@ -41,7 +41,7 @@ def train(request: Request) -> int:
     """
     job, hosts = expanded(request), request.hosts
     try:
-        with opened(job.path, job.sweep, request.overwrite, hosts, request.tell) as (workdir, found):
+        with opened(job.path, job.sweep, request.overwrite, hosts, request.tell, request.lock) as (workdir, found):
             was_done = found.is_done(job.sweep)
             status = sweep.train(job, workdir, found)
             if status == 0 and hosts.is_first:

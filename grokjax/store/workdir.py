@@ -26,6 +26,7 @@ class Workdir:
       overwrite: throw away what another sweep left there.
       held: whether another process of the same sweep holds the directory already.
       tell: is told in a sentence where opening it takes time.
+      lock: whether a file system that has no locks is refused.
 
     Attributes:
       record: config.json as found, or None for a new directory.
@@ -42,6 +43,7 @@ class Workdir:
         overwrite: bool = False,
         held: bool = False,
         tell: Callable[[str], None] = lambda text: None,
+        lock: bool = True,
     ):
         self.path = files.path(path)
         self.sweep = sweep
@@ -55,7 +57,7 @@ class Workdir:
             self.record = self._inspect(overwrite)
             if files.is_local(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = locks.take(self.path, tell)
+            self._lock = locks.take(self.path, tell, lock)
         except InputError:
             raise
         except StorageError as error:
