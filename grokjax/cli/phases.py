@@ -166,7 +166,8 @@ def read(source: str):
 
 def _needed(schema) -> list[str]:
     """Of a sweep's metrics, which say what they are, the columns that phases read: not all the other measures."""
+    from grokjax.columns import SPLIT_SEED_USED
     from grokjax.config import FIELDS
     from grokjax.phases.curves import COLUMNS
 
-    return [name for name in schema.names if name in ("run", "step", *FIELDS, *COLUMNS)]
+    return [name for name in schema.names if name in ("run", "step", SPLIT_SEED_USED, *FIELDS, *COLUMNS)]

@@ -39,9 +39,7 @@ def defined() -> flags.FlagValues:
     )
     list_("only", None, "Run numbers to train again, such as 3,17, at the width of the whole sweep.")
     boolean("overwrite", False, "Throw away what another sweep left in the working directory.")
-    boolean(
-        "lock", True, "Refuse a file system without locks; --nolock goes on there, alone in the directory."
-    )
+    boolean("lock", True, "Refuse a file system without locks; --nolock goes on there, alone in the directory.")
     boolean("plan", False, "Print the plan and stop; nothing is written.")
     boolean("distributed", False, "Train with other processes, which the cluster names (TPU, SLURM, Open MPI, GKE).")
     string("coordinator_address", None, "Where no cluster says it: HOST:PORT of process 0, everywhere.")
