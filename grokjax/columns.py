@@ -6,7 +6,7 @@ What a measure's column says is given beside the function that fills it; what is
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from grokjax import config
 from grokjax.milestones import THRESHOLD
 
 ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+SPLIT_SEED_USED = "split_seed_used"
 FINAL = ("train_loss", "test_loss", "train_acc", "test_acc")  # of the metrics; runs.parquet has their last values
 # The columns of runs.parquet between the run's number and its config: type, description, unit.
 SUMMARY: dict[str, tuple[pa.DataType, str, str]] = {
@@ -107,7 +108,7 @@ class Column:
         return pa.list_(scalar) if self.shape else scalar
 
 
-def metrics_schema(columns: Mapping[str, Column], axes: Iterable[str], metadata: Mapping[str, Any]) -> pa.Schema:
+def metrics_schema(columns: Mapping[str, Column], axes: Collection[str], metadata: Mapping[str, Any]) -> pa.Schema:
     """The schema that every part of a sweep's metrics has.
 
     Args:
@@ -119,6 +120,7 @@ def metrics_schema(columns: Mapping[str, Column], axes: Iterable[str], metadata:
         run_field(),
         pa.field("step", pa.int32(), False, field_metadata("Optimizer steps done before this evaluation.", "steps")),
         *axis_fields(axes),
+        *([split_seed_field()] if "split_seed" in axes else []),
         *(_metrics_field(name, column) for name, column in columns.items()),
     ]
     return pa.schema(fields, {key: json.dumps(value) for key, value in metadata.items()})
@@ -132,12 +134,19 @@ def runs_schema() -> pa.Schema:
     for path, spec in config.FIELDS.items():
         kind = pa.list_(pa.string()) if spec.type is tuple else ARROW[spec.type]
         fields.append(pa.field(path, kind, True, field_metadata(f"Config: {spec.doc}.")))
+    fields.append(split_seed_field())
     return pa.schema(fields)
 
 
 def run_field() -> pa.Field:
     """The column of runs' numbers, the first of every table."""
     return pa.field("run", pa.int32(), False, field_metadata("Number of the run in the sweep."))
+
+
+def split_seed_field() -> pa.Field:
+    """The column of the split's seed, which groups runs where split_seed is null for the run's own seed."""
+    text = "Seed that the split was drawn with: split_seed, or seed where that is null."
+    return pa.field(SPLIT_SEED_USED, pa.int64(), True, field_metadata(text))
 
 
 def axis_fields(axes: Iterable[str]) -> list[pa.Field]:

@@ -203,10 +203,11 @@ def only(sweep: Sweep, numbers: Iterable[int], flag: str = "--only") -> Sweep:
     numbers = set(numbers)
     if not numbers:
         raise InputError(f"{flag} names no run: give run numbers separated by commas, such as 3,17.")
+    known = [run.run for run in sweep.runs]
     for number in numbers:
-        if not 0 <= number < len(sweep.runs):
-            last = len(sweep.runs) - 1
-            raise InputError(f"{flag} names run {shown(number)}, but this sweep's runs are 0 to {last}.")
+        if number not in known:
+            there = f"0 to {known[-1]}" if known[-1] < len(known) else ", ".join(map(str, known))
+            raise InputError(f"{flag} names run {shown(number)}, but this sweep's runs are {there}.")
     return dataclasses.replace(sweep, runs=tuple(run for run in sweep.runs if run.run in numbers))
 
 

@@ -1,10 +1,13 @@
 """Locks of working directories: who holds one, who is told so, and which are left over. Object stores are made up."""
 
+import errno
+import fcntl
 import os
 import platform
 import time
 
 import pytest
+import tiny
 
 from grokjax.errors import InputError, StorageError
 from grokjax.store import locks
@@ -109,3 +112,59 @@ def test_what_is_no_holder_is_another_process():
         assert str(locks._Holder.of(data)) == "another process"
     assert locks._Holder.of(holder(count=3)).count == 3
     assert locks.PATIENCE == 3.0
+
+
+# --- file systems without locks ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS], ids=errno.errorcode.get)
+def missing(request, monkeypatch):
+    """What a file system without locks says, which this one has become."""
+
+    def flock(file, how):
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    return os.strerror(request.param)
+
+
+def test_that_locking_is_missing_is_said(missing, tmp_path):
+    assert refusal(tiny.train, tiny.get_config(), tmp_path) == (
+        f"locking is missing on the file system of {tmp_path} ({missing}), so nothing keeps a second process from "
+        "writing there: choose another --workdir, or give --nolock to go on without if no other process will."
+    )
+    assert [place.name for place in tmp_path.iterdir()] == [".lock"]
+
+
+def test_where_locking_is_missing_one_may_go_on_without(missing, tmp_path):
+    said = []
+    lock = locks.take(tmp_path, said.append, needed=False)
+    lock.confirm()
+    lock.close()
+    assert said == [
+        f"note: locking is missing on the file system of {tmp_path} ({missing}): going on without, so start no second "
+        "process there."
+    ]
+
+
+def test_a_sweep_is_trained_where_locking_is_missing(missing, tmp_path):
+    c = tiny.get_config()
+    c.steps = 20
+    status, text = tiny.train(c, tmp_path, lock=False)
+    assert status == 0
+    assert text.startswith(f"note: locking is missing on the file system of {tmp_path}")
+
+
+def test_another_error_is_not_taken_for_missing_locks(tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    text = refusal(tiny.train, tiny.get_config(), tmp_path)
+    assert "cannot be written (Input/output error): choose another" in text
+
+
+def test_a_lock_that_is_held_is_refused_even_without_need(tmp_path):
+    lock = locks.take(tmp_path)
+    assert "is in use by process" in refusal(locks.take, tmp_path, print, False)
+    lock.close()

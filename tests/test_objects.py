@@ -74,6 +74,35 @@ def test_an_object_path_is_like_a_path(store):
     assert [p.name for p in files.listed(path.parent.parent)] == ["a-b"]
 
 
+def test_a_new_directory_has_its_checksums_in_one_place(store):
+    root = files.path(store) / "sweep"
+    part, table = root / "metrics" / "part-000000.parquet", root / "replay" / "a" / "b.parquet"
+    assert files.trouble(part) == "is missing"
+    files.keep_checksums(root)
+    for path in (root / "config.json", part, table):
+        files.write_bytes(b"x", path)
+        assert files.trouble(path) == ""
+    code = f"from grokjax.store import files; assert not files.trouble(files.path('{table}'))"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    assert [str(name) for name in root.tree()] == [
+        ".checksums/.config.json.sha256",
+        ".checksums/metrics/.part-000000.parquet.sha256",
+        ".checksums/replay/a/.b.parquet.sha256",
+        *("config.json", "metrics/part-000000.parquet", "replay/a/b.parquet"),
+    ]
+    assert files.checksummed(part.parent) == [part]
+
+
+def test_an_old_directory_keeps_its_checksums_beside_its_files(store):
+    root = files.path(store) / "old"
+    part = root / "metrics" / "part-000000.parquet"
+    for path in (root / "config.json", part):
+        files.write_bytes(b"x", path)
+        assert files.trouble(path) == ""
+    assert part.with_name(".part-000000.parquet.sha256").is_file()
+    assert files.checksummed(part.parent) == [part]
+
+
 def test_what_others_write_is_seen_at_once(store):
     folder = files.path(store) / "a"
     (folder / "x").write_bytes(b"1")
@@ -235,7 +264,16 @@ def test_killed_and_resumed_equals_one_on_a_disk(store, whole, capsys):
     checked(workdir, capsys)
     names = {path.name for path in files.listed(files.path(workdir)) if not path.name.endswith(".sha256")}
     assert names == {
-        *("config.json", ".config.json.spare", "runs.parquet", "metrics", "snapshots", "checkpoints", "report")
+        *(
+            "config.json",
+            ".config.json.spare",
+            ".checksums",
+            "runs.parquet",
+            "metrics",
+            "snapshots",
+            "checkpoints",
+            "report",
+        )
     }
 
 

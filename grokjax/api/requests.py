@@ -9,7 +9,7 @@ from grokjax.report import write
 from grokjax.store import files
 from grokjax.store.metrics import how_to_read, parts, read_metrics, read_part, read_runs
 from grokjax.store.opening import opened
-from grokjax.store.records import read_record
+from grokjax.store.records import part, read_record
 from grokjax.store.recovery import Findings
 from grokjax.store.workdir import Workdir, refuse
 from grokjax.training import plan as plan_lib
@@ -44,7 +44,7 @@ def train(request: Request) -> int:
     """
     job, hosts = expanded(request), request.hosts
     try:
-        with opened(job.path, job.sweep, request.overwrite, hosts, request.tell) as (workdir, found):
+        with opened(job.path, job.sweep, request.overwrite, hosts, request.tell, request.lock) as (workdir, found):
             was_done = found.is_done(job.sweep)
             status = sweep.train(job, workdir, found)
             if status == 0 and hosts.is_first:
@@ -107,6 +107,8 @@ def compare(path: Path, original: Path) -> str:
     shared = [name for name in again if name in first]  # an earlier version may have had fewer
     again, first = again[shared], first[shared]
     first = first[first["run"].isin(again["run"].unique())].reset_index(drop=True)
+    if first.empty and (some := part(read_record(original))):
+        return f"{original} is {some}, without these: there is nothing to compare with."
     if len(first) < len(again):
         return f"{original} has not trained these runs to their end yet, so there is nothing to compare with."
     # Text holds every bit of a float, and makes nulls and lists comparable.

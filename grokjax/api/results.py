@@ -10,7 +10,7 @@ import pandas as pd
 from grokjax import phases as phases_lib
 from grokjax.errors import InputError
 from grokjax.store import files, metrics
-from grokjax.store.records import read_record
+from grokjax.store.records import part, read_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +50,9 @@ class Results:
     def __repr__(self) -> str:
         begun = (self.path / "runs.parquet").is_file()
         counts = self.runs["status"].value_counts() if begun else {"waiting": len(self.record["runs"])}
-        return f"grokjax.open({str(self.path)!r})  # runs: {', '.join(f'{n} {name}' for name, n in counts.items())}"
+        listed = ", ".join(f"{n} {name}" for name, n in counts.items())
+        some = part(self.record)
+        return f"grokjax.open({str(self.path)!r})  # runs: {listed}{some and f'; {some}'}"
 
     @property
     def record(self) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ def train(
     get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | None = None,
     only: Sequence[int] | None = None,
     overwrite: bool = False,
+    lock: bool = True,
     quiet: bool = False,
 ) -> Results:
     """Trains the runs of a sweep side by side, or goes on with them, and writes the report: as `grokjax train` does.
@@ -42,6 +43,7 @@ def train(
         experiment's, if it has one.
       only: numbers of runs to train again, into a directory inside this one, and to compare with those in it.
       overwrite: whether to throw away what another sweep left in the directory.
+      lock: whether a file system that has no locks is refused; without, no other process may train there.
       quiet: whether to print nothing.
 
     Returns:
@@ -75,6 +77,7 @@ def train(
             get_sweep,
             only=only,
             overwrite=overwrite,
+            lock=lock,
             experiment=experiment,
             spread=True,
             stop=stop,

@@ -77,6 +77,7 @@ def _all(args: argparse.Namespace) -> None:
 
     import_experiment(args.experiment)
     path, missed = circuits_of(args.model, args.keys, args.rule, args.threshold, terminal.track)
+    terminal.say_part(args.model)
     if args.json:
         rows = read_part(path).to_pylist()
         return terminal.say_json({"file": str(path), "left_out": missed, "rows": rows})

@@ -48,4 +48,5 @@ def main(argv: Sequence[str]) -> None:
         files.put(figures.picture(drawn, format), out)
     except StorageError as error:
         raise InputError(f"--out={error}: choose another file.") from None
+    terminal.say_part(args.workdir)
     terminal.say(f"written: {out}")

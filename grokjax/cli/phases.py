@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> None:
             files.put(found.to_csv(index=False).encode(), args.csv)
         except StorageError as error:
             raise InputError(f"--csv={error}: choose another file.") from None
+    terminal.say_part(args.source)
     if args.json:
         parts = {"runs": found, "groups": summary.groups, "fits": summary.fits}
         parts |= {"rules": phases.describe_rules(phases.readings(metrics, settings))} if args.rules else {}
@@ -172,7 +173,8 @@ def read(source: str):
 
 def _needed(schema) -> list[str]:
     """Of a sweep's metrics, which say what they are, the columns that phases read: not all the other measures."""
+    from grokjax.columns import SPLIT_SEED_USED
     from grokjax.config import FIELDS
     from grokjax.phases.curves import COLUMNS
 
-    return [name for name in schema.names if name in ("run", "step", *FIELDS, *COLUMNS)]
+    return [name for name in schema.names if name in ("run", "step", SPLIT_SEED_USED, *FIELDS, *COLUMNS)]

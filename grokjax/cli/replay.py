@@ -36,4 +36,5 @@ def main(argv: Sequence[str]) -> None:
     import_experiment(args.experiment)
     wanted = Replay(args.rule, args.threshold, args.keys, args.measures, args.runs)
     folder = replay(path, wanted, lambda items, text: terminal.track(items, f"replaying {text}"), args.overwrite)
+    terminal.say_part(args.workdir)
     terminal.say(f"replayed into {folder}: {how_to_read(folder)}")

@@ -19,6 +19,7 @@ def main(argv: Sequence[str]) -> None:
     from grokjax.report import write
     from grokjax.store import files
 
+    terminal.say_part(args.workdir)
     with terminal.busy(f"writing the report of {args.workdir}"):
         page = write.write(files.path(args.workdir))
     terminal.say(f"written: {page}")

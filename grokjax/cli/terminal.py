@@ -93,6 +93,15 @@ def track(items: Iterable[Item], text: str) -> Iterator[Item]:
             n += 1
 
 
+def say_part(workdir: str) -> None:
+    """Says in a line on stderr that a directory holds some runs of a sweep alone, if it does."""
+    from grokjax.store.records import part, read_record
+
+    with contextlib.suppress(InputError):  # which whoever needs config.json tells
+        if some := part(read_record(workdir)):
+            print(f"note: {plain(workdir)} is {some}.", file=sys.stderr)
+
+
 @contextlib.contextmanager
 def reader_may_leave():
     """Where output goes into a pipe whose reader has seen enough (head, less), the rest is dropped without a word."""

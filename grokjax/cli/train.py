@@ -42,6 +42,7 @@ def defined() -> flags.FlagValues:
     )
     list_("only", None, "Run numbers to train again, such as 3,17, at the width of the whole sweep.")
     boolean("overwrite", False, "Throw away what another sweep left in the working directory.")
+    boolean("lock", True, "Refuse a file system without locks; --nolock goes on there, alone in the directory.")
     boolean("plan", False, "Print the plan and stop; nothing is written.")
     boolean("json", False, "Print the table of runs as JSON on stdout; everything else goes to stderr.")
     boolean("distributed", False, "Train with other processes, which the cluster names (TPU, SLURM, Open MPI, GKE).")
@@ -148,6 +149,7 @@ def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
         get_sweep,
         only=None if given.only is None else [_run_number(text) for text in given.only],
         overwrite=given.overwrite,
+        lock=given.lock,
         experiment=given.config,
         spread=True,
         hosts=hosts,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from grokjax import sweeps
-from grokjax.columns import metrics_schema
+from grokjax.columns import SPLIT_SEED_USED, metrics_schema
 from grokjax.config import coerce
 from grokjax.core import backends, fourier
 from grokjax.core.backends import XLA, Backend
@@ -138,6 +138,7 @@ def _replay_batch(path: Path, folder: Path, sweep: Sweep, runs: list[Run], wante
     by_run = {run.run: run for run in runs}
     for axis in sweep.axes:
         frame[axis] = np.array([by_run[int(n)].values[axis] for n in frame["run"]], object)
+    frame[SPLIT_SEED_USED] = np.array([by_run[int(n)].split_seed for n in frame["run"]])
     files.make_folder(folder)
     schema = metrics_schema(columns, sweep.axes, {"request": dataclasses.asdict(wanted)})
     files.write_parquet(to_table(frame, schema), _part(folder, runs))

@@ -12,6 +12,7 @@ from grokjax.report.markup import Html, element, joined
 from grokjax.report.results import Results, shown_value
 from grokjax.store import files as files_lib
 from grokjax.store import metrics
+from grokjax.store.records import part
 
 LOAD = """\
 import pandas as pd
@@ -62,6 +63,8 @@ def header(results: Results, now: datetime.datetime) -> Html:
             f"and grokjax report {shlex.quote(str(results.path))} writes it again."
         )
         parts.insert(1, element("p", text, class_="running"))
+    if some := part(results.record):
+        parts.insert(1, element("p", f"This is {some}.", class_="axes", id="part"))
     rows = [joined(element("dt", name), element("dd", text)) for name, text in _facts(results, now).items() if text]
     details = element("details", element("summary", "What was run, and on what"), element("dl", *rows), open=True)
     return joined(*parts, details)

@@ -7,7 +7,7 @@ from grokjax.measures import registry
 from grokjax.store import checkpoints, files, recovery
 from grokjax.store.files import Damaged
 from grokjax.store.metrics import is_part, read_runs
-from grokjax.store.records import ONLY, RECORDS
+from grokjax.store.records import ONLY, RECORDS, part, read_record
 from grokjax.store.recovery import Findings
 from grokjax.store.snapshots import find_snapshots, named
 from grokjax.store.sweep import load_sweep, refuse_strangers
@@ -33,22 +33,24 @@ def check(path: str | Path) -> tuple[list[str], bool]:
     _check_others(path, found)
     missing = _missing(path, sweep, found)
     bad = f"{len(found.troubles)} damaged or missing" if found.troubles else "all whole"
-    lines = [f"{path}: {len(sweep.runs)} runs, {found.checked} files and folders checked, {bad}"]
+    some = part(read_record(path))
+    lines = [f"{path}: {some or f'{len(sweep.runs)} runs'}, {found.checked} files and folders checked, {bad}"]
     lines += [f"damaged   {place.relative_to(path)} {what}" for place, what in found.troubles.items()]
     lines += [f"missing   {what}" for what in missing]
     lines += _resume(path, sweep, found)
     whole = not found.troubles and not missing
     for inner in files.listed(path):
         if inner.name.startswith(ONLY) and any((inner / name).exists() for name in RECORDS):
-            some, fine = check(inner)
-            lines, whole = lines + some, whole and fine
+            inside, fine = check(inner)
+            lines, whole = lines + inside, whole and fine
     return lines, whole
 
 
 def _check_others(path: Path, found: Findings) -> None:
     """Holds against their checksums what no resume reads: tables, the report, earlier checkpoints, later parts."""
     names = [n for n in files.names_below(path) if ".damaged." not in str(n) and not n.parts[0].startswith(ONLY)]
-    wanted = {name.with_name(name.name[1:].removesuffix(".sha256")) for name in names if name.match(".*.sha256")}
+    sums = (PurePosixPath(*name.parts[name.parts[0] == files.CHECKSUMS :]) for name in names if name.match(".*.sha256"))
+    wanted = {name.with_name(name.name[1:].removesuffix(".sha256")) for name in sums}
     wanted |= {PurePosixPath(name) for name in ("runs.parquet", *RECORDS)}
     wanted |= {name for name in names if name.parts[0] in ("report", "replay") and not name.name.startswith(".")}
     for file in (path / str(name) for name in sorted(wanted)):

@@ -1,8 +1,9 @@
 """Files and folders that appear whole, with checksums that tell a damaged one from a whole one.
 
-Beside a file NAME lies .NAME.sha256, which `sha256sum` understands: the file's SHA-256 and, while it is being replaced,
-that of the file before; inside a folder lies .manifest.json with those of its files. Names that begin with a dot are
-passed over by pandas, pyarrow and DuckDB.
+A file NAME has a checksum .NAME.sha256, which `sha256sum` understands: the file's SHA-256 and, while it is being
+replaced, that of the file before; inside a folder lies .manifest.json with those of its files. Checksums lie in
+`CHECKSUMS`, one hidden folder at a working directory's root, under the same paths, since Polars reads whatever lies
+beside a table. A directory without it, which earlier versions made, has them beside the files, and keeps them there.
 
 Places are local, or in an object store (`grokjax.store.objects`). There a file is one put, which is atomic, and a
 folder is uploaded with its manifest last: one without it counts as not there yet, as a temporary name does on a disk.
@@ -27,6 +28,10 @@ from grokjax.errors import InputError, StorageError
 from grokjax.store.objects import ObjectPath, is_object, is_url
 
 MANIFEST = ".manifest.json"
+RECORDS = ("config.json", ".config.json.spare")  # the same twice: no resume can do without it
+CHECKSUMS = ".checksums"
+_DEPTH = 3  # of the folders that a file may lie in: replay/NAME in a working directory
+_KNOWN: dict[Any, Any] = {}  # the roots of an object store's folders, which take requests to find
 
 
 class Damaged(InputError):
@@ -148,6 +153,7 @@ def write_bytes(data: bytes, path: Path) -> None:
       StorageError: it cannot be written.
     """
     side, line = checksum_path(path), _line(data, path)
+    make_folder(side.parent)
     with _telling(path):
         if not trouble(path):
             # Both are right until the file has been replaced, should that be interrupted.
@@ -169,8 +175,53 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def checksum_path(path: Path) -> Path:
-    """Where a file's checksum lies."""
-    return path.with_name(f".{path.name}.sha256")
+    """Where a file's checksum lies: in its root's folder of checksums if there is one, else beside it."""
+    # config.json lies in the root itself: nobody asks for what is above, which may be out of bounds in a bucket.
+    root = _root(path.parent, 0 if path.name in RECORDS else _DEPTH)
+    folder = root / CHECKSUMS / path.parent.relative_to(root) if root else path.parent
+    return folder / f".{path.name}.sha256"
+
+
+def keep_checksums(root: Path) -> None:
+    """Makes a folder one that has the checksums of all that lies below it in one place.
+
+    Raises:
+      StorageError: it cannot be written.
+    """
+    if is_object(root):
+        for folder in [known for known in _KNOWN if known.is_relative_to(root)]:
+            del _KNOWN[folder]
+        _KNOWN[root] = root
+    make_folder(root / CHECKSUMS)
+
+
+def drop_checksums(root: Path) -> None:
+    """Removes the checksums that a folder has in one place, if it does."""
+    drop(root / CHECKSUMS)
+    for folder in [known for known in _KNOWN if known.is_relative_to(root)]:
+        del _KNOWN[folder]
+
+
+def checksummed(folder: Path) -> list[Path]:
+    """The files of a folder that have checksums, whether they are there or not."""
+    names = (place.name for place in listed(checksum_path(folder / "name").parent))
+    return [folder / name[1:].removesuffix(".sha256") for name in names if re.fullmatch(r"\..+\.sha256", name)]
+
+
+def _root(folder: Path, depth: int) -> Path | None:
+    """The nearest folder, this one or above, that has its checksums in one place; None where a sweep has not."""
+    if is_object(folder) and folder in _KNOWN:
+        return _KNOWN[folder]
+    found: Path | None
+    if (folder / CHECKSUMS).is_dir():
+        found = folder
+    elif depth == 0 or len(folder.parts) <= 1 + is_object(folder) or any((folder / x).is_file() for x in RECORDS):
+        found = None
+    else:
+        found = _root(folder.parent, depth - 1)
+    if is_object(folder):
+        _KNOWN[folder] = found
+    return found
 
 
 def trouble(path: Path) -> str:

@@ -7,6 +7,7 @@ Clocks are never compared.
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -26,18 +27,23 @@ REFRESH = 10.0  # seconds between changes of a lock in an object store
 PATIENCE = 3.0  # how many of these a lock may stay the same before its holder counts as gone
 
 
-def take(folder: Path, tell: Callable[[str], None] = lambda text: None) -> "FileLock | ObjectLock":
+# What a file system answers that has no locks: some network and FUSE ones, as clusters mount them.
+MISSING = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
+
+
+def take(folder: Path, tell: Callable[[str], None] = lambda text: None, needed: bool = True) -> "FileLock | ObjectLock":
     """Takes the lock of a working directory, which is there.
 
     Args:
       folder: the directory.
-      tell: is told in a sentence where taking it takes time.
+      tell: is told in a sentence where taking it takes time, and where there is none to take.
+      needed: whether a file system that has no locks is refused; a lock that another process holds always is.
 
     Raises:
-      InputError: another process holds it.
+      InputError: another process holds it, or the file system has no locks.
       OSError, StorageError: it cannot be written.
     """
-    return ObjectLock(folder / NAME, tell) if is_object(folder) else FileLock(folder / NAME)
+    return ObjectLock(folder / NAME, tell) if is_object(folder) else FileLock(folder / NAME, tell, needed)
 
 
 def _in_use(path: Any, holder: str) -> InputError:
@@ -47,7 +53,7 @@ def _in_use(path: Any, holder: str) -> InputError:
 class FileLock:
     """Held until it is closed, or the process ends."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, tell: Callable[[str], None], needed: bool):
         self._file = open(path, "a+")  # noqa: SIM115 (held until the process ends)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,6 +62,18 @@ class FileLock:
             holder = self._file.read().strip() or "another process"
             self._file.close()
             raise _in_use(path, holder) from None
+        except OSError as error:
+            if error.errno not in MISSING or needed:
+                self._file.close()
+            if error.errno not in MISSING:
+                raise
+            lacks = f"locking is missing on the file system of {path.parent} ({error.strerror})"
+            if needed:
+                raise InputError(
+                    f"{lacks}, so nothing keeps a second process from writing there: choose another --workdir, or "
+                    "give --nolock to go on without if no other process will."
+                ) from None
+            tell(f"note: {lacks}: going on without, so start no second process there.")
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {platform.node()}")
         self._file.flush()

@@ -1,5 +1,6 @@
 """The tables on disk: one row per (run, step) in metrics/*.parquet, one row per run in runs.parquet. No JAX."""
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from grokjax.columns import runs_schema
+from grokjax.columns import SPLIT_SEED_USED, runs_schema
 from grokjax.store import files
 from grokjax.store.files import Damaged
 
@@ -221,7 +222,12 @@ def read_metrics(workdir: str | Path, columns: Sequence[str] | None = None) -> p
         refuse_kinds(path, table, {"run": pa.int32(), "step": pa.int32()}, ROW)
         if not table.schema.equals(tables[0].schema):
             raise Damaged(f"{path} has other columns than {places[0].name}")
-    return pa.concat_tables(tables).to_pandas().sort_values(["run", "step"], ignore_index=True)
+    frame = pa.concat_tables(tables).to_pandas().sort_values(["run", "step"], ignore_index=True)
+    if columns is None and "split_seed" in frame and SPLIT_SEED_USED not in frame:  # of an earlier version
+        with contextlib.suppress(Damaged):  # where it cannot be derived
+            used = read_runs(workdir).set_index("run")[SPLIT_SEED_USED]
+            frame.insert(frame.columns.get_loc("split_seed") + 1, SPLIT_SEED_USED, frame["run"].map(used))
+    return frame
 
 
 def refuse_kinds(path: Path, table: pa.Table, kinds: Mapping[str, pa.DataType], needed: Iterable[str] = ()) -> None:
@@ -268,4 +274,7 @@ def read_runs(workdir: str | Path) -> pd.DataFrame:
     refuse_kinds(path, table, {field.name: field.type for field in runs_schema()}, ["run"])
     if len(table["run"].unique()) < table.num_rows:
         raise Damaged(f"{path} does not have one row for each run")
-    return table.to_pandas()
+    frame = table.to_pandas()
+    if SPLIT_SEED_USED not in frame and {"seed", "split_seed"} <= set(frame):
+        frame[SPLIT_SEED_USED] = frame["split_seed"].fillna(frame["seed"]).astype("int64")
+    return frame

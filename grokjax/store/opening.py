@@ -16,7 +16,7 @@ from grokjax.sweeps import Sweep
 
 @contextlib.contextmanager
 def opened(
-    path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callable[[str], None]
+    path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callable[[str], None], lock: bool = True
 ) -> Iterator[tuple[Workdir, Findings]]:
     """Opens a directory for a sweep and mends what is damaged there.
 
@@ -26,6 +26,7 @@ def opened(
       overwrite: throw away what another sweep left there.
       hosts: the processes that train together: the first one holds and mends it, the others look once that is done.
       tell: is told in sentences of what takes time, and of what is damaged.
+      lock: whether a file system that has no locks is refused.
 
     Yields:
       The directory, held against other sweeps, and what was found in it, after it has been mended.
@@ -34,18 +35,18 @@ def opened(
       InputError: the directory cannot be written, is in use, or holds something else.
       StorageError: what is damaged there cannot be mended.
     """
-    workdir = _held(path, sweep, overwrite, hosts, tell)
+    workdir = _held(path, sweep, overwrite, hosts, tell, lock)
     try:
         yield workdir, _found(workdir, sweep, hosts, tell)
     finally:
         workdir.close()
 
 
-def _held(path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callable[[str], None]) -> Workdir:
+def _held(path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callable[[str], None], lock: bool) -> Workdir:
     workdir, refused = None, ""
     if hosts.is_first:
         try:
-            workdir = Workdir(path, sweep, overwrite, tell=tell)
+            workdir = Workdir(path, sweep, overwrite, tell=tell, lock=lock)
         except InputError as error:
             refused = str(error)
     refused = hosts.all_gather(refused)[0]

@@ -1,6 +1,7 @@
 """config.json of a working directory, with its spare copy: what was trained, with what, on what. No JAX."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from grokjax.errors import InputError, StorageError
 from grokjax.store import files
 
 ONLY = "only_"  # begins the name of the working directory, inside a sweep's own, of what --only trains again
-RECORDS = ("config.json", ".config.json.spare")  # the same twice: no resume can do without it
+RECORDS = files.RECORDS
 MOST_SLOTS = 1 << 20  # of a layout that may be believed
 MOST_PARTS = 8  # of the training pairs, in C++
 # A group's layout: what each field is at least and at most.
@@ -47,6 +48,19 @@ def read_record(path: str | Path) -> dict[str, Any] | None:
     return record
 
 
+def part(record: Mapping[str, Any] | None) -> str:
+    """Says that a directory holds some runs of a sweep alone, as --only makes it; "" if it holds all, or nothing."""
+    if not record:
+        return ""
+    numbers = [run["run"] for run in record["runs"]]
+    n_whole = record.get("n_runs")  # which earlier versions did not record
+    if n_whole is None and numbers == list(range(len(numbers))):
+        return ""
+    if n_whole == len(numbers):
+        return ""
+    return f"a part of its sweep, {len(numbers)} of {n_whole or f'at least {numbers[-1] + 1}'} runs"
+
+
 def _wrong_in(record: Any) -> str:
     """Says what in config.json is not of the kind that others rely on; empty if all is."""
     if not isinstance(record, dict):
@@ -67,6 +81,8 @@ def _wrong_in(record: Any) -> str:
             return "'groups' have impossible layouts"
     if record.get("n_devices") is not None and not _is_count(record["n_devices"], 1, MOST_SLOTS):
         return "'n_devices' is no number of devices"
+    if record.get("n_runs") is not None and not _is_count(record["n_runs"], max(numbers, default=-1) + 1, 2**31):
+        return "'n_runs' is no number of the whole sweep's runs"
     return ""
 
 

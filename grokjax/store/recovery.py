@@ -174,8 +174,8 @@ def _of_sweep(path: Path, table: pa.Table, sweep: Sweep) -> pa.Table:
 
 def _expected_parts(folder: Path) -> list[Path]:
     """The parts that are there, and those whose checksums are."""
-    names = (path.name.removeprefix(".").removesuffix(".sha256") for path in files.listed(folder))
-    return sorted({folder / name for name in names if is_part(name)}, key=part_number)
+    some = {*files.listed(folder), *files.checksummed(folder)}
+    return sorted((path for path in some if is_part(path.name)), key=part_number)
 
 
 def _rows_to_keep(path: Path, marks: Mapping[int, tuple[int, int]] | None) -> int:
@@ -245,6 +245,7 @@ def repair(path: Path, found: Findings) -> None:
     """
     for folder in (path, *(path / name for name in ("metrics", "checkpoints", "snapshots", "report"))):
         files.remove_leftovers(folder)
+        files.remove_leftovers(files.checksum_path(folder / "name").parent)
     if found.changed:
         # Before the rows: a run is never said to have more of them than there are.
         files.write_parquet(found.ledger.table(waiting=found.lost), path / "runs.parquet")

@@ -1,5 +1,6 @@
 """A sweep as config.json tells it: written, read back, and compared with another."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,6 +64,19 @@ def refuse_strangers(path: Path, sweep: Sweep) -> None:
 def described(sweep: Sweep) -> list[dict[str, Any]]:
     """The runs of a sweep as config.json holds them."""
     return json.loads(json.dumps([{"run": run.run, **run.values} for run in sweep.runs]))
+
+
+def part_of(record: Mapping[str, Any], whole: Sweep) -> Sweep | None:
+    """The runs of a sweep that a directory was made for, all or some; None if it was made for another sweep."""
+    numbers = {values["run"] for values in record["runs"]}
+    some = dataclasses.replace(whole, runs=tuple(run for run in whole.runs if run.run in numbers))
+    return None if difference(record["runs"], described(some)) else some
+
+
+def holds_part(record: Mapping[str, Any], some: Sweep, whole: Sweep) -> bool:
+    """Whether a directory was made for these runs of a sweep alone."""
+    is_part = len(some.runs) < len(whole.runs) and record.get("n_runs") != len(some.runs)
+    return is_part and not difference(record["runs"], described(some))
 
 
 def difference(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> str:

@@ -11,11 +11,12 @@ from grokjax.core import environment
 from grokjax.core.hosts import ALONE, Hosts
 from grokjax.errors import InputError, StorageError
 from grokjax.store import files, locks
-from grokjax.store.records import RECORDS, read_record
-from grokjax.store.sweep import described, difference
+from grokjax.store.records import RECORDS, part, read_record
+from grokjax.store.sweep import described, difference, part_of
 from grokjax.sweeps import Sweep
 
-OURS = (".lock", ".config.json", "..config.json")  # how the names begin of what may be there before a sweep is
+# How the names begin of what may be there before a sweep is.
+OURS = (".lock", ".config.json", "..config.json", files.CHECKSUMS)
 
 
 class Workdir:
@@ -27,6 +28,7 @@ class Workdir:
       overwrite: throw away what another sweep left there.
       held: whether another process of the same sweep holds the directory already.
       tell: is told in a sentence where opening it takes time.
+      lock: whether a file system that has no locks is refused.
 
     Attributes:
       record: config.json as found, or None for a new directory.
@@ -43,6 +45,7 @@ class Workdir:
         overwrite: bool = False,
         held: bool = False,
         tell: Callable[[str], None] = lambda text: None,
+        lock: bool = True,
     ):
         self.path = files.path(path)
         self.sweep = sweep
@@ -56,7 +59,7 @@ class Workdir:
             self.record = self._inspect(overwrite)
             if files.is_local(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = locks.take(self.path, tell)
+            self._lock = locks.take(self.path, tell, lock)
         except InputError:
             raise
         except StorageError as error:
@@ -65,6 +68,8 @@ class Workdir:
             raise InputError(f"--workdir={self.path} cannot be written ({error.strerror}): choose another.") from None
         except ValueError:  # a NUL in it
             raise InputError(f"--workdir={self.path} is no name of a directory: choose another.") from None
+        if self.record and self.record.get("checksums"):
+            files.keep_checksums(self.path)  # even where somebody has removed it
         if overwrite:
             try:
                 self._clear()
@@ -89,6 +94,12 @@ class Workdir:
                 )
             return None
         differs = difference(found["runs"], described(self.sweep))
+        if differs and part(found) and part_of(found, self.sweep):
+            some = ",".join(str(values["run"]) for values in found["runs"])
+            raise InputError(
+                f"--workdir={self.path} holds a part of this sweep, {len(found['runs'])} of {len(self.sweep.runs)} "
+                f"runs: go on there with --only={some}, choose another directory, or --overwrite to start again there."
+            )
         if differs:
             raise InputError(
                 f"--workdir={self.path} holds another sweep ({differs}): choose another directory, or --overwrite "
@@ -116,6 +127,7 @@ class Workdir:
             files.drop(self.path / name)
         for name in ("runs.parquet", "circuit.parquet", *RECORDS):
             files.remove(self.path / name)
+        files.drop_checksums(self.path)
 
     def begin(
         self,
@@ -124,6 +136,7 @@ class Workdir:
         width: Sequence[Mapping[str, Any]] = (),
         compiler: str | None = None,
         hosts: Hosts = ALONE,
+        n_runs: int | None = None,
     ) -> None:
         """Writes config.json for a new sweep: what will be trained, with what, on what.
 
@@ -133,18 +146,22 @@ class Workdir:
           width: how each layout was chosen.
           compiler: of the C++ that gradients are computed by, if they are.
           hosts: the processes that train together, of which the first one writes.
+          n_runs: of the whole sweep, where only some of it are trained here.
         """
         self.record = {
             "experiment": experiment,
             "config": dict(self.sweep.base),
             "axes": {path: list(values) for path, values in self.sweep.axes.items()},
             "runs": described(self.sweep),
+            "n_runs": n_runs or len(self.sweep.runs),
             "groups": list(layouts),
             "width": list(width),
+            "checksums": files.CHECKSUMS,
             "precision": self.sweep.precision,
             "native": compiler,
             **environment.environment(),
         }
+        files.keep_checksums(self.path)
         if hosts.is_first:
             self._write_record()
 

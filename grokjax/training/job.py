@@ -7,6 +7,7 @@ from grokjax import sweeps
 from grokjax.core import devices
 from grokjax.store import files, snapshots
 from grokjax.store.records import ONLY, read_record
+from grokjax.store.sweep import holds_part
 from grokjax.sweeps import Sweep
 from grokjax.training.request import Request
 
@@ -55,5 +56,7 @@ def expanded(request: Request) -> Job:
     if request.only is None:
         return Job(request, whole, whole, path, path, wanted)
     some = sweeps.only(whole, request.only)
-    again = path / f"{ONLY}{snapshots.compact(sorted(request.only))}" if record else path
+    # A directory that was begun with the same --only is gone on with, as any other by its own command.
+    is_new = not record or holds_part(record, some, whole)
+    again = path if is_new else path / f"{ONLY}{snapshots.compact([run.run for run in some.runs])}"
     return Job(request, whole, some, again, path, wanted)

@@ -12,7 +12,7 @@ from grokjax.core.problem import Problem
 from grokjax.errors import InputError, one_line
 from grokjax.measures import registry
 from grokjax.store.records import read_record
-from grokjax.store.sweep import described, difference
+from grokjax.store.sweep import part_of
 from grokjax.sweeps import Sweep
 from grokjax.training import layouts, tune
 from grokjax.training.job import Job
@@ -63,22 +63,31 @@ def make(job: Job, say: Say | None = None) -> Plan:
 
 
 def _choices(job: Job, say: Say | None) -> list[Choice]:
-    """The layouts of the whole sweep's groups that the job's runs belong to.
+    """The layouts of the whole sweep's groups that the job's runs belong to: recorded, or chosen for this machine."""
+    recorded = _recorded(job)
+    of_run = {run.run: runs for runs in job.whole.groups() for run in runs}
+    choices = []
+    for first, *_ in job.sweep.groups():
+        runs = of_run[first.run]
+        found = next((recorded[run.run] for run in runs if run.run in recorded), None)
+        choices.append(found or tune.choose(runs, job.whole.base["slots"], say=say))
+    return choices
 
-    Recorded ones where the directory holds the sweep, else chosen for this machine.
-    """
-    groups = job.whole.groups()
-    of_run = {run.run: number for number, runs in enumerate(groups) for run in runs}
-    numbers = [of_run[runs[0].run] for runs in job.sweep.groups()]
+
+def _recorded(job: Job) -> dict[int, Choice]:
+    """The layouts that the directory has on record, by run; none if it holds another sweep, or nothing yet."""
     record = None if job.request.overwrite else read_record(job.source)
-    if record and not difference(record["runs"], described(job.whole)):
-        if len(record["groups"]) != len(groups):
-            raise InputError(
-                f"{job.source}/config.json has layouts of {len(record['groups'])} groups, not {len(groups)}."
-            )
-        recorded = [(Layout.of(record["groups"][n]), groups[n][0].problem()) for n in numbers]
-        return [Choice("recorded", layouts.relaid(*one, jax.device_count())) for one in recorded]
-    return [tune.choose(groups[number], job.whole.base["slots"], say=say) for number in numbers]
+    held = part_of(record, job.whole) if record else None
+    if not record or not held:
+        return {}
+    groups = held.groups()
+    if len(record["groups"]) != len(groups):
+        raise InputError(f"{job.source}/config.json has layouts of {len(record['groups'])} groups, not {len(groups)}.")
+    found: dict[int, Choice] = {}
+    for layout, runs in zip(record["groups"], groups, strict=True):
+        relaid = layouts.relaid(Layout.of(layout), runs[0].problem(), jax.device_count())
+        found |= dict.fromkeys((run.run for run in runs), Choice("recorded", relaid))
+    return found
 
 
 def text(plan: Plan) -> str:
@@ -90,13 +99,14 @@ def text(plan: Plan) -> str:
     first = sweep.runs[0].problem()
     cfg = first.model
     is_product = len(sweep.runs) == math.prod(len(values) for values in sweep.axes.values())
-    runs = f"{len(sweep.runs)}{f' = {axes}' if axes and is_product else ''}"
+    whole = len(plan.job.whole.runs)
+    more = f" of {whole}" if len(sweep.runs) < whole else f" = {axes}" if axes and is_product else ""
     rows = sum(run.steps // run.values["eval_every"] + 1 for run in sweep.runs)
     run_steps = sum(run.steps for run in sweep.runs)
     threads = f" with {here['cpu_threads']} threads" if here["platform"] == "cpu" else ""
     varies = " (first group)" if n_groups > 1 else ""
     lines = {
-        "runs": f"{runs}, in {_count(n_groups, 'compiled group')}",
+        "runs": f"{len(sweep.runs)}{more}, in {_count(n_groups, 'compiled group')}",
         "model": f"{_count(cfg.n_layers, 'layer')}, d_model {cfg.d_model}, {cfg.n_heads} heads, d_mlp {cfg.d_mlp}, "
         f"{cfg.act}{varies}",
         "task": f"{sweep.base['task']} mod {cfg.p}, {first.n_train:,} of {cfg.p**2:,} pairs to train on{varies}",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from grokjax.columns import FINAL
+from grokjax.columns import FINAL, SPLIT_SEED_USED
 from grokjax.core.devices import give_back_memory
 from grokjax.core.hosts import Hosts
 from grokjax.core.problem import Problem, State
@@ -113,6 +113,7 @@ class Recorder:
         frame["step"] = steps.reshape(-1)
         for path in self.workdir.sweep.axes:
             frame[path] = np.array([run.values[path] for run in runs] * n, object)
+        frame[SPLIT_SEED_USED] = np.array([run.split_seed for run in runs] * n)
         return frame
 
     def _tell_ledger(self, frame: Mapping[str, Any] | None) -> None:
@@ -124,7 +125,7 @@ class Recorder:
     def _counted(self, frame: dict[str, Any]) -> dict[str, Any]:
         """The rows that count, until a run stops or diverges, which is a row of nulls."""
         bad = ~np.isfinite(frame["train_loss"])
-        described = {"run", "step", *self.workdir.sweep.axes}
+        described = {"run", "step", SPLIT_SEED_USED, *self.workdir.sweep.axes}
         if bad.any():
             frame = {name: x if name in described else _nulled(x, bad) for name, x in frame.items()}
         last = np.array([self.ledger.records[run]["last_step"] for run in frame["run"]])

@@ -47,6 +47,7 @@ class Request:
       only: run numbers to train again; where the directory holds this sweep, into a folder inside it, and the rows are
         compared with those there.
       overwrite: whether to throw away what another sweep left in the directory.
+      lock: whether a file system that has no locks is refused.
       experiment: the file it came from, for the record.
       spread: whether to make devices of a CPU's cores; only before JAX has computed anything.
       hosts: the processes that train together; all make the same request.
@@ -60,6 +61,7 @@ class Request:
     get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | None = None
     only: Sequence[int] | None = None
     overwrite: bool = False
+    lock: bool = True
     experiment: str | None = None
     spread: bool = False
     hosts: Hosts = ALONE

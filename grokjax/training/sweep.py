@@ -70,7 +70,7 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
         layouts = [layout.record() for layout in plan.layouts]
         width = [choice.record() for choice in plan.choices]
         compiler = next(filter(None, (layout.backend.identity() for layout in plan.layouts)), None)
-        workdir.begin(layouts, request.experiment, width, compiler, request.hosts)
+        workdir.begin(layouts, request.experiment, width, compiler, request.hosts, len(job.whole.runs))
     return _trained(plan, workdir, found)
 
 
