@@ -94,7 +94,12 @@ def _read_npz(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, {}
 
 
-def _read_torch(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load_torch(path: str) -> Any:
+    """Reads whatever objects a torch file holds; its code is never run.
+
+    Raises:
+      InputError: torch is not installed, or the file cannot be read.
+    """
     torch = import_torch(f"to read {path}")
 
     def read():
@@ -110,8 +115,18 @@ def _read_torch(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
                 "torch.save(model.state_dict(), …)."
             ) from None
 
-    tensors, said = _unwrapped(path, guarded(path, read))
+    return guarded(path, read)
+
+
+def arrays_of(path: str, content: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and config, as `read` gives them, in what a torch file holds."""
+    torch = import_torch(f"to read {path}")
+    tensors, said = _unwrapped(path, content)
     return {str(name): _to_numpy(torch, f"{path}: {name}", x) for name, x in tensors.items()}, said
+
+
+def _read_torch(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    return arrays_of(path, load_torch(path))
 
 
 def import_torch(why: str):
