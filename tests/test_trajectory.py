@@ -8,6 +8,7 @@ from grokjax.cli import measure as measure_command
 from grokjax.cli import phases as phases_command
 from grokjax.errors import InputError
 from grokjax.interp import trajectory
+from grokjax.interp.checkpoint import load_checkpoint
 from grokjax.interp.measure import measure
 
 torch = pytest.importorskip("torch")
@@ -18,7 +19,8 @@ def state(seed: int) -> dict:
     draw = np.random.default_rng(seed)
     shapes = {"embed.W_E": (P + 1, 8), "pos_embed.W_pos": (3, 8), "unembed.W_U": (8, P)}
     shapes |= {f"blocks.0.attn.W_{x}": (2, 8, 4) for x in "QKV"} | {"blocks.0.attn.W_O": (2, 4, 8)}
-    shapes |= {f"blocks.0.mlp.{n}": s for n, s in {"W_in": (8, 16), "b_in": (16,), "W_out": (16, 8), "b_out": (8,)}.items()}
+    mlp = {"W_in": (8, 16), "b_in": (16,), "W_out": (16, 8), "b_out": (8,)}
+    shapes |= {f"blocks.0.mlp.{name}": shape for name, shape in mlp.items()}
     return {name: torch.tensor(draw.normal(size=shape), dtype=torch.float32) for name, shape in shapes.items()}
 
 
@@ -66,3 +68,20 @@ def test_state_dicts_with_epochs_and_folders_are_read_in_order_of_step(tmp_path)
 def test_a_step_that_is_not_there_names_the_nearest(demo):
     with pytest.raises(InputError, match="no checkpoint of step 30: the nearest are 0 and 20"):
         trajectory.entry(demo, 30)
+
+
+def test_one_checkpoint_is_named_by_its_step(demo):
+    found = load_checkpoint(f"{demo}:20")
+    np.testing.assert_array_equal(found.params["embed.W_E"], state(20)["embed.W_E"].numpy())
+    assert found.train_pairs.tolist() == list(range(15))
+
+
+def test_phases_reads_curves_without_a_model_and_epochs(tmp_path):
+    losses = {"train_losses": [2.0, 1.0, 0.5], "test_losses": [2.0, 3.0, 1.0]}
+    torch.save(losses, tmp_path / "curves.pth")
+    frame = pd.DataFrame({"epoch": range(3), "train_loss": losses["train_losses"], "test_loss": losses["test_losses"]})
+    frame.to_csv(tmp_path / "curves.csv", index=False)
+    frame.to_json(tmp_path / "curves.jsonl", orient="records", lines=True)
+    for name in ("curves.pth", "curves.csv", "curves.jsonl"):
+        found = phases_command.read(str(tmp_path / name))
+        assert found["step"].tolist() == [0, 1, 2] and found["test_loss"].tolist() == losses["test_losses"]
