@@ -38,7 +38,8 @@ def test_the_demos_file_becomes_a_table_that_phases_reads(demo, tmp_path, capsys
     out = tmp_path / "metrics.parquet"
     measure_command.main([str(demo), "--all", f"--out={out}", "--measures=paper"])
     found = pd.read_parquet(out)
-    assert found["step"].tolist() == sorted(STEPS) and set(found["run"]) == {0}
+    assert found["step"].tolist() == sorted(STEPS)
+    assert set(found["run"]) == {0}
     for step in STEPS:
         alone = measure(trajectory.entry(demo, step), groups=["paper"])
         row = found[found["step"] == step].iloc[0]
@@ -84,4 +85,5 @@ def test_phases_reads_curves_without_a_model_and_epochs(tmp_path):
     frame.to_json(tmp_path / "curves.jsonl", orient="records", lines=True)
     for name in ("curves.pth", "curves.csv", "curves.jsonl"):
         found = phases_command.read(str(tmp_path / name))
-        assert found["step"].tolist() == [0, 1, 2] and found["test_loss"].tolist() == losses["test_losses"]
+        assert found["step"].tolist() == [0, 1, 2]
+        assert found["test_loss"].tolist() == losses["test_losses"]

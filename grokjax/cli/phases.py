@@ -10,7 +10,6 @@ docs/phases.md says what the phases, the rules for their ends and the settings a
 
 import dataclasses
 import functools
-import functools
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -153,8 +152,8 @@ def read(source: str):
         raise InputError(f"{path} does not exist: name the working directory of a sweep, or a table.")
     readers: dict[str, Callable[[Any], Any]] = {
         ".csv": pd.read_csv,
+        ".jsonl": lambda file: pd.read_json(file, lines=True),
         ".parquet": pd.read_parquet,
-        ".jsonl": functools.partial(pd.read_json, lines=True),
     }
     if path.suffix in (".pth", ".pt"):
         return _torch_curves(str(path))
@@ -164,6 +163,7 @@ def read(source: str):
         found = readers[path.suffix](io.BytesIO(path.read_bytes()))
     except Exception as error:  # pandas and pyarrow may raise anything
         raise InputError(f"{path} cannot be read as {path.suffix[1:]} ({type(error).__name__}: {error}).") from None
+    return found if "step" in found else found.rename(columns={"epoch": "step"})
 
 
 def _needed(schema) -> list[str]:
@@ -172,7 +172,6 @@ def _needed(schema) -> list[str]:
     from grokjax.phases.curves import COLUMNS
 
     return [name for name in schema.names if name in ("run", "step", *FIELDS, *COLUMNS)]
-    return found if "step" in found else found.rename(columns={"epoch": "step"})
 
 
 def _torch_curves(path: str):

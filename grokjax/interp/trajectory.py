@@ -152,4 +152,5 @@ def _in_file(path: str, act: str | None, n_heads: int | None) -> Entries:
         arrays, said = files.arrays_of(path, {**beside, "model": state})
         return from_arrays(arrays, f"{path}:{step}", act, n_heads, said)
 
-    return {int(step): lambda step=int(step), state=state: read(step, state) for step, state in zip(steps, states)}
+    pairs = zip(map(int, steps), states, strict=True)
+    return {step: lambda step=step, state=state: read(step, state) for step, state in pairs}
