@@ -163,12 +163,15 @@ def read(source: str):
         ".jsonl": lambda file: pd.read_json(file, lines=True),
         ".parquet": pd.read_parquet,
     }
+    if path.suffix in (".pth", ".pt"):
+        return _torch_curves(str(path))
     if path.suffix not in readers:
         raise InputError(f"{path} is no table that can be read: those end in {', '.join(readers)}.")
     try:
-        return readers[path.suffix](io.BytesIO(path.read_bytes()))
+        found = readers[path.suffix](io.BytesIO(path.read_bytes()))
     except Exception as error:  # pandas and pyarrow may raise anything
         raise InputError(f"{path} cannot be read as {path.suffix[1:]} ({type(error).__name__}: {error}).") from None
+    return found if "step" in found else found.rename(columns={"epoch": "step"})
 
 
 def _needed(schema) -> list[str]:
@@ -178,3 +181,24 @@ def _needed(schema) -> list[str]:
     from grokjax.phases.curves import COLUMNS
 
     return [name for name in schema.names if name in ("run", "step", SPLIT_SEED_USED, *FIELDS, *COLUMNS)]
+
+
+def _torch_curves(path: str):
+    """The losses per epoch that lie in a PyTorch file, with or without a model."""
+    import pandas as pd
+
+    from grokjax.interp import files
+
+    content = files.load_torch(path)
+    names = {"train_losses": "train_loss", "test_losses": "test_loss"}
+    curves = {new: content[old] for old, new in names.items() if isinstance(content, dict) and old in content}
+    if len(curves) < len(names):
+        raise InputError(f"{path} holds no curves: lists train_losses and test_losses are expected.")
+    try:
+        curves = {name: [float(x) for x in values] for name, values in curves.items()}
+    except (TypeError, ValueError):
+        raise InputError(f"{path}: train_losses and test_losses must be lists of numbers.") from None
+    lengths = {len(values) for values in curves.values()}
+    if len(lengths) > 1:
+        raise InputError(f"{path}: train_losses and test_losses must be equally long, one number per epoch.")
+    return pd.DataFrame({"step": range(lengths.pop()), **curves})

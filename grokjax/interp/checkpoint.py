@@ -81,7 +81,8 @@ def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | No
     """Reads a trained model.
 
     Args:
-      model: a file (.npz, or PyTorch's), or a snapshot as workdir:run:step, or workdir:run for the last one there is.
+      model: a file (.npz, or PyTorch's), or a snapshot as workdir:run:step, or workdir:run for the last one there is;
+        or file:step or folder:step for one of many checkpoints.
       act: the nonlinearity, "relu" or "gelu", which arrays do not tell; by default what the file says, or else "relu".
       n_heads: the number of heads, where the arrays do not tell.
 
@@ -97,6 +98,10 @@ def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | No
     text = str(model)
     snapshot = re.fullmatch(r"(.+?):(\d{1,9})(?::(\d{1,18}))?", text)
     if snapshot and not os.path.lexists(text):
+        if not snapshot[3] and (os.path.isfile(snapshot[1]) or _is_trajectory(snapshot[1])):
+            from grokjax.interp import trajectory  # which reads its entries with this module
+
+            return trajectory.entry(snapshot[1], int(snapshot[2]), act, n_heads)
         return _load_snapshot(snapshot[1], int(snapshot[2]), int(snapshot[3]) if snapshot[3] else None, act)
     if os.path.isdir(text):
         raise InputError(f"{text} is a directory: name a file, or a run of a sweep as {text}:RUN or {text}:RUN:STEP.")
@@ -104,6 +109,13 @@ def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | No
         raise InputError(f"{text} is no file: name one, or a snapshot as workdir:run:step.")
     found = unwrap(text, files.load(text))
     return from_arrays(found.arrays, text, act, n_heads, found.said, found.notes)
+
+
+def _is_trajectory(folder: str) -> bool:
+    """Whether a folder holds model files and is no sweep's."""
+    if not os.path.isdir(folder) or os.path.exists(os.path.join(folder, "config.json")):
+        return False
+    return any(name.endswith((".npz", ".pth", ".pt")) for name in os.listdir(folder))
 
 
 # --- from arrays ----------------------------------------------------------------------------------------------------
