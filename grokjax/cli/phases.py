@@ -1,7 +1,8 @@
 """Finds the phases of every run in a table of metrics, and prints what was found, group by group.
 
     grokjax phases results/small --csv=phases.csv
-    grokjax phases curves.csv --runs                 # any table with step, train_loss, test_loss
+    grokjax phases curves.csv --runs                 # any table with step (or epoch), train_loss, test_loss
+    grokjax phases curves.pth                        # PyTorch's, with lists train_losses and test_losses
     grokjax phases curves.csv --rename=acc_id=train_acc,acc_ood=test_acc
     grokjax phases results/small --rule=cleanup=gap_closed --set=gap=5,class_rule=absolute
 
@@ -10,9 +11,8 @@ docs/phases.md says what the phases, the rules for their ends and the settings a
 
 import dataclasses
 import functools
-import io
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,13 @@ def main(argv: Sequence[str]) -> None:
 
     from grokjax import phases
     from grokjax.cli import tables
+    from grokjax.interp import metrics_table
     from grokjax.phases import text
     from grokjax.store import files
 
     settings = _settings(args.set, args.rule, args.chance_loss)
     with terminal.busy(f"finding the phases of {args.source}"):
-        metrics = _renamed(read(args.source), _pairs("rename", args.rename))
+        metrics = metrics_table.stepped(_renamed(metrics_table.read(args.source), _pairs("rename", args.rename)))
         found = phases.find_phases(metrics, settings)
     if found.empty:
         raise InputError(f"{args.source} holds no evaluations yet.")
@@ -81,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _parser() -> terminal.Parser:
     parser = terminal.command("phases", __doc__)
-    source = "a sweep's working directory, or a table: .csv, .jsonl or .parquet"
+    source = "a sweep's working directory, a table (.csv, .jsonl or .parquet) or a PyTorch file with curves"
     parser.add_argument("source", metavar="DIR", help=source)
     parser.add_argument("--csv", metavar="FILE", type=Path, help="write the table of phases, one row per run")
     parser.add_argument("--by", metavar="COLUMNS", help="form groups by these (a,b); by default weight_decay")
@@ -137,68 +138,3 @@ def _renamed(metrics, names: Mapping[str, str]):
         if new in metrics:
             raise InputError(f"--rename={old}={new}: the table has a column '{new}' already.")
     return metrics.rename(columns=dict(names))
-
-
-def read(source: str):
-    """A metrics table, as a data frame: of a sweep's working directory, or a CSV, JSON-lines or Parquet file.
-
-    Raises:
-      InputError: there is none.
-    """
-    import pandas as pd
-
-    from grokjax.store import files
-    from grokjax.store.metrics import parts, read_metrics, read_part
-
-    path = files.path(source)
-    if path.is_dir():
-        found = parts(path / "metrics")
-        if not found:
-            raise InputError(f"{path} holds no metrics/*.parquet: name the working directory of a sweep, or a table.")
-        return read_metrics(path, _needed(read_part(found[0]).schema))
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: name the working directory of a sweep, or a table.")
-    readers: dict[str, Callable[[Any], Any]] = {
-        ".csv": pd.read_csv,
-        ".jsonl": lambda file: pd.read_json(file, lines=True),
-        ".parquet": pd.read_parquet,
-    }
-    if path.suffix in (".pth", ".pt"):
-        return _torch_curves(str(path))
-    if path.suffix not in readers:
-        raise InputError(f"{path} is no table that can be read: those end in {', '.join(readers)}.")
-    try:
-        found = readers[path.suffix](io.BytesIO(path.read_bytes()))
-    except Exception as error:  # pandas and pyarrow may raise anything
-        raise InputError(f"{path} cannot be read as {path.suffix[1:]} ({type(error).__name__}: {error}).") from None
-    return found if "step" in found else found.rename(columns={"epoch": "step"})
-
-
-def _needed(schema) -> list[str]:
-    """Of a sweep's metrics, which say what they are, the columns that phases read: not all the other measures."""
-    from grokjax.columns import SPLIT_SEED_USED
-    from grokjax.config import FIELDS
-    from grokjax.phases.curves import COLUMNS
-
-    return [name for name in schema.names if name in ("run", "step", SPLIT_SEED_USED, *FIELDS, *COLUMNS)]
-
-
-def _torch_curves(path: str):
-    """The losses per epoch that lie in a PyTorch file, with or without a model."""
-    import pandas as pd
-
-    from grokjax.interp import files
-
-    content = files.load_torch(path)
-    names = {"train_losses": "train_loss", "test_losses": "test_loss"}
-    curves = {new: content[old] for old, new in names.items() if isinstance(content, dict) and old in content}
-    if len(curves) < len(names):
-        raise InputError(f"{path} holds no curves: lists train_losses and test_losses are expected.")
-    try:
-        curves = {name: [float(x) for x in values] for name, values in curves.items()}
-    except (TypeError, ValueError):
-        raise InputError(f"{path}: train_losses and test_losses must be lists of numbers.") from None
-    lengths = {len(values) for values in curves.values()}
-    if len(lengths) > 1:
-        raise InputError(f"{path}: train_losses and test_losses must be equally long, one number per epoch.")
-    return pd.DataFrame({"step": range(lengths.pop()), **curves})

@@ -22,7 +22,7 @@ from grokjax.config import coerce
 from grokjax.core import environment
 from grokjax.core.model import ACTIVATIONS, ModelConfig
 from grokjax.errors import InputError, unknown
-from grokjax.interp import architectures, files
+from grokjax.interp import architectures, files, trajectory
 from grokjax.interp.formats import Reader
 from grokjax.interp.state_dict import SPLITS, unwrap
 from grokjax.store import files as files_lib
@@ -81,8 +81,8 @@ def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | No
     """Reads a trained model.
 
     Args:
-      model: a file (.npz, or PyTorch's), or a snapshot as workdir:run:step, or workdir:run for the last one there is;
-        or file:step or folder:step for one of many checkpoints.
+      model: a file (.npz, safetensors or PyTorch's), a snapshot as workdir:run:step, or workdir:run for the last one
+        there is, or one checkpoint of many as file:step or folder:step.
       act: the nonlinearity, "relu" or "gelu", which arrays do not tell; by default what the file says, or else "relu".
       n_heads: the number of heads, where the arrays do not tell.
 
@@ -98,24 +98,37 @@ def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | No
     text = str(model)
     snapshot = re.fullmatch(r"(.+?):(\d{1,9})(?::(\d{1,18}))?", text)
     if snapshot and not os.path.lexists(text):
-        if not snapshot[3] and (os.path.isfile(snapshot[1]) or _is_trajectory(snapshot[1])):
-            from grokjax.interp import trajectory  # which reads its entries with this module
-
-            return trajectory.entry(snapshot[1], int(snapshot[2]), act, n_heads)
+        if not snapshot[3] and (os.path.isfile(snapshot[1]) or trajectory.is_folder(snapshot[1])):
+            return checkpoint_at(trajectory.find(snapshot[1]), int(snapshot[2]), act, n_heads)
         return _load_snapshot(snapshot[1], int(snapshot[2]), int(snapshot[3]) if snapshot[3] else None, act)
+    if trajectory.is_folder(text):
+        trajectory.find(text).refuse()
     if os.path.isdir(text):
         raise InputError(f"{text} is a directory: name a file, or a run of a sweep as {text}:RUN or {text}:RUN:STEP.")
     if not os.path.isfile(text):
         raise InputError(f"{text} is no file: name one, or a snapshot as workdir:run:step.")
-    found = unwrap(text, files.load(text))
-    return from_arrays(found.arrays, text, act, n_heads, found.said, found.notes)
+    held = files.load(text)
+    if trajectory.is_many(held) and (many := trajectory.within(text, held)):
+        many.refuse()
+    return _checkpoint(text, held, act, n_heads)
 
 
-def _is_trajectory(folder: str) -> bool:
-    """Whether a folder holds model files and is no sweep's."""
-    if not os.path.isdir(folder) or os.path.exists(os.path.join(folder, "config.json")):
-        return False
-    return any(name.endswith((".npz", ".pth", ".pt")) for name in os.listdir(folder))
+def checkpoint_at(
+    found: trajectory.Trajectory, step: int, act: str | None = None, n_heads: int | None = None
+) -> Checkpoint:
+    """Reads one of many checkpoints; arguments as for `load_checkpoint`.
+
+    Raises:
+      InputError: there is none of that step, or it does not fit.
+    """
+    return _checkpoint(f"{found.source}:{step}", found.at(step), act, n_heads, found.notes)
+
+
+def _checkpoint(
+    source: str, held: Any, act: str | None, n_heads: int | None, notes: tuple[str, ...] = ()
+) -> Checkpoint:
+    found = unwrap(source, held)
+    return from_arrays(found.arrays, source, act, n_heads, found.said, notes + found.notes)
 
 
 # --- from arrays ----------------------------------------------------------------------------------------------------

@@ -172,7 +172,9 @@ def _stand_ins() -> list:
         "config.transformer_bridge_config.TransformerBridgeConfig",
     )
     numbers = ["numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"]
-    return [(_Inert, name) for name in [*(f"transformer_lens.{config}" for config in configs), *numbers]]
+    stood_for = [*(f"transformer_lens.{config}" for config in configs), *numbers]
+    ranges = ["builtins.range", "__builtin__.xrange"]  # as which steps are saved: harmless itself
+    return [*((_Inert, name) for name in stood_for), *((range, name) for name in ranges)]
 
 
 # --- to files -------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from grokjax.errors import InputError
 
 SPLITS = ("train_mask", "train_indices")  # arrays that tell the training pairs, see `checkpoint.from_arrays`
 RECORD = "grokjax"  # the entry of a file's metadata under which an export says what it is
-_CONFIGS = ("config", "cfg", "hyper_parameters")
-_WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "network", "params", "weights")
+CONFIGS = ("config", "cfg", "hyper_parameters")
+WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "network", "params", "weights")
 _DEEPEST = 4  # wrappers in wrappers
 
 
@@ -45,10 +45,10 @@ def unwrap(source: str, held: Any) -> StateDict:
         name = _wrapper(source, held)
         if name is None:
             break
-        if name not in _WRAPPERS[:3]:
+        if name not in WRAPPERS[:3]:
             notes.append(f"the state dict is the file's '{name}'")
         held = held[name]
-    entries = {str(name): x for name, x in held.items() if name not in _CONFIGS} | splits
+    entries = {str(name): x for name, x in held.items() if name not in CONFIGS} | splits
     _refuse_curves(source, entries)
     arrays = {name: to_numpy(f"{source}: {name}", x) for name, x in entries.items()}
     if RECORD in said:
@@ -92,7 +92,7 @@ def _said(held: Mapping) -> dict[str, Any]:
     metadata = getattr(held, "_metadata", None)
     if isinstance(metadata, Mapping) and RECORD in metadata:
         return {RECORD: metadata[RECORD]}
-    said: Any = next((held[name] for name in _CONFIGS if name in held), {})
+    said: Any = next((held[name] for name in CONFIGS if name in held), {})
     found = dict(said) if isinstance(said, Mapping) else dict(getattr(said, "__dict__", {}))
     return {str(name): value for name, value in found.items()}
 
@@ -105,7 +105,7 @@ def _recorded(source: str, record: Any) -> dict[str, Any]:
 
 def _wrapper(source: str, held: Mapping) -> str | None:
     """The entry that holds the state dict; None where `held` is one."""
-    for name in _WRAPPERS:
+    for name in WRAPPERS:
         if name in held and not _is_array(held[name]):
             if not isinstance(held[name], Mapping):
                 kind = type(held[name]).__name__

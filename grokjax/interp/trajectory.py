@@ -1,156 +1,200 @@
-"""Trajectories: one training run's many checkpoints, from one file or a folder, and the table of their measures.
-
-Size letters: R checkpoints, K = (P-1)//2 frequencies.
-"""
+"""Trajectories: the many checkpoints of one training run, in one file or in a folder, by their steps."""
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
-
-from grokjax.columns import metrics_schema
-from grokjax.core.problem import Inputs
-from grokjax.errors import InputError
+from grokjax.errors import InputError, shown
 from grokjax.interp import files
-from grokjax.interp.checkpoint import Checkpoint, from_arrays, load_checkpoint
-from grokjax.interp.subject import subject_of
-from grokjax.measures import registry
-from grokjax.store.metrics import to_table
-from grokjax.training import final_keys
+from grokjax.interp.state_dict import CONFIGS, SPLITS, WRAPPERS
 
-WIDTH = 4  # checkpoints evaluated together
-CHUNK = 20  # checkpoints between two words on progress
-LISTS = {"checkpoints": ("checkpoint_epochs", "epochs"), "state_dicts": ("epochs", "checkpoint_epochs")}  # with steps
-SUFFIXES = (".npz", ".pth", ".pt")
-
-Entries = dict[int, Callable[[], Checkpoint]]
+SUFFIXES = (".npz", ".safetensors", ".pth", ".pt", ".ckpt")
+UNNUMBERED = "the file does not tell its checkpoints' steps: they are numbered from 0"
+_MANY = ("checkpoints", "state_dicts")  # entries of a file that hold checkpoints
+_STEPS = ("checkpoint_epochs", "checkpoint_steps", "epochs", "steps")  # and those that hold their steps
+_STEP = ("step", "global_step", "epoch")  # what a checkpoint may call its own
+_LAST = 2**31 - 1  # steps are int32 in tables
 
 
-def entries(path: str | Path, act: str | None = None, n_heads: int | None = None) -> Entries:
-    """Finds a run's checkpoints: what reads each, by step, in order.
+class Trajectory(NamedTuple):
+    """One run's checkpoints.
 
-    Args:
-      path: a PyTorch file with a list of state dicts, or a folder of model files with steps in their names.
-      act, n_heads: as for `load_checkpoint`.
+    Attributes:
+      source: the file or folder.
+      held: by step, in order: gives what a model file of that step alone would hold, for `state_dict.unwrap`.
+      notes: what was passed over or assumed, in words.
+    """
+
+    source: str
+    held: Mapping[int, Callable[[], Any]]
+    notes: tuple[str, ...] = ()
+
+    def at(self, step: int) -> Any:
+        """What the checkpoint of a step holds.
+
+        Raises:
+          InputError: there is none of that step; names the nearest.
+        """
+        if step in self.held:
+            return self.held[step]()
+        nearest = sorted(sorted(self.held, key=lambda other: abs(other - step))[:2])
+        those = f"the nearest are {nearest[0]} and {nearest[1]}" if len(nearest) > 1 else f"only {nearest[0]} is there"
+        raise InputError(f"{self.source} has no checkpoint of step {step}: {those}.")
+
+    def refuse(self) -> None:
+        """Refuses it where one checkpoint is asked for.
+
+        Raises:
+          InputError: always; says how to name one.
+        """
+        steps = list(self.held)
+        raise InputError(
+            f"{self.source} holds {len(steps)} checkpoints, of steps {steps[0]} to {steps[-1]}: name one, such as "
+            f"{self.source}:{steps[-1]}, or measure them all (grokjax measure {self.source} --all)."
+        )
+
+
+def find(path: str | Path) -> Trajectory:
+    """Finds the checkpoints in a file that holds many, or in a folder of model files with steps in their names.
 
     Raises:
-      InputError: there are not several checkpoints there, or their steps are not known.
+      InputError: there are none, or their steps are not told apart.
     """
     text = str(path)
-    found = _in_folder(text, act, n_heads) if os.path.isdir(text) else _in_file(text, act, n_heads)
-    return dict(sorted(found.items()))
-
-
-def entry(path: str | Path, step: int, act: str | None = None, n_heads: int | None = None) -> Checkpoint:
-    """Reads the checkpoint of one step.
-
-    Raises:
-      InputError: there is none of that step; names the nearest.
-    """
-    found = entries(path, act, n_heads)
-    if step not in found:
-        nearest = sorted(sorted(found, key=lambda other: abs(other - step))[:2])
-        raise InputError(f"{path} has no checkpoint of step {step}: the nearest are {' and '.join(map(str, nearest))}.")
-    return found[step]()
-
-
-def measure_all(
-    path: str | Path,
-    keys: Iterable[int] = (),
-    rule: str | None = None,
-    threshold: float | None = None,
-    split: str | None = None,
-    task: str | None = None,
-    groups: Iterable[str] = (),
-    act: str | None = None,
-    n_heads: int | None = None,
-    track: Callable[[int, int], None] = lambda done, total: None,
-) -> pa.Table:
-    """Measures every checkpoint of a run.
-
-    Args:
-      path, act, n_heads: as for `entries`.
-      keys, rule, threshold, split, task, groups: as for `measure.measure`; keys by a rule are the last checkpoint's.
-      track: is told how many checkpoints are done, of how many.
-
-    Returns:
-      Rows per step with the columns of a sweep's metrics; run is 0.
-
-    Raises:
-      InputError: bad checkpoints or arguments.
-    """
-    found, groups = entries(path, act, n_heads), list(groups) or registry.groups()
-    steps = list(found)
-    subject = subject_of(found[steps[-1]](), tuple(keys), rule, threshold, split, task)
-    if subject.train_pairs is None:
-        raise InputError(f"{path} does not tell the split: give --split, such as --split=python:0:0.3.")
-    inputs = Inputs(np.uint32(0), {}, subject.train_pairs, np.asarray(subject.answers))
-
-    def model(step: int) -> tuple[Mapping[str, np.ndarray], Inputs]:
-        checkpoint = found[step]()
-        if checkpoint.cfg != subject.checkpoint.cfg:
-            raise InputError(f"{checkpoint.source} has another shape than step {steps[-1]}: {checkpoint.cfg}.")
-        return {name: np.asarray(x, np.float32) for name, x in checkpoint.params.items()}, inputs
-
-    own = registry.in_step(groups) | registry.in_step(groups, slow=True)
-    own, final = ({n: m for n, m in some.items() if not m.needs_update} for some in (own, registry.final(groups)))
-    keys_K = subject.keys_K
-    if keys_K is None:
-        only = {"key_freqs": registry.MEASURES["key_freqs"]}
-        keys_K = final_keys.evaluate(subject.problem, only, [model(steps[-1])], None)["key_freqs"][0].astype(bool)
-    parts = []
-    for start in range(0, len(steps), CHUNK):
-        models = [model(step) for step in steps[start : start + CHUNK]]
-        keys_RxK = np.tile(keys_K, (len(models), 1))
-        values = final_keys.evaluate(subject.problem, own, models, None, WIDTH)
-        values |= final_keys.evaluate(subject.problem, final, models, keys_RxK, WIDTH) if final else {}
-        parts.append(values)
-        track(start + len(models), len(steps))
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    columns |= {"run": np.zeros(len(steps), np.int32), "step": np.array(steps, np.int32)}
-    about = {"source": str(path), "task": subject.task.name, "split": subject.split}
-    return to_table(columns, metrics_schema(own | final, (), about))
-
-
-def _in_folder(path: str, act: str | None, n_heads: int | None) -> Entries:
-    found: Entries = {}
-    names: dict[int, str] = {}
-    for name in sorted(os.listdir(path)):
-        stem, suffix = os.path.splitext(name)
-        numbers = re.findall(r"\d+", stem)
-        if suffix not in SUFFIXES or not numbers:
-            continue
-        step = int(numbers[-1])
-        if step in found:
-            raise InputError(f"{path} has two files of step {step}, {names[step]} and {name}: leave one of them there.")
-        names[step], place = name, os.path.join(path, name)
-        found[step] = lambda place=place: load_checkpoint(place, act, n_heads)
-    if not found:
-        raise InputError(f"{path} holds no files with steps in their names, such as model_400.pth.")
+    if os.path.isdir(text):
+        return _in_folder(text)
+    if not os.path.isfile(text):
+        raise InputError(f"{text} is no file and no folder: name one that holds many checkpoints.")
+    found = within(text, files.load(text))
+    if found is None:
+        raise InputError(f"{text} holds no list of checkpoints: it is expected under {' or '.join(_MANY)}.")
     return found
 
 
-def _in_file(path: str, act: str | None, n_heads: int | None) -> Entries:
-    if not os.path.isfile(path):
-        raise InputError(f"{path} is no file: name one that holds many checkpoints, or a folder of them.")
-    content = files.load_torch(path)
-    name = next((name for name in LISTS if isinstance(content, Mapping) and name in content), None)
-    if name is None:
-        raise InputError(f"{path} holds no list of checkpoints: {' or '.join(LISTS)} is expected.")
-    states, steps = content[name], next((content[key] for key in LISTS[name] if key in content), None)
-    if not isinstance(states, list) or not states or steps is None or len(steps) != len(states):
-        raise InputError(f"{path}: '{name}' must be a list with as many entries as '{LISTS[name][0]}'.")
-    if len({int(step) for step in steps}) < len(states):
-        raise InputError(f"{path}: '{LISTS[name][0]}' must not name a step twice.")
-    beside = {key: content[key] for key in (*files.SPLITS, "config", "cfg") if key in content}
+def is_folder(path: str | Path) -> bool:
+    """Whether this is a folder of checkpoints, and no sweep's directory."""
+    if not os.path.isdir(path) or os.path.exists(os.path.join(path, "runs.parquet")):
+        return False
+    return any(_named_step(name) is not None for name in os.listdir(path))
 
-    def read(step: int, state: Any) -> Checkpoint:
-        arrays, said = files.arrays_of(path, {**beside, "model": state})
-        return from_arrays(arrays, f"{path}:{step}", act, n_heads, said)
 
-    pairs = zip(map(int, steps), states, strict=True)
-    return {step: lambda step=step, state=state: read(step, state) for step, state in pairs}
+def is_many(held: Any) -> bool:
+    """Whether a file that holds this holds many checkpoints, and no one model beside them."""
+    if isinstance(held, Mapping) and any(name in held for name in WRAPPERS):
+        return False
+    return _states(held) is not None
+
+
+def within(source: str, held: Any) -> Trajectory | None:
+    """The checkpoints in what a file holds: a list of them, or a dict by step; None where it holds neither.
+
+    Raises:
+      InputError: it does, but not as it must be.
+    """
+    found = _states(held)
+    if found is None:
+        return None
+    name, states = found
+    told = held if isinstance(held, Mapping) and name else {}
+    called = f"{source}: '{name}'" if name else source
+    if not isinstance(states, Mapping | list | tuple) or not states:
+        raise InputError(
+            f"{called} is {shown(states)}, but a list of state dicts is expected, or a dict of them by step."
+        )
+    steps, where, notes = _steps(states, told)
+    by_step: dict[int, Any] = {}
+    for step, state in zip(steps, states.values() if isinstance(states, Mapping) else states, strict=True):
+        number = _whole(step)
+        if number is None or number in by_step:
+            wrong = "is there twice" if number is not None else f"is no whole number from 0 to {_LAST}"
+            raise InputError(f"{called}: step {shown(step)}, of {where}, {wrong}.")
+        by_step[number] = state
+    beside = {key: told[key] for key in (*SPLITS, *CONFIGS) if key in told}
+    ordered = {step: _giver({**beside, "model": by_step[step]}) for step in sorted(by_step)}
+    return Trajectory(source, ordered, notes)
+
+
+def _giver(held: Any) -> Callable[[], Any]:
+    return lambda: held
+
+
+def _states(held: Any) -> tuple[str, Any] | None:
+    """The checkpoints among what a file holds, and the name of that entry; "" where it holds nothing else."""
+    if isinstance(held, Mapping):
+        name = next((name for name in _MANY if name in held), None)
+        if name is not None:
+            return name, held[name]
+        return ("", held) if held and all(type(key) is int for key in held) else None
+    is_list = isinstance(held, list | tuple) and held and all(isinstance(one, Mapping) for one in held)
+    return ("", held) if is_list else None
+
+
+def _steps(states: Any, told: Mapping[str, Any]) -> tuple[Sequence[Any], str, tuple[str, ...]]:
+    """The steps of checkpoints, where they were found, and notes."""
+    if isinstance(states, Mapping):
+        return list(states), "its keys", ()
+    for name in _STEPS:
+        steps = told.get(name)
+        steps = steps.tolist() if hasattr(steps, "tolist") else steps
+        # A range may be longer than len can tell.
+        if isinstance(steps, list | tuple | range) and len(steps[: len(states) + 1]) == len(states):
+            return steps, f"'{name}'", ()
+    own = [
+        next((one[name] for name in _STEP if name in one), None) if isinstance(one, Mapping) else None for one in states
+    ]
+    if all(step is not None for step in own):
+        return own, "the checkpoints' own", ()
+    return range(len(states)), "their order", (UNNUMBERED,)
+
+
+def _whole(step: Any) -> int | None:
+    """A step as a whole number, given as one, as its digits or as an array of one; None if it is none."""
+    step = step.item() if getattr(step, "ndim", None) == 0 else step
+    if isinstance(step, str) and step.isdecimal():
+        step = int(step)
+    if isinstance(step, bool) or not isinstance(step, int | float) or not 0 <= step <= _LAST or step != int(step):
+        return None
+    return int(step)
+
+
+def _in_folder(path: str) -> Trajectory:
+    try:
+        names = sorted(name for name in os.listdir(path) if name.endswith(SUFFIXES) and not name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+    by_step: dict[int, str] = {}
+    passed = []
+    for name in names:
+        step = _named_step(name)
+        if step is None:
+            passed.append(name)
+        elif step in by_step:
+            raise InputError(
+                f"{path} has two files of step {step}, {by_step[step]} and {name}: leave one of them there."
+            )
+        else:
+            by_step[step] = name
+    if not by_step:
+        listed = ", ".join(SUFFIXES)
+        raise InputError(f"{path} holds no model files with steps in their names, such as model_400.pth ({listed}).")
+    held = {step: _loader(os.path.join(path, by_step[step])) for step in sorted(by_step)}
+    more = ", …" * (len(passed) > 4)
+    notes = (f"without a step in their names, and passed over: {', '.join(passed[:4])}{more}",) if passed else ()
+    return Trajectory(path, held, notes)
+
+
+def _loader(path: str) -> Callable[[], Any]:
+    return lambda: files.load(path)
+
+
+def _named_step(name: str) -> int | None:
+    """The step in a model file's name: the number after "step", or else after "epoch", or else the last one."""
+    stem, suffix = os.path.splitext(name)
+    if suffix not in SUFFIXES or name.startswith("."):
+        return None
+    for pattern in (r"step[-_=.]?(\d+)", r"epoch[-_=.]?(\d+)", r"(\d+)(?!.*\d)"):
+        if found := re.search(pattern, stem, re.ASCII | re.IGNORECASE):
+            return _whole(found[1])
+    return None
