@@ -8,6 +8,7 @@ from grokjax.core import devices
 from grokjax.core.problem import State
 from grokjax.errors import InputError, shown
 from grokjax.interp import measure as measure_lib
+from grokjax.interp import trajectory, trajectory_table
 from grokjax.interp.checkpoint import Checkpoint, from_arrays, load_checkpoint
 from grokjax.interp.state_dict import unwrap
 
@@ -15,6 +16,7 @@ from grokjax.interp.state_dict import unwrap
 def measure(
     model: Any,
     *,
+    all: bool = False,
     keys: Iterable[int] = (),
     rule: str | None = None,
     threshold: float | None = None,
@@ -23,26 +25,30 @@ def measure(
     groups: Iterable[str] = (),
     act: str | None = None,
     n_heads: int | None = None,
-) -> dict[str, Any]:
-    """Computes every measure of a trained model.
+) -> Any:
+    """Computes every measure of a trained model, or of every checkpoint of a run.
 
     Args:
       model: a file (.npz, or PyTorch's); a snapshot as "workdir:run:step" or "workdir:run"; arrays by name, NumPy's,
         JAX's or PyTorch's, in any format that `load_checkpoint` reads, with `train_mask` (bool [P²]) or `train_indices`
         (each a * P + b) beside them if they are known; a PyTorch module; or what `load_checkpoint` or `train_one` gave.
-      keys: the key frequencies; none for the model's own by `rule`.
+      all: whether the model is many checkpoints of one run: a file with a list of them, a folder of model files with
+        steps in their names, or what such a file holds.
+      keys: the key frequencies; none for the model's own by `rule`, with `all` for the last checkpoint's.
       rule: key_rule; by default the run's, or else the config's default.
       threshold: key_threshold, likewise.
       split: "mask" for the model's own, "jax:SEED:FRACTION", "python:SEED:FRACTION", or "all" to take every pair for a
         training pair; by default the model's own if it has one.
       task: what the model computes; by default what it says itself, or else "add".
-      groups: of measures; none for all.
+      groups: of measures; none for all, with `all` for those that a sweep logs by default.
       act: the nonlinearity, "relu" or "gelu", where the model does not tell; by default "relu".
       n_heads: the number of heads, where arrays do not tell.
 
     Returns:
       Each measure's value by name: numbers, lists, and sets of frequencies (key_freqs) as lists of k; None where it is
-      undefined. Under "null" the reason for every None; under "measured" what was measured and how.
+      undefined. Under "null" the reason for every None; under "measured" what was measured and how. With `all` a data
+      frame with a row per step and the columns of a sweep's metrics, for `phases.find_phases`; its `attrs` have
+      "measured" and "key_freqs", the last checkpoint's.
 
     Raises:
       InputError: a bad model or argument.
@@ -53,8 +59,14 @@ def measure(
       >>> 0 <= found["train_acc"] <= 1
       True
     """
-    checkpoint = _checkpoint(model, act, n_heads)
-    return measure_lib.measure(checkpoint, keys, rule, threshold, split, task, groups)
+    how = (keys, rule, threshold, split, task, groups)
+    if not all:
+        return measure_lib.measure(_checkpoint(model, act, n_heads), *how)
+    devices.require()
+    table = trajectory_table.measure_all(_trajectory(model), *how, act, n_heads)
+    frame = table.to_pandas()
+    frame.attrs |= trajectory_table.about(table)
+    return frame
 
 
 def circuit(
@@ -89,6 +101,15 @@ def circuit(
     from grokjax.interp.circuit.analysis import analyse
 
     return analyse(_checkpoint(model, act, n_heads), keys, rule, threshold, split, task)
+
+
+def _trajectory(model: Any) -> trajectory.Trajectory:
+    if isinstance(model, str | Path):
+        return trajectory.find(model)
+    found = trajectory.within("the model", model)
+    if found is None:
+        raise InputError(f"the model is {shown(model)}, but a file, a folder or a list of checkpoints is expected.")
+    return found
 
 
 def _checkpoint(model: Any, act: str | None, n_heads: int | None) -> Checkpoint:

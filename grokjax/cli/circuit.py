@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> None:
     args = parse(argv)
 
     from grokjax.core import cache
+    from grokjax.interp import trajectory
     from grokjax.interp.circuit.analysis import analyse
     from grokjax.interp.circuit.table import table
     from grokjax.store import files
@@ -58,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
         return _all(args)
     if args.run is not None:
         args.model += f":{args.run}" + (f":{args.step}" if args.step is not None else "")
-    elif files.path(args.model).is_dir():
+    elif files.path(args.model).is_dir() and not trajectory.is_folder(args.model):
         raise InputError(f"{args.model} is a directory: name a run of the sweep with --run, or all of them with --all.")
     checkpoint = model.load(args)
     import_experiment(args.experiment)

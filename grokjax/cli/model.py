@@ -11,7 +11,9 @@ from grokjax.errors import InputError, StorageError
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds the model and what its arrays may not tell."""
     parser.add_argument(
-        "model", help="a file (.npz, safetensors or PyTorch's), or a snapshot as workdir:run:step or workdir:run"
+        "model",
+        help="a file (.npz, safetensors or PyTorch's), a snapshot as workdir:run:step or workdir:run, or one of many "
+        "checkpoints as FILE:STEP or FOLDER:STEP",
     )
     parser.add_argument("--act", help="relu or gelu, which arrays do not tell; by default what the file says, or relu")
     parser.add_argument("--heads", type=int, metavar="N", help="the number of heads, where arrays do not tell")
@@ -25,6 +27,16 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="JSON file to write, with every value whole")
 
 
+def check(args: argparse.Namespace) -> None:
+    """Checks what is said of arrays that do not tell it.
+
+    Raises:
+      InputError: it cannot be.
+    """
+    if args.heads is not None and args.heads < 1:
+        raise InputError(f"--heads is {args.heads}, but it must be 1 or more.")
+
+
 def load(args: argparse.Namespace):
     """Reads the model that the arguments name; returns its `Checkpoint`.
 
@@ -33,8 +45,7 @@ def load(args: argparse.Namespace):
     """
     from grokjax.interp.checkpoint import load_checkpoint
 
-    if args.heads is not None and args.heads < 1:
-        raise InputError(f"--heads is {args.heads}, but it must be 1 or more.")
+    check(args)
     return load_checkpoint(args.model, args.act, args.heads)
 
 

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
 
     settings = _settings(args.set, args.rule, args.chance_loss)
     with terminal.busy(f"finding the phases of {args.source}"):
-        metrics = metrics_table.stepped(_renamed(metrics_table.read(args.source), _pairs("rename", args.rename)))
+        metrics = _renamed(metrics_table.read(args.source), _pairs("rename", args.rename))
         found = phases.find_phases(metrics, settings)
     if found.empty:
         raise InputError(f"{args.source} holds no evaluations yet.")

@@ -1,8 +1,9 @@
 """Writes a sweep's report: a page to look at and the losses as one picture; also while the sweep runs.
 
     grokjax report results/small
+    grokjax report metrics.parquet   # of any table that phases read, too
 
-They are results/small/report/index.html and losses.png beside it.
+They are results/small/report/index.html and losses.png beside it; of metrics.parquet, in metrics.report.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from grokjax.cli import terminal
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
     parser = terminal.command("report", __doc__)
-    terminal.add_workdir(parser)
+    parser.add_argument("workdir", help="of a sweep, finished or not; gs:// and s3:// too; or a table of metrics")
     args = parser.parse_args(argv)
 
     from grokjax.report import write

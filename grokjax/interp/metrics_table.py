@@ -1,17 +1,18 @@
 """Tables of metrics from anywhere: a sweep's directory, a CSV, JSON-lines or Parquet file, curves in a PyTorch file."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
+import pyarrow.parquet as pq
 
 from grokjax.columns import SPLIT_SEED_USED
 from grokjax.config import FIELDS
 from grokjax.errors import InputError
 from grokjax.phases.curves import COLUMNS
+from grokjax.phases.names import ALIASES, recognised
 from grokjax.store import files
 from grokjax.store.metrics import parts, read_metrics, read_part
 
@@ -22,17 +23,16 @@ READERS: dict[str, Callable[[Any], pd.DataFrame]] = {
     ".parquet": pd.read_parquet,
 }
 TORCH = (".pth", ".pt", ".ckpt")
-# What training scripts call the lists of a quantity, one number per epoch.
-LISTS = {
-    "train_loss": ("train_losses", "train_loss"),
-    "test_loss": ("test_losses", "test_loss", "val_losses", "val_loss"),
-    "train_acc": ("train_accs", "train_acc", "train_accuracies", "train_accuracy"),
-    "test_acc": ("test_accs", "test_acc", "test_accuracies", "test_accuracy", "val_accs", "val_acc"),
-}
+MEASURED = b"measured"  # what a table of checkpoints' measures says of itself is under this
+_LONGEST = 10**8  # numbers in a list: a range may say more than memory holds
 
 
-def read(source: str | Path) -> pd.DataFrame:
+def read(source: str | Path, every_column: bool = False) -> pd.DataFrame:
     """Reads a table of metrics: of a sweep's working directory, or a file; of PyTorch's, the curves in it.
+
+    Args:
+      source: the directory or file.
+      every_column: also of tables that grokjax has written the columns that phases do not read.
 
     Raises:
       InputError: there is none.
@@ -42,7 +42,7 @@ def read(source: str | Path) -> pd.DataFrame:
         found = parts(path / "metrics")
         if not found:
             raise InputError(f"{path} holds no metrics/*.parquet: name the working directory of a sweep, or a table.")
-        return read_metrics(path, _needed(read_part(found[0]).schema))
+        return read_metrics(path, _needed(read_part(found[0]).column_names))
     if not path.is_file():
         raise InputError(f"{path} does not exist: name the working directory of a sweep, or a table.")
     if path.suffix in TORCH:
@@ -51,51 +51,58 @@ def read(source: str | Path) -> pd.DataFrame:
         known = ", ".join([*READERS, *TORCH])
         raise InputError(f"{path} is no table that can be read: those end in {known}.")
     try:
-        return READERS[path.suffix](io.BytesIO(path.read_bytes()))
+        found = READERS[path.suffix](io.BytesIO(path.read_bytes()))
+        is_ours = path.suffix == ".parquet" and MEASURED in (
+            pq.read_schema(io.BytesIO(path.read_bytes())).metadata or {}
+        )
+        return found[_needed(found.columns)] if is_ours and not every_column else found
     except Exception as error:  # pandas and pyarrow may raise anything
         raise InputError(f"{path} cannot be read as {path.suffix[1:]} ({type(error).__name__}: {error}).") from None
 
 
-def stepped(metrics: pd.DataFrame) -> pd.DataFrame:
-    """A table whose steps are under "step", if it calls them "epoch"."""
-    return metrics if "step" in metrics or "epoch" not in metrics else metrics.rename(columns={"epoch": "step"})
-
-
-def _needed(schema: pa.Schema) -> list[str]:
-    """Of a sweep's metrics, which say what they are, the columns that phases read: not all the other measures."""
-    return [name for name in schema.names if name in ("run", "step", SPLIT_SEED_USED, *FIELDS, *COLUMNS)]
+def _needed(columns: Iterable[str]) -> list[str]:
+    """Of the columns of metrics that say what they are, those that phases read: not all the other measures."""
+    return [name for name in columns if name in ("run", "step", SPLIT_SEED_USED, *FIELDS, *COLUMNS)]
 
 
 def _torch_curves(path: str) -> pd.DataFrame:
-    """The losses per epoch that lie in a PyTorch file, with or without a model, and the accuracies if they do."""
+    """The lists of losses and accuracies, one number per epoch, in a PyTorch file, with or without a model."""
     from grokjax.interp import files as model_files  # which brings JAX
 
     held = model_files.load(path)
-    lists = {name: _curve(held, known) for name, known in LISTS.items()}
-    curves = {name: values for name, values in lists.items() if values is not None}
+    lists = {_singular(str(name)): _numbers(x) for name, x in held.items()} if isinstance(held, Mapping) else {}
+    names = recognised(lists)
+    found = {new: lists[old] for new, old in {**{name: name for name in lists}, **names}.items() if new in ALIASES}
+    curves = {name: values for name, values in found.items() if values is not None}
     if not {"train_loss", "test_loss"} <= curves.keys():
         raise InputError(
-            f"{path} holds no curves: lists train_losses and test_losses are expected. Of a model, or of many "
-            "checkpoints, grokjax measure makes numbers."
+            f"{path} holds no curves: lists train_losses and test_losses are expected, one number per epoch. What a "
+            "model or many checkpoints hold, grokjax measure reads."
         )
-    for name, values in curves.items():
-        try:
-            curves[name] = [float(x) for x in values]
-        except (TypeError, ValueError, RuntimeError):
-            raise InputError(f"{path}: the list of {name} must hold numbers.") from None
     n = len(curves["train_loss"])
+    if len(curves.get("step", ())) != n:
+        curves["step"] = list(range(n))  # epochs of some checkpoints, say
     if not n or any(len(values) != n for values in curves.values()):
         told = ", ".join(f"{len(values)} of {name}" for name, values in curves.items())
         raise InputError(f"{path}: its lists must be equally long, one number per epoch, but there are {told}.")
-    steps = _curve(held, ("epochs", "steps"))
-    return pd.DataFrame({"step": steps if steps is not None and len(steps) == n else range(n), **curves})
+    return pd.DataFrame(curves)
 
 
-def _curve(held: Any, names: tuple[str, ...]) -> list[Any] | None:
-    """The first list of some names in what a file holds."""
-    for name in names:
-        values = held.get(name) if isinstance(held, Mapping) else None
-        values = values.tolist() if hasattr(values, "tolist") else values
-        if isinstance(values, list | tuple | range) and not any(isinstance(x, Mapping) for x in values[:1]):
-            return list(values[: 1 << 31])
-    return None
+def _singular(name: str) -> str:
+    """What a list is called, as a column: train_losses is train_loss."""
+    for end, one in (("losses", "loss"), ("accuracies", "accuracy"), ("accs", "acc")):
+        name = name.removesuffix(end) + one if name.endswith(end) else name
+    return name
+
+
+def _numbers(values: Any) -> list[float] | None:
+    """A list or an array of numbers, or of arrays of one; None if it is none."""
+    if hasattr(values, "ndim") and values.ndim != 1:
+        return None
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(values, list | tuple | range) or len(values[: _LONGEST + 1]) > _LONGEST:
+        return None
+    try:
+        return [float(x) for x in values]
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None

@@ -136,7 +136,7 @@ def _steps(states: Any, told: Mapping[str, Any]) -> tuple[Sequence[Any], str, tu
     if isinstance(states, Mapping):
         return list(states), "its keys", ()
     for name in _STEPS:
-        steps = told.get(name)
+        steps: Any = told.get(name)
         steps = steps.tolist() if hasattr(steps, "tolist") else steps
         # A range may be longer than len can tell.
         if isinstance(steps, list | tuple | range) and len(steps[: len(states) + 1]) == len(states):

@@ -3,7 +3,10 @@
 Size letters: R checkpoints, K = P//2 frequencies.
 """
 
+import json
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +17,12 @@ from grokjax.config import FIELDS
 from grokjax.core.problem import Inputs
 from grokjax.errors import InputError
 from grokjax.interp.checkpoint import Checkpoint, checkpoint_at
+from grokjax.interp.measure_table import heading
 from grokjax.interp.subject import Subject, described, dtype, subject_of
 from grokjax.interp.trajectory import Trajectory
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
-from grokjax.store.metrics import to_table
+from grokjax.store.metrics import how_to_read, to_table
 from grokjax.training import final_keys
 
 WIDTH = 4  # checkpoints evaluated together
@@ -82,6 +86,24 @@ def measure_all(
     frame |= {"task": np.array([subject.task.name] * n, object), "p": np.full(n, subject.problem.model.p)}
     about = {"measured": described(subject), "key_freqs": (np.flatnonzero(keys_K) + 1).tolist()}
     return to_table(frame, metrics_schema(_columns(groups), FIXED, about))
+
+
+def about(table: pa.Table) -> dict[str, Any]:
+    """What a table that `measure_all` made says of itself: "measured" and "key_freqs"."""
+    return {key.decode(): json.loads(value) for key, value in table.schema.metadata.items()}
+
+
+def text(table: pa.Table, place: str) -> str:
+    """Says in lines what is in a table, and what reads it."""
+    said, steps, quoted = about(table), table["step"].to_pylist(), shlex.quote(place)
+    keys = ", ".join(map(str, said["key_freqs"])) or "none"
+    lines = [
+        *heading(said["measured"])[:-1],
+        f"keys   of the last checkpoint{', given' if 'given' in said['measured']['keys'] else ''}: {keys}",
+        f"\n{len(steps)} checkpoints, of steps {steps[0]} to {steps[-1]}; written: {how_to_read(Path(place))}",
+        f"Next: grokjax phases {quoted}, grokjax report {quoted}",
+    ]
+    return "\n".join(lines)
 
 
 def _refuse_other(checkpoint: Checkpoint, last: Checkpoint) -> None:

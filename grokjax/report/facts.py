@@ -28,6 +28,7 @@ sweep = "SWEEP"
 metrics = grokjax.read_metrics(sweep)  # one row per (run, step)
 runs = grokjax.read_runs(sweep)  # one row per run
 """
+UNKNOWN = "unknown"
 PHASES = """
 from grokjax import phases
 
@@ -38,13 +39,18 @@ found = phases.find_phases(metrics)  # one row per run: the table of phases
 def title(results: Results) -> str:
     """Such as "12 runs of add mod 53"."""
     tasks, moduli = (_values(results, name) for name in ("task", "p"))
-    return f"{survival.counted(len(results.runs), 'run')} of {tasks} mod {moduli}"
+    n = survival.counted(len(results.runs), "run")
+    return (
+        f"{n} of {results.path.name}"
+        if results.is_table and UNKNOWN in (tasks, moduli)
+        else f"{n} of {tasks} mod {moduli}"
+    )
 
 
 def _values(results: Results, name: str) -> str:
     """The values of a field over the runs, in order of appearance."""
     if name not in results.runs:
-        return "unknown"
+        return UNKNOWN
     values = [shown_value(value) for value in results.runs[name].drop_duplicates()]
     return ", ".join(values) if len(values) < 8 else f"{values[0]}, …, {values[-1]} ({len(values)} values)"
 
@@ -72,12 +78,46 @@ def header(results: Results, now: datetime.datetime) -> Html:
 
 def _axes(results: Results) -> str:
     axes = " × ".join(f"{name} {_values(results, name)}" for name in results.axes)
+    if results.is_table and not axes:
+        return "A table of metrics alone."
     return f"Swept: {axes}." if axes else "Nothing was swept: every run has the same settings."
 
 
 def _facts(results: Results, now: datetime.datetime) -> dict[str, str]:
     """Name and text of each fact; those of config.json are missing where there is none."""
-    v, record = {name: _values(results, name) for name in config.FIELDS}, results.record
+    record = results.record
+    facts = _measured(results) if results.is_table else _configured(results)
+    if "device_kind" in record:
+        threads = f", {record.get('cpu_threads')} threads" if record.get("platform") == "cpu" else ""
+        facts["device"] = f"{record.get('n_devices', '?')} × {record['device_kind']}{threads}"
+    precision = record.get("precision") or ("" if results.is_table else _values(results, "precision"))
+    facts["precision"] = f"{precision} matrix products" if precision else ""
+    facts["versions"] = ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items())
+    facts["commit"] = record.get("git_commit") or ""
+    facts["experiment"] = record.get("experiment") or ""
+    place = "table" if results.is_table else "directory"
+    return facts | {place: str(results.path.resolve()), "this page": f"{now:%Y-%m-%d %H:%M} UTC"}
+
+
+def _measured(results: Results) -> dict[str, str]:
+    """Facts of a table of checkpoints' measures, by what it says of them; none of any other."""
+    about = results.record
+    try:
+        sizes = ", ".join(f"{name} {about[name]}" for name in ("n_layers", "d_model", "n_heads", "d_mlp", "act"))
+        keys = ", ".join(map(str, results.runs["key_freqs"].iloc[0])) if "key_freqs" in results.runs else "none"
+        return {
+            "checkpoints": "; ".join([f"the last is {about['model']}", about["layout"], *about["notes"]]),
+            "task": f"{about['task']} mod {about['p']}, {about['n_train']} pairs to train on ({about['split']})",
+            "model": f"transformer: {sizes}",
+            "key frequencies": f"{keys}, {'given' if 'given' in about['keys'] else 'by rule ' + about['keys']['rule']}",
+        }
+    except (KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _configured(results: Results) -> dict[str, str]:
+    """Facts of a sweep, by its config."""
+    v = {name: _values(results, name) for name in config.FIELDS}
     model = [f"{name.removeprefix('model.')} {text}" for name, text in v.items() if name.startswith("model.")]
     names = ("learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale")
     facts = {
@@ -87,18 +127,13 @@ def _facts(results: Results, now: datetime.datetime) -> dict[str, str]:
         "steps": f"{v['steps']}, evaluated every {v['eval_every']}",
         "key frequencies": f"rule {v['key_rule']}, threshold {v['key_threshold']}",
     }
-    if "device_kind" in record:
-        threads = f", {record.get('cpu_threads')} threads" if record.get("platform") == "cpu" else ""
-        facts["device"] = f"{record.get('n_devices', '?')} × {record['device_kind']}{threads}"
-    facts["precision"] = f"{record.get('precision') or v['precision']} matrix products"
-    facts["versions"] = ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items())
-    facts["commit"] = record.get("git_commit") or ""
-    facts["experiment"] = record.get("experiment") or ""
-    return facts | {"directory": str(results.path.resolve()), "this page": f"{now:%Y-%m-%d %H:%M} UTC"}
+    return facts
 
 
 def files(results: Results) -> Html:
     """Links to the files, and the lines that load them."""
+    if results.is_table:
+        return _table_files(results)
     what = {
         "../metrics": "metrics: one row per (run, step), Parquet",
         "../runs.parquet": "runs.parquet: one row per run",
@@ -114,6 +149,14 @@ def files(results: Results) -> Html:
     load = LOAD if files_lib.is_local(results.path) else LOAD_OBJECTS.replace("SWEEP", str(results.path))
     code = element("pre", element("code", load + PHASES), tabindex="0")
     return joined(element("ul", *links), every, code)
+
+
+def _table_files(results: Results) -> Html:
+    name, figure = results.path.name, "losses.png"
+    links = [element("li", element("a", text, href=where)) for where, text in ((f"../{name}", name), (figure, figure))]
+    load = f"from grokjax.interp import metrics_table\n\nmetrics = metrics_table.read({f'../{name}'!r})\n"
+    code = element("pre", element("code", load + PHASES), tabindex="0")
+    return joined(element("ul", *links), code)
 
 
 def notes(results: Results, data: Mapping[str, Any]) -> Html:

@@ -152,6 +152,11 @@ def select(name: str, label: str, options: list[tuple[str, str]], chosen: str | 
 
 def circuit(results: Results, data: dict[str, Any]) -> Html:
     """The place of the table of claims, or how to make it."""
+    if results.is_table:
+        command = element("code", "grokjax circuit FILE")
+        return element(
+            "p", "A table has no models in it; ", command, " repeats the paper's reverse engineering of one."
+        )
     if data["circuit"] is None:
         command = element("code", f"grokjax circuit {shlex.quote(str(results.path))} --all")
         again = element("code", f"grokjax report {shlex.quote(str(results.path))}")

@@ -1,6 +1,8 @@
 """The results of a sweep, finished or not, read from its files."""
 
 import dataclasses
+import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from grokjax import config, phases
 from grokjax.columns import ARROW
 from grokjax.errors import InputError
+from grokjax.interp import metrics_table
 from grokjax.phases.curves import COLUMNS as PHASE_COLUMNS
+from grokjax.phases.names import recognised
 from grokjax.phases.rules import RULES
 from grokjax.phases.text import shown, shown_steps
 from grokjax.report.panels import FIGURES, SPECTRA
@@ -21,6 +26,7 @@ from grokjax.store.metrics import parts, read_metrics, read_part, read_runs
 from grokjax.store.records import read_record
 
 CIRCUIT = "circuit.parquet"
+_ABOUT = (metrics_table.MEASURED, b"key_freqs")
 MAX_GROUPS = 60  # rows of a table over settings; a random search has as many settings as runs
 
 
@@ -29,8 +35,8 @@ class Results:
     """Everything that a report shows of a sweep.
 
     Attributes:
-      path: of the working directory.
-      record: its config.json; empty if it has none.
+      path: of the working directory, or of a table of metrics.
+      record: config.json, or what a table says of what was measured; empty if there is neither.
       runs: rows per run as in runs.parquet, with `n_key_freqs`; for runs with evaluations the columns of
         `phases.DESCRIPTIONS`, among them `last_step`, the last evaluation with a finite loss.
       circuit: rows per run of circuit.parquet; None if it has not been made.
@@ -56,18 +62,25 @@ class Results:
     by: Sequence[str]
 
     @property
+    def is_table(self) -> bool:
+        """Whether this is a table alone, without a sweep's directory."""
+        return files.is_local(self.path) and self.path.is_file()
+
+    @property
     def running(self) -> bool:
         """Whether runs are still to be trained."""
         return bool(self.runs["status"].isin(["waiting", "training"]).any())
 
 
 def read(path: str | Path) -> Results:
-    """Reads a working directory, also while its sweep is being trained.
+    """Reads a working directory, also while its sweep is being trained, or a table of metrics alone.
 
     Raises:
       InputError: it holds no evaluations, or files that cannot be read.
     """
     path = files.path(path)
+    if path.is_file():
+        return _of_table(path)
     if not (path / "runs.parquet").is_file() or not parts(path / "metrics"):
         raise InputError(f"{path} holds no metrics yet: name the directory of a sweep that has begun to train.")
     record = read_record(path) or {}
@@ -75,7 +88,7 @@ def read(path: str | Path) -> Results:
         runs, schema = read_runs(path), read_part(parts(path / "metrics")[0]).schema
         wanted = ["run", "step", *PHASE_COLUMNS, *(line.column for figure in FIGURES for line in figure.lines)]
         metrics = read_metrics(path, [name for name in dict.fromkeys(wanted) if name in schema.names])
-        spectra = {name: _spectra(path, name) for name in SPECTRA if name in schema.names}
+        spectra = {n: _spectra(read_metrics(path, ["run", "step", n]), n) for n in SPECTRA if n in schema.names}
         circuit = read_part(path / CIRCUIT).to_pandas() if (path / CIRCUIT).is_file() else None
     except InputError:
         raise
@@ -84,6 +97,42 @@ def read(path: str | Path) -> Results:
     missing = [name for name in ("run", "status", "last_step") if name not in runs]
     if missing:
         raise InputError(f"{path / 'runs.parquet'} has no column '{missing[0]}', so it is no table of a sweep's runs.")
+    return _gathered(path, record, runs, metrics, spectra, described(schema), circuit)
+
+
+def _of_table(path: Path) -> Results:
+    """The results in a table of metrics: a run's fields are the config's columns that are constant in it."""
+    frame = metrics_table.read(path, every_column=True)
+    frame = frame.rename(columns={old: new for new, old in recognised(frame.columns).items()})
+    phases.find_phases(frame)  # which refuses what it cannot read
+    frame = frame if "run" in frame else frame.assign(run=0)
+    try:
+        schema = pq.read_schema(io.BytesIO(path.read_bytes())) if path.suffix == ".parquet" else pa.schema([])
+        about = {key.decode(): json.loads(value) for key, value in (schema.metadata or {}).items() if key in _ABOUT}
+        by_run = frame.groupby("run", sort=True)
+        fields = [n for n in frame if n in config.FIELDS and (by_run[n].nunique(dropna=False) == 1).all()]
+        runs = by_run[fields].first().reset_index().assign(status="finished", last_step=by_run["step"].max().to_numpy())
+        if keys := about.get("key_freqs"):
+            runs["key_freqs"] = [keys] * len(runs)
+        frame = frame.sort_values(["run", "step"], ignore_index=True)
+        spectra = {name: _spectra(frame, name) for name in SPECTRA if name in frame}
+    except Exception as error:  # of a table of another kind
+        raise InputError(f"{path} cannot be read as a table of metrics: {error}") from None
+    columns = {"run", "step", *PHASE_COLUMNS, *(line.column for figure in FIGURES for line in figure.lines)}
+    metrics = frame[[name for name in frame if name in columns]]
+    return _gathered(path, about.get("measured", {}), runs, metrics, spectra, described(schema), None)
+
+
+def _gathered(
+    path: Path,
+    record: Mapping[str, Any],
+    runs: pd.DataFrame,
+    metrics: pd.DataFrame,
+    spectra: Mapping[str, Mapping[int, tuple[np.ndarray, np.ndarray]]],
+    columns: Mapping[str, Mapping[str, str]],
+    circuit: pd.DataFrame | None,
+) -> Results:
+    """What was read, with the phases found in it."""
     settings = varied(runs)
     axes = [*settings, *(name for name in ("seed", "split_seed") if name in runs and _differs(runs[name]))]
     found = phases.find_phases(metrics[[name for name in metrics if name in ("run", "step", *PHASE_COLUMNS)]])
@@ -97,7 +146,7 @@ def read(path: str | Path) -> Results:
         circuit=circuit,
         metrics=metrics,
         spectra=spectra,
-        columns=described(schema),
+        columns=columns,
         axes=axes,
         settings=settings,
         summary=phases.summarize(found.merge(runs[["run", *axes]], on="run"), by),
@@ -127,10 +176,10 @@ def described(schema: pa.Schema) -> dict[str, dict[str, str]]:
     return {f.name: {k.decode(): v.decode() for k, v in (f.metadata or {}).items()} for f in schema}
 
 
-def _spectra(path: Path, column: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """A column of lists by run, sorted by step; runs of one sweep may differ in P."""
+def _spectra(metrics: pd.DataFrame, column: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """A column of lists by run, of rows sorted by step; runs of one sweep may differ in P."""
     result: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
-    for run, rows in read_metrics(path, ["run", "step", column]).groupby("run"):
+    for run, rows in metrics.groupby("run"):
         n_freqs = max((len(norms) for norms in rows[column] if norms is not None), default=0)
         if n_freqs:
             nothing = np.full(n_freqs, np.nan, np.float32)

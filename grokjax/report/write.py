@@ -7,18 +7,27 @@ from grokjax.report.results import read
 from grokjax.store import files
 
 
+def folder(workdir: str | Path) -> Path:
+    """Where a report lies: <workdir>/report, or <table>.report beside a table."""
+    path = files.path(workdir)
+    return path.with_suffix(".report") if path.is_file() else path / "report"
+
+
 def page_path(workdir: str | Path) -> Path:
     """The file of the page."""
-    return files.path(workdir) / "report" / "index.html"
+    return folder(workdir) / "index.html"
 
 
 def figure_path(workdir: str | Path) -> Path:
     """The file of the loss curves."""
-    return files.path(workdir) / "report" / "losses.png"
+    return folder(workdir) / "losses.png"
 
 
 def write(workdir: str | Path) -> Path:
-    """Writes <workdir>/report/index.html and losses.png, each of which appears whole; also while the sweep runs.
+    """Writes report/index.html and losses.png of a sweep, each of which appears whole; also while it runs.
+
+    Args:
+      workdir: of the sweep, or a table of metrics alone: of metrics.parquet the report is in metrics.report.
 
     Returns:
       The page's path.

@@ -168,10 +168,15 @@ def write_text(text: str, path: Path) -> None:
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
-    """Writes a table, compressed by zstd, so that the file appears whole."""
+    """Writes a table so that the file appears whole."""
+    write_bytes(parquet_bytes(table), path)
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as a Parquet file, compressed by zstd."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    write_bytes(buffer.getvalue(), path)
+    return buffer.getvalue()
 
 
 def checksum_path(path: Path) -> Path:
