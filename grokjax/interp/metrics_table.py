@@ -51,11 +51,11 @@ def read(source: str | Path, every_column: bool = False) -> pd.DataFrame:
         known = ", ".join([*READERS, *TORCH])
         raise InputError(f"{path} is no table that can be read: those end in {known}.")
     try:
-        found = READERS[path.suffix](io.BytesIO(path.read_bytes()))
+        frame = READERS[path.suffix](io.BytesIO(path.read_bytes()))
         is_ours = path.suffix == ".parquet" and MEASURED in (
             pq.read_schema(io.BytesIO(path.read_bytes())).metadata or {}
         )
-        return found[_needed(found.columns)] if is_ours and not every_column else found
+        return frame[_needed(frame.columns)] if is_ours and not every_column else frame
     except Exception as error:  # pandas and pyarrow may raise anything
         raise InputError(f"{path} cannot be read as {path.suffix[1:]} ({type(error).__name__}: {error}).") from None
 

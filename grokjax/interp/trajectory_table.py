@@ -3,6 +3,7 @@
 Size letters: R checkpoints, K = P//2 frequencies.
 """
 
+import itertools
 import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,7 +52,7 @@ def measure_all(
       rule, threshold, split, task: as for `measure.measure`.
       groups: of measures; none for those that a sweep logs by default.
       act, n_heads: as for `load_checkpoint`.
-      track: wraps batches of checkpoints, to show progress.
+      track: wraps the steps, to show progress.
 
     Returns:
       A row per step with the columns of a sweep's metrics, task and p; run is 0. Its schema's metadata has `measured`
@@ -76,10 +77,10 @@ def measure_all(
         read(step)
     given = subject.keys_K
     keys_K = _own_keys(subject) if given is None else given
-    batches = [steps[start : start + WIDTH] for start in range(0, len(steps), WIDTH)]
-    parts = [
-        _measured(subject, map(read, some), keys_K, groups) for some in track(batches, f"measuring {trajectory.source}")
-    ]
+    models = iter(map(read, track(steps, f"measuring {trajectory.source}")))
+    parts = []
+    while some := list(itertools.islice(models, WIDTH)):
+        parts.append(_measured(subject, some, keys_K, groups))
     frame = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     n = len(steps)
     frame |= {"run": np.zeros(n, np.int32), "step": np.array(steps, np.int32)}

@@ -69,7 +69,7 @@ def header(results: Results, now: datetime.datetime) -> Html:
             f"and grokjax report {shlex.quote(str(results.path))} writes it again."
         )
         parts.insert(1, element("p", text, class_="running"))
-    if some := part(results.record):
+    if not results.is_table and (some := part(results.record)):
         parts.insert(1, element("p", f"This is {some}.", class_="axes", id="part"))
     rows = [joined(element("dt", name), element("dd", text)) for name, text in _facts(results, now).items() if text]
     details = element("details", element("summary", "What was run, and on what"), element("dl", *rows), open=True)
