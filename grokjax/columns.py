@@ -6,7 +6,7 @@ What a measure's column says is given beside the function that fills it; what is
 import dataclasses
 import functools
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -108,7 +108,7 @@ class Column:
         return pa.list_(scalar) if self.shape else scalar
 
 
-def metrics_schema(columns: Mapping[str, Column], axes: Collection[str], metadata: Mapping[str, Any]) -> pa.Schema:
+def metrics_schema(columns: Mapping[str, Column], axes: Iterable[str], metadata: Mapping[str, Any]) -> pa.Schema:
     """The schema that every part of a sweep's metrics has.
 
     Args:
@@ -120,7 +120,6 @@ def metrics_schema(columns: Mapping[str, Column], axes: Collection[str], metadat
         run_field(),
         pa.field("step", pa.int32(), False, field_metadata("Optimizer steps done before this evaluation.", "steps")),
         *axis_fields(axes),
-        *([split_seed_field()] if "split_seed" in axes else []),
         *(_metrics_field(name, column) for name, column in columns.items()),
     ]
     return pa.schema(fields, {key: json.dumps(value) for key, value in metadata.items()})
@@ -150,9 +149,10 @@ def split_seed_field() -> pa.Field:
 
 
 def axis_fields(axes: Iterable[str]) -> list[pa.Field]:
-    """The columns of swept fields, given by dotted path."""
+    """The columns of swept fields, given by dotted path; with split_seed that which groups runs by it."""
     specs = {path: config.FIELDS[path] for path in axes}
-    return [pa.field(path, ARROW[it.type], True, field_metadata(f"Swept: {it.doc}.")) for path, it in specs.items()]
+    fields = [pa.field(path, ARROW[it.type], True, field_metadata(f"Swept: {it.doc}.")) for path, it in specs.items()]
+    return fields + ([split_seed_field()] if "split_seed" in specs else [])
 
 
 def field_metadata(description: str, unit: str = "", **more: str) -> dict[str, str]:

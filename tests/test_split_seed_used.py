@@ -8,6 +8,7 @@ import tiny
 from commands import call
 
 from grokjax.cli import phases
+from grokjax.interp.circuit.runs import circuits_of
 from grokjax.interp.replay import Replay, replay
 from grokjax.store import files
 from grokjax.store.metrics import parts, read_metrics, read_part, read_runs, read_table
@@ -76,3 +77,8 @@ def test_phases_are_grouped_by_it(swept, capsys):
     status, out, _ = call(capsys, phases.main, str(swept), "--by=split_seed_used")
     assert status == 0
     assert "split_seed_used" in out
+
+
+def test_circuits_have_it(swept):
+    found = read_part(circuits_of(swept)[0]).to_pylist()
+    assert {row["run"]: row["split_seed_used"] for row in found} == dict(enumerate(USED))

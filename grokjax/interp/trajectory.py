@@ -50,8 +50,9 @@ class Trajectory(NamedTuple):
           InputError: always; says how to name one.
         """
         steps = list(self.held)
+        many = f"{len(steps)} checkpoints, of steps {steps[0]} to {steps[-1]}" if len(steps) > 1 else "one checkpoint"
         raise InputError(
-            f"{self.source} holds {len(steps)} checkpoints, of steps {steps[0]} to {steps[-1]}: name one, such as "
+            f"{self.source} holds {many}: name one, such as "
             f"{self.source}:{steps[-1]}, or measure them all (grokjax measure {self.source} --all)."
         )
 
@@ -69,7 +70,10 @@ def find(path: str | Path) -> Trajectory:
         raise InputError(f"{text} is no file and no folder: name one that holds many checkpoints.")
     found = within(text, files.load(text))
     if found is None:
-        raise InputError(f"{text} holds no list of checkpoints: it is expected under {' or '.join(_MANY)}.")
+        raise InputError(
+            f"{text} is no directory, and no file of many checkpoints: a list of them is expected under "
+            f"{' or '.join(_MANY)}."
+        )
     return found
 
 
@@ -127,8 +131,13 @@ def _states(held: Any) -> tuple[str, Any] | None:
         if name is not None:
             return name, held[name]
         return ("", held) if held and all(type(key) is int for key in held) else None
-    is_list = isinstance(held, list | tuple) and held and all(isinstance(one, Mapping) for one in held)
+    is_list = isinstance(held, list | tuple) and held and all(_own(one) is not None for one in held)
     return ("", held) if is_list else None
+
+
+def _own(state: Any) -> Any:
+    """The step that a checkpoint has beside its state dict; None if it has none."""
+    return next((state[name] for name in _STEP if name in state), None) if isinstance(state, Mapping) else None
 
 
 def _steps(states: Any, told: Mapping[str, Any]) -> tuple[Sequence[Any], str, tuple[str, ...]]:
@@ -141,9 +150,7 @@ def _steps(states: Any, told: Mapping[str, Any]) -> tuple[Sequence[Any], str, tu
         # A range may be longer than len can tell.
         if isinstance(steps, list | tuple | range) and len(steps[: len(states) + 1]) == len(states):
             return steps, f"'{name}'", ()
-    own = [
-        next((one[name] for name in _STEP if name in one), None) if isinstance(one, Mapping) else None for one in states
-    ]
+    own = [_own(state) for state in states]
     if all(step is not None for step in own):
         return own, "the checkpoints' own", ()
     return range(len(states)), "their order", (UNNUMBERED,)

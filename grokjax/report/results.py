@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grokjax import config, phases
-from grokjax.columns import ARROW
+from grokjax.columns import ARROW, FINAL
 from grokjax.errors import InputError
 from grokjax.interp import metrics_table
 from grokjax.phases.curves import COLUMNS as PHASE_COLUMNS
@@ -112,6 +112,7 @@ def _of_table(path: Path) -> Results:
         by_run = frame.groupby("run", sort=True)
         fields = [n for n in frame if n in config.FIELDS and (by_run[n].nunique(dropna=False) == 1).all()]
         runs = by_run[fields].first().reset_index().assign(status="finished", last_step=by_run["step"].max().to_numpy())
+        runs = runs.join(by_run[[name for name in FINAL if name in frame]].last(), on="run")
         if keys := about.get("key_freqs"):
             runs["key_freqs"] = [keys] * len(runs)
         frame = frame.sort_values(["run", "step"], ignore_index=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from grokjax.columns import axis_fields, field_metadata
+from grokjax.columns import SPLIT_SEED_USED, axis_fields, field_metadata
 from grokjax.errors import InputError
 from grokjax.interp.checkpoint import load_checkpoint
 from grokjax.interp.circuit.analysis import ONE_LAYER, analyse
@@ -63,6 +63,7 @@ def circuits_of(
         found[run.run] = analyse(checkpoint, keys, rule, threshold) | {
             "step": int(checkpoint.source.rpartition(":")[2]),
             **{axis: run.values[axis] for axis in sweep.axes},
+            SPLIT_SEED_USED: run.split_seed,
         }
     files.write_parquet(_to_table(found, tuple(sweep.axes)), path / FILE)
     return path / FILE, missed
