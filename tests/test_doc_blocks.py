@@ -65,7 +65,15 @@ COMPILED = {
     '("gs://bucket': "no bucket is at hand",
     "import duckdb": "the package is not among the tests'",
 }
-FILES = ("model.pth", "released.pth", "curves.csv", "mod113_step10000.npz", "results/small:3:40000")  # a reader's own
+FILES = (
+    "results/small:3:40000",
+    "model.pth",
+    "released.pth",
+    "curves.csv",
+    "mod113_step10000.npz",
+    "run.pth",
+    "metrics.parquet",
+)  # a reader's own
 OWN = re.compile("|".join(map(re.escape, FILES)))
 
 
