@@ -23,7 +23,7 @@ from grokjax.store.metrics import read_metrics
 from grokjax.training.request import Request, StopRequest
 
 PAYLOAD = "sprung"  # what pickled code and experiment files would make
-KINDS = ("npz", "torch", "npy", "safetensors", "table", "parquet", "json", "checkpoint", "snapshot")
+KINDS = ("npz", "torch", "npy", "safetensors", "many", "table", "parquet", "json", "checkpoint", "snapshot")
 OF_MODELS = ("export", "measure", "circuit")
 # The kinds that are no part of a sweep: where they lie, and what reads them.
 FILES = {
@@ -31,7 +31,8 @@ FILES = {
     "torch": ("models/*.pth", OF_MODELS),
     "npy": ("models/*.npy", OF_MODELS),
     "safetensors": ("models/*.safetensors", OF_MODELS),
-    "table": ("tables/*", ("phases",)),
+    "many": ("runs/*", ("measure all", "phases")),
+    "table": ("tables/*", ("phases", "report of a table")),
 }
 
 
@@ -55,14 +56,15 @@ def make_whole(folder: Path) -> None:
         path = folder / "sweeps" / state
         requests.train(Request(config_of(state), path, console=Console(file=io.StringIO()), stop=stop or StopRequest()))
         shutil.rmtree(path / "report", ignore_errors=True)
-    models, tables = folder / "models", folder / "tables"
-    models.mkdir()
-    tables.mkdir()
+    models, runs, tables = (folder / name for name in ("models", "runs", "tables"))
+    for place in (models, runs, tables):
+        place.mkdir()
     model = load_checkpoint(f"{folder / 'sweeps' / 'done'}:0")
     files.save_npz(model.params, model.cfg, models / "packed.npz", model.train_pairs)
     files.save_safetensors(model.params, model.cfg, models / "model.safetensors", record=model.record())
     arrays: dict[str, Any] = {name: np.asarray(x) for name, x in model.params.items()}
     np.savez(models / "plain.npz", **arrays)
+    files.save_npz(model.params, model.cfg, runs / "step_100.npz", model.train_pairs)
     np.save(models / "array.npy", model.params["embed.W_E"], allow_pickle=False)
     with contextlib.suppress(ImportError):
         import torch
@@ -71,6 +73,9 @@ def make_whole(folder: Path) -> None:
         files.save_torch(model.params, model.cfg, models / "export.pth", record=model.record())
         torch.save({"model": tensors, "config": {"act_fn": "relu"}}, models / "new.pth")
         torch.save(tensors, models / "old.pth", _use_new_zipfile_serialization=False)
+        curves = {"train_losses": [1.0] * 9, "test_losses": [2.0] * 9}
+        beside = {"checkpoint_epochs": [0, 10], "train_indices": torch.from_numpy(model.train_pairs)}
+        torch.save({"checkpoints": [tensors] * 2} | beside | curves, runs / "demo.pth")
     metrics = read_metrics(folder / "sweeps" / "done")
     metrics = metrics[[name for name in metrics if metrics[name].dtype.kind in "fib"]]
     metrics.to_parquet(tables / "metrics.parquet")

@@ -239,6 +239,7 @@ CRAFTED: dict[str, tuple[Callable[[random.Random, Path], bytes], ...]] = {
     "npz": (bomb, announces, two_of_a_name, pickled_npz, pickled_member, pickled_torch),
     "npy": (pickled_array, pickled, pickled_npz),
     "safetensors": (announces_tensors, announces_tensors, pickled_npz, pickled),
+    "many": (pickled, pickled_torch, pickled_zip, bomb, two_of_a_name),
     "torch": (pickled, pickled_torch, pickled_zip, bomb),
     "table": (pickled_parquet, wide_parquet, pickled),
     "parquet": (pickled_parquet, wide_parquet),

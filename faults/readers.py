@@ -32,6 +32,12 @@ def _phases(case: Case, folder: Path) -> None:
     phases.main([str(source), "--csv", str(folder / "out.csv")])
 
 
+def _many(case: Case, folder: Path) -> list[str]:
+    """A file of many checkpoints, or the folder of one of several files."""
+    place = folder / case.file
+    return [str(place if place.suffix == ".pth" else place.parent), "--measures=losses"]
+
+
 def _resume(case: Case, folder: Path) -> None:
     """launch.py on what is there, up to the first steps of training."""
     stop, console = StopRequest(), Console(file=sys.stdout, width=100)
@@ -43,7 +49,11 @@ READERS: dict[str, Callable[[Case, Path], object]] = {
     "export": lambda case, folder: export.main([str(folder / case.file), str(folder / "out.npz")]),
     "measure": lambda case, folder: measure.main([str(folder / case.file), "--measures=losses"]),
     "circuit": lambda case, folder: circuit.main([str(folder / case.file), "--out", str(folder / "out.json")]),
+    "measure all": lambda case, folder: measure.main(
+        [*_many(case, folder), "--all", f"--out={folder / 'out.parquet'}"]
+    ),
     "phases": _phases,
+    "report of a table": lambda case, folder: report.main([str(folder / case.file)]),
     "check": lambda case, folder: check.main([str(folder / "sweep")]),
     "report": lambda case, folder: report.main([str(folder / "sweep")]),
     "replay": lambda case, folder: replay.main([str(folder / "sweep"), "--rule=W_E", "--measures=spectra"]),
@@ -53,7 +63,7 @@ READERS: dict[str, Callable[[Case, Path], object]] = {
     ),
     "resume": _resume,
 }
-OUTPUTS = ("out.npz", "out.json", "out.csv")
+OUTPUTS = ("out.npz", "out.json", "out.csv", "out.parquet")
 # Damage that nothing hides, of a file that is no checksum itself.
 SURE = ("emptied", "cut", "missing", "foreign", "link to nothing", "link to itself", "folder")
 
