@@ -67,10 +67,10 @@ def key(problem: Problem, settings: Mapping[str, Any], layout: Layout) -> dict[s
 def read(key: Mapping[str, Any]) -> Speed | None:
     """The speed in the cache; None where there is none, or it is damaged."""
     found = cache.recall(KIND, key)
-    values = [found.get(field.name) for field in dataclasses.fields(Speed)]
-    if not all(isinstance(value, float) and math.isfinite(value) and value >= 0 for value in values):
+    step, compilation = found.get("step"), found.get("compilation")
+    if not (isinstance(step, float) and isinstance(compilation, float)):
         return None
-    return Speed(*values)
+    return Speed(step, compilation) if 0 < step < math.inf and 0 <= compilation < math.inf else None
 
 
 def keep(key: Mapping[str, Any], step: float, compilation: float | None) -> None:
@@ -129,7 +129,9 @@ class Estimate:
     @property
     def training(self) -> float | None:
         """Seconds, if no run stops early."""
-        return self.speed and self.speed.step * steps_in_turn([run.steps for run in self.runs], self.layout)
+        if self.speed is None:
+            return None
+        return self.speed.step * steps_in_turn([run.steps for run in self.runs], self.layout)
 
     @property
     def seconds(self) -> float | None:
