@@ -318,6 +318,30 @@ def test_home_is_where_a_tilde_points(here, tmp_path, monkeypatch):
     assert here("--config=~/mine.py", "--workdir=~/x", "--plan").returncode == 0
 
 
+def test_every_path_may_begin_with_a_tilde(finished, tmp_path, monkeypatch, capsys):
+    """Those of models, directories, experiments and files to write; nothing is made that is named for a tilde."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    Path("sweep").symlink_to(finished[0])
+    Path("mine.py").write_text((ROOT / "tests" / "tiny.py").read_text())
+    for args, written in (
+        (["export", "~/sweep:2", "~/m.npz"], "m.npz"),
+        (["measure", "~/m.npz", "--measures=losses", "--out=~/m.json", "--experiment=~/mine.py"], "m.json"),
+        (["circuit", "~/sweep", "--run=2", "--out=~/c.json"], "c.json"),
+        (["phases", "~/sweep", "--csv=~/p.csv"], "p.csv"),
+        (["phases", "~/sweep/metrics/part-000000.parquet", "--csv=~/q.csv"], "q.csv"),
+        (["figure", "~/sweep", "--out=~/f.svg"], "f.svg"),
+        (["check", "~/sweep"], "sweep"),
+    ):
+        status, _, err = call(capsys, main, *args)
+        assert status == 0, err
+        assert Path(written).exists()
+    assert grokjax.load_checkpoint("~/m.npz").cfg.p == 7
+    assert len(grokjax.read_metrics("~/sweep")) == 44
+    assert grokjax.open("~/sweep").params(2).keys() == grokjax.load_params("~/sweep", 2).keys()
+    assert not Path("~").exists()
+
+
 @pytest.mark.parametrize("platform", ["cuda", "gpu", "tpu", "nonsense"])
 def test_a_device_that_is_not_there(platform, tmp_path):
     if any(device.platform != "cpu" for device in jax.devices()):
@@ -325,8 +349,42 @@ def test_a_device_that_is_not_there(platform, tmp_path):
     environment = os.environ | {"JAX_PLATFORMS": platform}
     done = python("-m", "grokjax", "train", TINY, f"--workdir={tmp_path / 'out'}", env=environment)
     assert_sentence(done, f"JAX_PLATFORMS={platform} asks", tmp_path / "out")
-    if platform == "cuda":
-        np.savez(tmp_path / "m.npz", W_E=np.zeros((3, 3)))
-        code = f"import grokjax\ntry: grokjax.measure({str(tmp_path / 'm.npz')!r})\n"
-        code += "except grokjax.errors.InputError as e: print(e)"
-        assert python("-c", code, env=environment).stdout.startswith("JAX_PLATFORMS=cuda asks")
+
+
+ENTRIES = """
+import sys, grokjax
+path, model = sys.argv[1:]
+results, small = grokjax.open(path), grokjax.config.small()
+for name, entry in {
+    "load_params": lambda: grokjax.load_params(path, 0),
+    "params": lambda: results.params(0),
+    "load_checkpoint": lambda: grokjax.load_checkpoint(path + ":0"),
+    "measure": lambda: grokjax.measure(model),
+    "measure a snapshot": lambda: results.measure(0),
+    "circuit": lambda: grokjax.circuit(path + ":0"),
+    "train": lambda: grokjax.train(small, path + "/new"),
+    "train_one": lambda: grokjax.train_one(small, steps=2),
+}.items():
+    try:
+        print(name, entry())
+    except grokjax.errors.InputError as error:
+        print(name, "refused" if "JAX_PLATFORMS=cuda asks for a device that JAX does not find" in str(error) else error)
+print("metrics", len(results.metrics))
+"""
+
+
+def test_without_the_device_every_entry_says_so_and_tables_are_read(finished, tmp_path):
+    """A snapshot is not called damaged because JAX cannot start."""
+    if any(device.platform != "cpu" for device in jax.devices()):
+        pytest.skip("there is one")
+    path, model = str(finished[0]), str(tmp_path / "m.npz")
+    np.savez(model, W_E=np.zeros((3, 3)))
+    environment = os.environ | {"JAX_PLATFORMS": "cuda"}
+    done = python("-c", ENTRIES, path, model, env=environment)
+    *entries, metrics = done.stdout.splitlines()
+    assert len(entries) == 8, done.stderr
+    assert all(line.endswith(" refused") for line in entries), done.stdout
+    assert metrics == "metrics 44"
+    for args in (["export", f"{path}:0", str(tmp_path / "out.npz")], ["replay", path, "--rule=W_E"]):
+        done = python("-m", "grokjax", *args, env=environment)
+        assert_sentence(done, "JAX_PLATFORMS=cuda asks for a device", tmp_path / "out.npz")

@@ -35,7 +35,8 @@ def load(args: argparse.Namespace):
 
     if args.heads is not None and args.heads < 1:
         raise InputError(f"--heads is {args.heads}, but it must be 1 or more.")
-    return load_checkpoint(args.model, args.act, args.heads)
+    with terminal.busy(f"reading {args.model}"):
+        return load_checkpoint(args.model, args.act, args.heads)
 
 
 def write(found: Mapping[str, Any], out: str | None) -> None:

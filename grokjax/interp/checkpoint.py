@@ -94,7 +94,7 @@ def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | No
       >>> checkpoint.cfg.p, checkpoint.task, len(checkpoint.train_pairs)
       (7, 'add', 29)
     """
-    text = str(model)
+    text = os.path.expanduser(str(model))
     snapshot = re.fullmatch(r"(.+?):(\d{1,9})(?::(\d{1,18}))?", text)
     if snapshot and not os.path.lexists(text):
         return _load_snapshot(snapshot[1], int(snapshot[2]), int(snapshot[3]) if snapshot[3] else None, act)
