@@ -134,8 +134,12 @@ MOST_VALUES = 100_000  # of an axis, and runs of a sweep
 OPERATIONAL = ("checkpoint_every_minutes", "checkpoint_every_steps")
 
 
+class Mistake(InputError, AttributeError, TypeError):
+    """A field that a config does not have, or a value that a field cannot have; told where it is set."""
+
+
 class Config(ml_collections.ConfigDict):
-    """A ConfigDict that tells in a sentence which field is unknown, and which may be meant."""
+    """A ConfigDict that tells in a sentence which field is unknown, and which may be meant; or what it must be."""
 
     @classmethod
     def of(cls, tree: Mapping[str, Any]) -> "Config":
@@ -147,7 +151,7 @@ class Config(ml_collections.ConfigDict):
 
     def __setitem__(self, name, value):
         if self.is_locked and name not in self:
-            raise AttributeError(str(unknown("config field", name, self.keys())))
+            raise Mistake(str(unknown("config field", name, self.keys())))
         kind = self.get_type(name) if name in self else None
         if kind is tuple:
             listed_ = listed(value)
@@ -156,7 +160,10 @@ class Config(ml_collections.ConfigDict):
             value = whole(value)
         elif kind in (float, str):
             value = scalar(value)
-        super().__setitem__(name, value)
+        try:
+            super().__setitem__(name, value)
+        except TypeError:
+            raise Mistake(_not_right(name, value, kind)) from None
 
     def __getattr__(self, name):
         try:
@@ -164,7 +171,17 @@ class Config(ml_collections.ConfigDict):
         except AttributeError:
             if name.startswith("_"):
                 raise
-            raise AttributeError(str(unknown("config field", name, self.keys()))) from None
+            raise Mistake(str(unknown("config field", name, self.keys()))) from None
+
+
+def _not_right(name: str, value: Any, kind: Any) -> str:
+    """Says what a field, or an axis, must be that a value of another type was given for."""
+    path = next((path for path in FIELDS if path.rpartition(".")[2] == name), name)
+    if path not in FIELDS or kind not in (tuple, FIELDS[path].type):
+        return f"config.{path} is {shown(value)}, but it holds fields: set those."
+    is_axis = kind is not FIELDS[path].type
+    such_as = f"{' of values' * is_axis}, such as ({shown(value)},)" if kind is tuple else ""
+    return f"config.{'sweep.' * is_axis}{path} is {shown(value)}, but it must be {ARTICLE[kind]}{such_as}."
 
 
 def scalar(value: Any) -> Any:

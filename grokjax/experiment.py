@@ -39,8 +39,12 @@ def load_experiment(given: str | None) -> tuple[ModuleType, object]:
         if not hasattr(module, "get_config"):
             raise InputError(f"{file} has no get_config(arg), which is what makes it an experiment.")
         config = module.get_config(variant)
-    except InputError:
-        raise
+    except InputError as error:
+        from grokjax.config import Mistake
+
+        if not isinstance(error, Mistake):  # a sentence of the experiment's own
+            raise
+        raise InputError(f"{file}{_line_in(error, file).rstrip(',')}: {error}") from None
     except (Exception, SystemExit) as error:  # whatever an experiment file may raise is the user's to mend
         place = _line_in(error, file)
         raise InputError(f"{file}{place} failed with {type(error).__name__}: {error}") from error

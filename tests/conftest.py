@@ -6,6 +6,8 @@ from pathlib import Path
 # Before JAX is imported. Programs compiled by one test serve the others, and the processes that tests start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# What tiny sweeps took is not for the user's own plans.
+os.environ.setdefault("XDG_CACHE_HOME", str(Path(__file__).parent.parent / ".pytest_cache" / "home"))
 
 import hypothesis
 import jax

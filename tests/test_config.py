@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import tiny
 
@@ -254,11 +255,55 @@ def test_a_config_that_lacks_a_field():
 def test_a_field_that_is_none_is_told_where_it_is_set():
     """In Python, before anything is expanded, in a sentence; a copy does so too."""
     for c in (config.default(), copy.deepcopy(config.small())):
-        with pytest.raises(AttributeError, match=r"^config field 'weight_decy' is unknown: did you mean"):
+        with pytest.raises(InputError, match=r"^config field 'weight_decy' is unknown: did you mean"):
             c.weight_decy = 1.0
-        with pytest.raises(AttributeError, match=r"^config field 'sed' is unknown: did you mean 'seed'"):
+        with pytest.raises(InputError, match=r"^config field 'sed' is unknown: did you mean 'seed'"):
             c.sweep.sed = (0, 1)
-        with pytest.raises(AttributeError, match="known are act, d_mlp, d_model, n_heads, n_layers"):
+        with pytest.raises(InputError, match="known are act, d_mlp, d_model, n_heads, n_layers"):
             c.model["d_ff"] = 64
         c.sweep.model.d_mlp = (8, 16)
         assert c.sweep.model.d_mlp == (8, 16)
+        with pytest.raises(InputError, match=r"^config field 'stps' is unknown: did you mean 'steps'"):
+            _ = c.stps
+        assert not hasattr(c, "stps")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("measures", "paper", "config.measures is 'paper', but it must be a tuple, such as ('paper',)."),
+        ("steps", "many", "config.steps is 'many', but it must be an integer."),
+        ("split_seed", "x", "config.split_seed is 'x', but it must be an integer."),
+        ("model.d_mlp", "x", "config.model.d_mlp is 'x', but it must be an integer."),
+        ("model", 3, "config.model is 3, but it holds fields: set those."),
+        ("sweep.seed", 3, "config.sweep.seed is 3, but it must be a tuple of values, such as (3,)."),
+        (
+            "sweep.model.act",
+            "relu",
+            "config.sweep.model.act is 'relu', but it must be a tuple of values, such as ('relu',).",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_told_where_it_is_set(name, value, sentence):
+    *parents, leaf = name.split(".")
+    at = config.default()
+    for parent in parents:
+        at = at[parent]
+    with pytest.raises(InputError) as refused:
+        setattr(at, leaf, value)
+    assert str(refused.value) == sentence
+
+
+def test_values_as_people_have_them_in_python():
+    """NumPy's, ranges, generators; None for no axis or no value."""
+    c = config.default()
+    c.steps, c.weight_decay, c.split_seed = 2e4, 1, np.int64(3)
+    assert (c.steps, c.weight_decay, c.split_seed) == (20_000, 1.0, 3)
+    assert {type(c.steps), type(c.split_seed)} == {int}
+    c.sweep.weight_decay, c.sweep.seed, c.sweep.steps = np.logspace(0, 1, 2), range(3), (n * 1e2 for n in (1, 2))
+    axes = sweeps.expand(c).axes
+    assert axes == {"weight_decay": (1.0, 10.0), "seed": (0, 1, 2), "steps": (100, 200)}
+    assert {type(value) for values in axes.values() for value in values} == {int, float}
+    c.sweep.weight_decay = c.sweep.steps = c.split_seed = None
+    assert list(sweeps.expand(c).axes) == ["seed"]
+    assert sweeps.expand(c).base["split_seed"] is None

@@ -38,6 +38,9 @@ SMALL = {
         '--config=wide.py --workdir=results/wide --config.sweep.seed="(0, 1)" --config.p=7 --config.steps=100 '
         "--config.measures=()"
     ),
+    "--config=wide.py --workdir=results/wide --plan=measure": (
+        "--config=wide.py --workdir=results/wide --plan=measure --config.p=7 --config.measures=()"
+    ),
     "--config=my.py:small": "--config=my.py:small --config.steps=250",
     "--config.steps=2000": "--config.steps=200",
 }

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -117,7 +118,10 @@ def trees(draw):
     return tree
 
 
-def planned(config, get_sweep=None, path="/nowhere/grokjax_fuzz"):
+NOWHERE = os.path.join(tempfile.gettempdir(), "grokjax_fuzz")  # where anybody may write, and nothing is
+
+
+def planned(config, get_sweep=None, path=NOWHERE):
     """A plan, or the sentence that refuses; anything else fails."""
     try:
         status, text = tiny.train(config, path, plan_only=True, get_sweep=get_sweep)
@@ -316,8 +320,8 @@ def test_any_command_line_is_a_plan_or_a_sentence(here, tmp_path_factory, args):
         not any(arg.lstrip("-").startswith(("help", "h=", "config=", "noplan", "nopl", "distributed")) for arg in args)
     )
     assume(not any(arg in ("-h", "-?", "--h") or "\0" in arg for arg in args))  # the system passes no NUL
-    assert_answered(here("--config=tests/tiny.py", "--workdir=/nowhere/grokjax_fuzz", *args))
-    assert not os.path.lexists("/nowhere")
+    assert_answered(here("--config=tests/tiny.py", f"--workdir={NOWHERE}/sweep", *args))
+    assert not os.path.lexists(NOWHERE)
 
 
 def assert_answered(answer):
@@ -350,7 +354,7 @@ def test_any_experiment_and_variant(here, file, variant):
 @given(text=odd_text, only=st.one_of(literals, st.lists(st.integers(0, 5).map(str), max_size=4).map(",".join)))
 def test_any_workdir_and_runs(here, text, only):
     assume("\0" not in text)
-    assert_answered(here("--config=tests/tiny.py", f"--workdir=/nowhere/{text}", f"--only={only}"))
+    assert_answered(here("--config=tests/tiny.py", f"--workdir={NOWHERE}/{text}", f"--only={only}"))
 
 
 EXPERIMENTS = {

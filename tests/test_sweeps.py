@@ -92,7 +92,7 @@ def test_arrays_ranges_and_generators_are_axes():
     c.sweep.seed = itertools.count()
     with pytest.raises(InputError, match="100,000 are the most"):
         sweeps.expand(c)
-    with pytest.raises(AttributeError, match=r"^config field 'sead' is unknown: did you mean 'seed'"):
+    with pytest.raises(InputError, match=r"^config field 'sead' is unknown: did you mean 'seed'"):
         c.sweep.sead  # noqa: B018
 
 

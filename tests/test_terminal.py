@@ -49,6 +49,7 @@ def test_commands_print_json_alone(finished, capsys):
         "measure": (["measure", f"{path}:2", "--measures=losses"], {"train_loss", "null", "measured"}),
         "circuit": (["circuit", path, "--run=2"], {"loss", "null", "measured"}),
         "check": (["check", path], {"whole", "findings"}),
+        "example": (["example"], {"mainline", "precision", "wd_sweep"}),
     }
     for name, (args, expected) in commands.items():
         status, out, _ = call(capsys, main, *args, "--json")

@@ -13,22 +13,30 @@ from grokjax.store.records import part, read_record
 from grokjax.store.recovery import Findings
 from grokjax.store.workdir import Workdir, refuse
 from grokjax.training import plan as plan_lib
-from grokjax.training import sweep
+from grokjax.training import speeds, sweep
 from grokjax.training.job import expanded
 from grokjax.training.plan import Plan
 from grokjax.training.progress import summary
 from grokjax.training.request import Request
 
 
-def plan(request: Request) -> Plan:
-    """Plans a sweep; nothing is written, and nothing measured.
+def plan(request: Request, measure: bool = False) -> Plan:
+    """Plans a sweep; nothing is written in its directory.
+
+    Args:
+      request: for the sweep.
+      measure: whether to time each group's program, and on an accelerator its widths, for the cache; else what is
+        cached already has to do.
 
     Raises:
       InputError: bad config, flags or directory.
     """
     job = expanded(request)
     refuse(job.path, job.sweep, request.overwrite)
-    return plan_lib.make(job)
+    made = plan_lib.make(job, request.tell if measure else None)
+    if measure:
+        speeds.measure(made, request.tell)
+    return made
 
 
 def train(request: Request) -> int:

@@ -18,12 +18,15 @@ def main(argv: Sequence[str]) -> None:
     """Entry point."""
     parser = terminal.command("example", __doc__)
     parser.add_argument("name", nargs="?", help="of the experiment; without it all are listed")
-    name = parser.parse_args(argv).name
-    texts = examples()
+    terminal.add_json(parser)
+    args = parser.parse_args(argv)
+    name, texts = args.name, examples()
     if name is None:
+        firsts = {each: (ast.get_docstring(ast.parse(text)) or "").splitlines()[0] for each, text in texts.items()}
+        if args.json:
+            return terminal.say_json(firsts)
         width = max(map(len, texts))
-        for each, text in texts.items():
-            terminal.say(f"{each:<{width}}  {(ast.get_docstring(ast.parse(text)) or '').splitlines()[0]}")
+        terminal.say("\n".join(f"{each:<{width}}  {first}" for each, first in firsts.items()))
     elif name.removesuffix(".py") in texts:
         print(texts[name.removesuffix(".py")], end="")
     else:

@@ -64,20 +64,22 @@ def main(argv: Sequence[str]) -> None:
 
     from grokjax.interp import files
     from grokjax.interp.formats import BRIDGE, LENS
+    from grokjax.store.files import path as path_of
 
-    path, plain = Path(args.out), args.npz or args.out.endswith(".npz")
+    path, plain = path_of(args.out), args.npz or args.out.endswith(".npz")
     if plain and args.bridge:
         raise InputError("--bridge is for PyTorch files, but plain arrays are asked for: leave out one of the two.")
     if path.is_dir() or (path.exists() and not args.overwrite):
         raise InputError(f"{path} exists: choose another name{'' if path.is_dir() else ', or --overwrite'}.")
     checkpoint = model.load(args)
     what, record = (checkpoint.params, checkpoint.cfg, path), checkpoint.record()
-    if plain:
-        beside = {name: value for name, value in record.items() if name != "train_indices"}
-        files.save_npz(*what, checkpoint.train_pairs, beside)
-    else:
-        save = files.save_safetensors if args.out.endswith(SAFE) else files.save_torch
-        save(*what, BRIDGE if args.bridge else LENS, record)
+    with terminal.busy(f"writing {path}"):
+        if plain:
+            beside = {name: value for name, value in record.items() if name != "train_indices"}
+            files.save_npz(*what, checkpoint.train_pairs, beside)
+        else:
+            save = files.save_safetensors if args.out.endswith(SAFE) else files.save_torch
+            save(*what, BRIDGE if args.bridge else LENS, record)
     for note in checkpoint.notes:
         print(f"note: {one_line(note)}.", file=sys.stderr)
     terminal.say(recipe(PLAIN if plain else BRIDGED if args.bridge else HOOKED, checkpoint.cfg, path))

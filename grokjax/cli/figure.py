@@ -12,7 +12,6 @@ The suffix of --out says what is written: .pdf, .svg or .png.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from grokjax.cli import terminal
 from grokjax.errors import InputError, StorageError
@@ -27,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
     parser = terminal.command("figure", __doc__)
     terminal.add_workdir(parser)
     parser.add_argument("--kind", default="losses", help="of the figure, see above; losses by default")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="to write; <kind>.pdf by default")
+    parser.add_argument("--out", metavar="FILE", help="to write; <kind>.pdf by default")
     parser.add_argument(
         "--by", metavar="FIELDS", type=terminal.names, default=(), help="swept fields to tell apart (a,b)"
     )
@@ -37,15 +36,16 @@ def main(argv: Sequence[str]) -> None:
     from grokjax.report.results import read
     from grokjax.store import files
 
-    out = args.out or Path(f"{args.kind}.pdf")
+    out = files.path(args.out or f"{args.kind}.pdf")
     format = out.suffix.lower().removeprefix(".")
     if format not in figures.FORMATS:
         known = ", ".join(f".{name}" for name in figures.FORMATS)
         raise InputError(f"--out={out}: a figure is written as {known}; end the name with one of these.")
     with terminal.busy(f"drawing {args.kind} of {args.workdir}"):
         drawn = figures.figure(read(files.path(args.workdir)), args.kind, args.by)
+        picture = figures.picture(drawn, format)
     try:
-        files.put(figures.picture(drawn, format), out)
+        files.put(picture, out)
     except StorageError as error:
         raise InputError(f"--out={error}: choose another file.") from None
     terminal.say_part(args.workdir)

@@ -46,7 +46,8 @@ def load(args: argparse.Namespace):
     from grokjax.interp.checkpoint import load_checkpoint
 
     check(args)
-    return load_checkpoint(args.model, args.act, args.heads)
+    with terminal.busy(f"reading {args.model}"):
+        return load_checkpoint(args.model, args.act, args.heads)
 
 
 def write(found: Mapping[str, Any], out: str | None) -> None:

@@ -1,7 +1,7 @@
 """Overrides: fields and axes of a config given on the command line, as people write them.
 
 `--config.steps=2e4`, `--config.split_seed=None`, `--config.sweep.task=add,subtract`, `--config.sweep.seed=range(10)`,
-`--config.sweep.weight_decay=logspace(-2, 1, 7)`. What is written is parsed, never run.
+`--config.sweep.weight_decay="0, logspace(-2, 1, 7)"`. What is written is parsed, never run.
 """
 
 import ast
@@ -75,7 +75,17 @@ def parsed(path: str, text: str) -> Any:
     try:
         return _axis(FIELDS[axis], text) if axis != path else _value(FIELDS[path], text.strip())
     except Exception:  # of a parser, on any text
-        raise InputError(f"--config.{path}={text} does not parse: {_expected(path)}.") from None
+        hint = f"; for an axis give --config.sweep.{path}={text}" if axis == path and _is_axis(path, text) else ""
+        raise InputError(f"--config.{path}={text} does not parse: {_expected(path)}{hint}.") from None
+
+
+def _is_axis(path: str, text: str) -> bool:
+    """Whether a text that is no value of a field would be several."""
+    try:
+        values = _axis(FIELDS[path], text) or ()
+        return FIELDS[path].kind != SETTING and (len(values) > 1 or text.strip().endswith((")", "]")))
+    except Exception:  # as in `parsed`
+        return False
 
 
 def _value(field: Field, text: str) -> Any:
@@ -87,6 +97,8 @@ def _value(field: Field, text: str) -> Any:
         if not isinstance(number := config_lib.whole(float(text)), int):
             raise ValueError("not whole")
         return number
+    if field.type is str and "," in text:
+        raise ValueError("several names")
     return field.type(text)
 
 
@@ -95,30 +107,46 @@ def _axis(field: Field, text: str) -> tuple | None:
 
 
 def _tuple(field: Field, text: str) -> tuple:
-    """Values in a tuple or list, with commas between them, or of a function in `SEQUENCES`."""
+    """Values, and functions in `SEQUENCES`, with commas between them: in a tuple, a list or nothing."""
     try:
-        node = ast.parse(text.strip(), mode="eval").body
-        found = _sequence(node) if isinstance(node, ast.Call) else ast.literal_eval(node)
+        return _values(ast.parse(text.strip(), mode="eval").body)
     except ValueError:
         if field.type not in (str, tuple):
             raise
         found = terminal.names(text)  # add,subtract
         if not all(name.isidentifier() for name in found):
             raise
-    return tuple(found) if isinstance(found, tuple | list) else (found,)
+    return found
+
+
+def _values(node: ast.expr) -> tuple:
+    """The values that an expression stands for: 0, logspace(-2, 0, 3) is four."""
+    if isinstance(node, ast.Call):
+        return _sequence(node)
+    if not isinstance(node, ast.Tuple | ast.List):
+        return (ast.literal_eval(node),)
+    found: list[Any] = []
+    for one in node.elts:
+        one = one.value if isinstance(one, ast.Starred) else one
+        found += _sequence(one) if isinstance(one, ast.Call) else [ast.literal_eval(one)]
+    return tuple(found)
+
+
+SEQUENCES = ("range", "linspace", "logspace", "geomspace")
 
 
 def _sequence(node: ast.Call) -> tuple:
-    """The values of range(…), linspace(…) or logspace(…), as Python and NumPy have them."""
+    """The values of a function in `SEQUENCES`, as Python and NumPy have them."""
     import numpy as np
 
-    functions: dict[str, Any] = {"range": range, "linspace": np.linspace, "logspace": np.logspace}
     name = ast.unparse(node.func).removeprefix("np.").removeprefix("numpy.")
+    if name not in SEQUENCES:
+        raise ValueError("no function of values")
     args = [config_lib.whole(ast.literal_eval(arg)) for arg in node.args]
     more = {str(word.arg): config_lib.whole(ast.literal_eval(word.value)) for word in node.keywords}
     if name != "range" and not 0 <= more.get("num", args[2] if len(args) > 2 else 50) <= config_lib.MOST_VALUES:
         raise ValueError("more values than a sweep may have")
-    values = config_lib.listed(functions[name](*args, **more))
+    values = config_lib.listed((range if name == "range" else getattr(np, name))(*args, **more))
     assert values is not None
     return values
 

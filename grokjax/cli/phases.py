@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from grokjax.cli import terminal
@@ -42,19 +41,20 @@ def main(argv: Sequence[str]) -> None:
     with terminal.busy(f"finding the phases of {args.source}"):
         metrics = _renamed(metrics_table.read(args.source), _pairs("rename", args.rename))
         found = phases.find_phases(metrics, settings)
-    if found.empty:
-        raise InputError(f"{args.source} holds no evaluations yet.")
-    by = args.by.split(",") if args.by else [name for name in ["weight_decay"] if name in found]
-    summary = phases.summarize(found, by)
+        if found.empty:
+            raise InputError(f"{args.source} holds no evaluations yet.")
+        by = args.by.split(",") if args.by else [name for name in ["weight_decay"] if name in found]
+        summary = phases.summarize(found, by)
+        readings = phases.readings(metrics, settings) if args.rules else None
     if args.csv:
         try:
-            files.put(found.to_csv(index=False).encode(), args.csv)
+            files.put(found.to_csv(index=False).encode(), files.path(args.csv))
         except StorageError as error:
             raise InputError(f"--csv={error}: choose another file.") from None
     terminal.say_part(args.source)
     if args.json:
         parts = {"runs": found, "groups": summary.groups, "fits": summary.fits}
-        parts |= {"rules": phases.describe_rules(phases.readings(metrics, settings))} if args.rules else {}
+        parts |= {"rules": phases.describe_rules(readings)} if readings is not None else {}
         rows = {name: table.to_dict("records") for name, table in parts.items()}
         return terminal.say_json({**rows, "notes": found.attrs["notes"]})
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
@@ -73,9 +73,9 @@ def main(argv: Sequence[str]) -> None:
         say(text.notes(summary.fits, ["quantity"]))
     if args.runs or len(found) == 1:
         say([""] * (len(found) > 1) + tables.runs_text(found, by))
-    if args.rules:
+    if readings is not None:
         console.print()
-        tables.print_table(console, tables.rules_table(phases.readings(metrics, settings)))
+        tables.print_table(console, tables.rules_table(readings))
     if notes := found.attrs["notes"]:
         say(["", *(f"note: {plain(note)}" for note in notes)])
 
@@ -84,7 +84,7 @@ def _parser() -> terminal.Parser:
     parser = terminal.command("phases", __doc__)
     source = "a sweep's working directory, a table (.csv, .jsonl or .parquet) or a PyTorch file with curves"
     parser.add_argument("source", metavar="DIR", help=source)
-    parser.add_argument("--csv", metavar="FILE", type=Path, help="write the table of phases, one row per run")
+    parser.add_argument("--csv", metavar="FILE", help="write the table of phases, one row per run")
     parser.add_argument("--by", metavar="COLUMNS", help="form groups by these (a,b); by default weight_decay")
     parser.add_argument("--runs", action="store_true", help="list every run, too")
     parser.add_argument("--rules", action="store_true", help="list every rule, and how far they agree, too")

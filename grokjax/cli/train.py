@@ -26,6 +26,18 @@ from grokjax.cli.overrides import override, refuse_idle, split_overrides
 from grokjax.errors import InputError, file_name
 from grokjax.experiment import load_experiment
 
+PLAN_HELP = (
+    "Print the plan and stop; --plan=measure times its programs first, in about a minute, to say how long it takes. "
+    "Nothing is written in the working directory."
+)
+
+
+class _PlanParser(flags.BooleanParser):
+    """Of --plan, --noplan and --plan=measure."""
+
+    def parse(self, argument):
+        return argument if argument == "measure" else super().parse(argument)
+
 
 def defined() -> flags.FlagValues:
     """Flags of the command's own, not parsed: absl's global ones are those of whoever imports this module."""
@@ -43,8 +55,9 @@ def defined() -> flags.FlagValues:
     list_("only", None, "Run numbers to train again, such as 3,17, at the width of the whole sweep.")
     boolean("overwrite", False, "Throw away what another sweep left in the working directory.")
     boolean("lock", True, "Refuse a file system without locks; --nolock goes on there, alone in the directory.")
-    boolean("plan", False, "Print the plan and stop; nothing is written.")
-    boolean("json", False, "Print the table of runs as JSON on stdout; everything else goes to stderr.")
+    plan = flags.Flag(_PlanParser(), None, "plan", False, PLAN_HELP, boolean=True)
+    flags.DEFINE_flag(plan, values, __name__)
+    boolean("json", False, "Print the table of runs, or the plan, as JSON on stdout; everything else goes to stderr.")
     boolean("distributed", False, "Train with other processes, which the cluster names (TPU, SLURM, Open MPI, GKE).")
     string("coordinator_address", None, "Where no cluster says it: HOST:PORT of process 0, everywhere.")
     integer("num_processes", None, "With --coordinator_address: how many processes train together.")
@@ -134,7 +147,6 @@ def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
 
     from grokjax.api import requests
     from grokjax.core import cache
-    from grokjax.training import plan
     from grokjax.training.request import Request, StopRequest
 
     if get_sweep and overrides:
@@ -142,7 +154,7 @@ def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
     cache.enable()
     hosts, stop = _hosts(given), StopRequest()
     # After JAX has joined the others, since it handles SIGTERM itself otherwise.
-    _on_signals(stop.handle)
+    _on_signals(_stop_at_once if given.plan else stop.handle)
     request = Request(
         config,
         given.workdir or default_workdir(given.config),
@@ -156,15 +168,26 @@ def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
         stop=stop,
         console=Console(quiet=not hosts.is_first, stderr=given.json),
     )
-    if given.plan and given.json:
-        raise InputError("--json prints the table of runs, and --plan trains none: give one of them.")
     if given.plan:
-        request.tell(plan.text(requests.plan(request)))
+        _plan(request, given.plan == "measure", given.json)
         return 0
     status = requests.train(request)
     if given.json and hosts.is_first:
         terminal.say_json({"workdir": str(request.workdir), "status": status, "runs": requests.runs(request)})
     return status
+
+
+def _plan(request, measure: bool, as_json: bool) -> None:
+    """Prints what a request would do and how long it would take, as far as that is known."""
+    from grokjax.api import requests
+    from grokjax.training import plan, speeds
+
+    made = requests.plan(request, measure)
+    found = speeds.estimates(made)
+    if as_json and request.hosts.is_first:
+        terminal.say_json(speeds.record(made, found))
+    elif not as_json:
+        request.tell(f"{plan.text(made)}\n{speeds.text(made, found)}")
 
 
 def _hosts(given: flags.FlagValues):

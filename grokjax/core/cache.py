@@ -1,13 +1,17 @@
 """The user's cache folder, kept between starts.
 
 It holds compiled programs (JAX's persistent compilation cache, on by default), the training rates measured on
-accelerators (`training.tune`) and the compiled C++ (`core.native.build`).
+accelerators (`training.tune`), what sweeps have taken (`training.speeds`) and the compiled C++ (`core.native.build`).
 """
 
+import contextlib
 import hashlib
+import json
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -32,6 +36,31 @@ def processor() -> str:
     except OSError:
         return platform.processor()
     return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+
+
+def file_of(kind: str, key: Mapping[str, Any]) -> Path:
+    """The file that holds figures of a kind, measured for what `key` describes as JSON holds it."""
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return home() / kind / f"{name}.json"
+
+
+def recall(kind: str, key: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures that `keep` kept; none where there are none, or they are damaged or cannot be read."""
+    try:
+        content = json.loads(file_of(kind, key).read_text())
+        return dict(content) if content["measured_for"] == key else {}
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def keep(kind: str, key: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+    """Keeps figures, if that is possible (a full disk, a read-only home, no home); the file appears whole."""
+    with contextlib.suppress(OSError, RuntimeError):
+        file = file_of(kind, key)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_name(f".{file.name}.{os.getpid()}")
+        beside.write_text(json.dumps({"measured_for": key, **figures}, indent=1) + "\n")
+        beside.replace(file)
 
 
 def enable() -> None:

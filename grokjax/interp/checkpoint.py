@@ -95,7 +95,7 @@ def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | No
       >>> checkpoint.cfg.p, checkpoint.task, len(checkpoint.train_pairs)
       (7, 'add', 29)
     """
-    text = str(model)
+    text = os.path.expanduser(str(model))
     snapshot = re.fullmatch(r"(.+?):(\d{1,9})(?::(\d{1,18}))?", text)
     if snapshot and not os.path.lexists(text):
         if not snapshot[3] and (os.path.isfile(snapshot[1]) or trajectory.is_folder(snapshot[1])):

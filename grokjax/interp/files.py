@@ -18,6 +18,7 @@ from grokjax.core.model import ModelConfig
 from grokjax.errors import InputError, StorageError
 from grokjax.interp.formats import LENS, Format, write
 from grokjax.interp.state_dict import RECORD
+from grokjax.store.files import path as path_of
 from grokjax.store.files import put
 
 _LONGEST_HEADER = 1 << 24  # bytes of a safetensors file that name its arrays
@@ -258,6 +259,6 @@ def _write(path: str | Path, write_to: Callable[[Any], None]) -> None:
     content = io.BytesIO()
     write_to(content)
     try:
-        put(content.getvalue(), Path(path))
+        put(content.getvalue(), path_of(path))
     except StorageError as error:
         raise InputError(f"{error}: choose another place.") from None

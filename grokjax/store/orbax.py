@@ -22,6 +22,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from grokjax.core import devices
 from grokjax.errors import StorageError
 from grokjax.store import files
 
@@ -54,7 +55,9 @@ def load_folder(path: Path, like: Any) -> Any:
 
     Raises:
       Damaged: it is not what was saved.
+      InputError: JAX, which Orbax needs, has no device here.
     """
+    devices.require()
     with files.folder(path) as local, _quiet(), _alone():
         try:
             return ocp.load(local.absolute(), like)

@@ -1,9 +1,10 @@
 """A sweep's working directory: who may write there, and what it was made from."""
 
+import contextlib
 import errno
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +56,11 @@ class Workdir:
         if held:
             self.record = read_record(self.path)
             return
-        try:
-            self.record = self._inspect(overwrite)
+        with _refusing(self.path):
+            self.record = inspect(self.path, sweep, overwrite)
             if files.is_local(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
             self._lock = locks.take(self.path, tell, lock)
-        except InputError:
-            raise
-        except StorageError as error:
-            raise InputError(f"--workdir={self.path} cannot be used: {error}.") from None
-        except OSError as error:
-            raise InputError(f"--workdir={self.path} cannot be written ({error.strerror}): choose another.") from None
-        except ValueError:  # a NUL in it
-            raise InputError(f"--workdir={self.path} is no name of a directory: choose another.") from None
         if self.record and self.record.get("checksums"):
             files.keep_checksums(self.path)  # even where somebody has removed it
         if overwrite:
@@ -78,34 +71,6 @@ class Workdir:
                 raise
         elif self.record and any(files.trouble(self.path / name) for name in RECORDS):
             self._write_record()
-
-    def _inspect(self, overwrite: bool) -> dict[str, Any] | None:
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"--workdir={self.path} is a file, but it must be a directory.")
-        has_record = any((self.path / name).is_file() for name in RECORDS)
-        if overwrite and has_record:
-            return None
-        found = read_record(self.path)
-        if found is None:
-            strangers = [place.name for place in files.listed(self.path) if not place.name.startswith(OURS)]
-            if strangers:
-                raise InputError(
-                    f"--workdir={self.path} holds {strangers[0]} but no sweep: choose an empty or new directory."
-                )
-            return None
-        differs = difference(found["runs"], described(self.sweep))
-        if differs and part(found) and part_of(found, self.sweep):
-            some = ",".join(str(values["run"]) for values in found["runs"])
-            raise InputError(
-                f"--workdir={self.path} holds a part of this sweep, {len(found['runs'])} of {len(self.sweep.runs)} "
-                f"runs: go on there with --only={some}, choose another directory, or --overwrite to start again there."
-            )
-        if differs:
-            raise InputError(
-                f"--workdir={self.path} holds another sweep ({differs}): choose another directory, or --overwrite "
-                "to start again there."
-            )
-        return found
 
     def confirm(self) -> None:
         """Makes sure that no other process has taken the directory over.
@@ -170,24 +135,68 @@ class Workdir:
             files.write_text(json.dumps(self.record, indent=1) + "\n", self.path / name)
 
 
+def inspect(path: Path, sweep: Sweep, overwrite: bool) -> dict[str, Any] | None:
+    """What a directory was made from, if it may be used for a sweep; nothing is written.
+
+    Args:
+      path: of the directory, which need not be there.
+      sweep: what is to be trained there.
+      overwrite: whether what another sweep left there is to be thrown away.
+
+    Returns:
+      config.json; None for a new directory, and for one to be overwritten.
+
+    Raises:
+      InputError: the directory is none, or holds another sweep or something else.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"--workdir={path} is a file, but it must be a directory.")
+    if overwrite and any((path / name).is_file() for name in RECORDS):
+        return None
+    found = read_record(path)
+    if found is None:
+        strangers = [place.name for place in files.listed(path) if not place.name.startswith(OURS)]
+        if strangers:
+            raise InputError(f"--workdir={path} holds {strangers[0]} but no sweep: choose an empty or new directory.")
+        return None
+    differs = difference(found["runs"], described(sweep))
+    if differs and part(found) and part_of(found, sweep):
+        some = ",".join(str(values["run"]) for values in found["runs"])
+        raise InputError(
+            f"--workdir={path} holds a part of this sweep, {len(found['runs'])} of {len(sweep.runs)} "
+            f"runs: go on there with --only={some}, choose another directory, or --overwrite to start again there."
+        )
+    if differs:
+        raise InputError(
+            f"--workdir={path} holds another sweep ({differs}): choose another directory, or --overwrite "
+            "to start again there."
+        )
+    return found
+
+
 def refuse(path: Path, sweep: Sweep, overwrite: bool) -> None:
     """Refuses what `Workdir` would refuse of a directory, but that another process holds it; nothing is written.
 
     Raises:
       InputError: as for `Workdir`.
     """
-    workdir = Workdir.__new__(Workdir)
-    workdir.path, workdir.sweep = path, sweep
-    try:
-        workdir._inspect(overwrite)
+    with _refusing(path):
+        inspect(path, sweep, overwrite)
         if files.is_local(path):
             _refuse_unwritable(path)
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Turns what a disk or a store says of a directory into a sentence of the user's."""
+    try:
+        yield
     except InputError:
         raise
-    except OSError as error:
-        raise InputError(f"--workdir={path} cannot be written ({error.strerror}): choose another.") from None
     except StorageError as error:
         raise InputError(f"--workdir={path} cannot be used: {error}.") from None
+    except OSError as error:
+        raise InputError(f"--workdir={path} cannot be written ({error.strerror}): choose another.") from None
     except ValueError:  # a NUL in it
         raise InputError(f"--workdir={path} is no name of a directory: choose another.") from None
 

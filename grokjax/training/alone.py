@@ -14,6 +14,7 @@ from jaxtyping import Array, Int, Int32
 from grokjax import config as config_lib
 from grokjax import sweeps, tasks
 from grokjax.config import FIELDS, TRACED
+from grokjax.core import devices
 from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem, State
 from grokjax.errors import InputError, shown, unknown
 from grokjax.experiment import load_experiment
@@ -50,6 +51,7 @@ def train_one(config, **fields) -> State:
       >>> jax.vmap(final)(jnp.arange(4), jnp.array([0.0, 0.3, 1.0, 3.0])).shape
       (4, 8, 8)
     """
+    devices.require()
     if isinstance(config, str | Path):
         _, config = load_experiment(str(config))
     values = config_lib.flat(config)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 
@@ -119,6 +120,22 @@ def text(plan: Plan) -> str:
         f"in {one_line(str(plan.job.path))}",
     }
     return "\n".join(f"{name:>9}  {text}" for name, text in lines.items())
+
+
+def record(plan: Plan) -> dict[str, Any]:
+    """The plan in numbers, as JSON holds it."""
+    runs, groups = plan.job.sweep.runs, plan.job.sweep.groups()
+    return {
+        "workdir": str(plan.job.path),
+        "runs": len(runs),
+        "run_steps": sum(run.steps for run in runs),
+        "metrics_bytes": metrics_bytes(plan.job.sweep),
+        "snapshot_bytes": snapshot_bytes(plan.job.sweep),
+        "groups": [
+            {"runs": [run.run for run in some], "layout": choice.layout.record(), **choice.record()}
+            for some, choice in zip(groups, plan.choices, strict=True)
+        ],
+    }
 
 
 def _gradient(problem: Problem, layout: Layout) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from grokjax.store import checkpoints
 from grokjax.store.recovery import Checkpoint
 from grokjax.sweeps import Run
-from grokjax.training import population
+from grokjax.training import population, speeds
 from grokjax.training.layouts import Layout
 from grokjax.training.plan import Plan
 from grokjax.training.recorder import Dispatch, Recorder
@@ -117,6 +117,7 @@ class Group:
         self._measured: float | None = None  # here
         self._collected_at: float | None = None
         base = recorder.workdir.sweep.base
+        self._timed = speeds.Clock()
         self.snapshot_every, self.slow_every = base["snapshot_every"], base["slow_every"]
         self._batch = max(layout.width, FINALISED_MODELS // (2 + runs[0].steps // self.snapshot_every))
 
@@ -145,13 +146,20 @@ class Group:
             elif wish == "flush":
                 self.recorder.flush()
             if wish == "stop":
+                self._keep_speed()
                 raise Interrupted
             self._finalise(at_least=self._batch)
         self._collect(leave=0)
         self._finalise(at_least=1)
+        self._keep_speed()
         if self._asked() and self._is_left():
             self._checkpoint()
             raise Interrupted
+
+    def _keep_speed(self) -> None:
+        """Keeps what steps took, from which plans are made and nothing else."""
+        if self.hosts.is_first:
+            self._timed.keep(speeds.key(self.problem, self.recorder.workdir.sweep.base, self.layout))
 
     def _asked(self) -> bool:
         """Whether any process was asked to stop."""
@@ -259,6 +267,8 @@ class Group:
 
     def _clock(self, dispatch: Dispatch) -> None:
         now = time.monotonic()
+        n_steps = dispatch.run_steps // len(dispatch.rows)
+        self._timed.took_in(self.layout, dispatch.rows, n_steps)
         seconds = now - self._collected_at if self._collected_at else None
         if seconds and dispatch.run_steps:
             self._measured = seconds * len(dispatch.rows) / dispatch.run_steps

@@ -8,10 +8,8 @@ on with it never measures.
 On a CPU nothing is measured: its timings are noisy, which bits must not depend on, and a width of 1 is fastest.
 """
 
-import contextlib
 import dataclasses
 import gc
-import hashlib
 import json
 import math
 import os
@@ -28,8 +26,6 @@ import numpy as np
 from grokjax.core import cache, model
 from grokjax.core import devices as devices_lib
 from grokjax.core.problem import Inputs, Problem
-from grokjax.errors import StorageError
-from grokjax.store import files
 from grokjax.sweeps import Run
 from grokjax.training import layouts
 from grokjax.training.layouts import Layout
@@ -249,25 +245,19 @@ def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
 
 def file_of(key: Mapping[str, Any]) -> Path:
     """The cache file of a signature's rates."""
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    return cache.home() / "width" / f"{name}.json"
+    return cache.file_of("width", key)
 
 
 def _read(key: Mapping[str, Any]) -> Rates:
     """The rates in the cache; none where it is damaged or cannot be read."""
     try:
-        content = json.loads(file_of(key).read_text())
-        rates = {int(width): rate for width, rate in content["run_steps_per_second"].items()}
-        whole = all(rate is None or (math.isfinite(rate) and rate > 0) for rate in rates.values())
-        return rates if whole and content["measured_for"] == key else {}
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError):
+        found = cache.recall("width", key).get("run_steps_per_second", {})
+        rates = {int(width): rate for width, rate in found.items()}
+        return rates if all(rate is None or (math.isfinite(rate) and rate > 0) for rate in rates.values()) else {}
+    except (ValueError, TypeError, AttributeError):
         return {}
 
 
 def _write(key: Mapping[str, Any], rates: Rates) -> None:
-    """Keeps the rates, if that is possible; the file appears whole."""
-    content = {"measured_for": key, "run_steps_per_second": dict(sorted(rates.items()))}
-    with contextlib.suppress(StorageError, RuntimeError):  # a full disk, a read-only home, no home
-        file = file_of(key)
-        files.make_folder(file.parent)
-        files.put((json.dumps(content, indent=1) + "\n").encode(), file)
+    """Keeps the rates, if that is possible."""
+    cache.keep("width", key, {"run_steps_per_second": dict(sorted(rates.items()))})
