@@ -7,6 +7,7 @@ that a terminal shows, and not a long one.
 import hashlib
 import re
 import reprlib
+import traceback
 
 LONGEST = 1_500  # letters of a sentence
 LONGEST_VALUE = 80  # letters of a value in it
@@ -87,6 +88,12 @@ def unknown(kind: str, given: object, known) -> InputError:
     close = difflib.get_close_matches(text, names, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return InputError(f"{kind} '{text}' is unknown: {hint}known are {', '.join(names)}.")
+
+
+def line_in(error: BaseException, file: str) -> str:
+    """The line of a file that an error came from, as "line 12"; "" where it did not come from there."""
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    return f"line {lines[-1]}" if lines else ""
 
 
 def refuse_clash(what: str, old, new) -> None:

@@ -11,7 +11,7 @@ With JAX_ENABLE_X64=1 everything is computed in float64.
 from collections.abc import Sequence
 
 from grokjax.cli import model, terminal
-from grokjax.experiment import import_experiment
+from grokjax.experiment import import_experiments
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
 
     cache.enable()
     checkpoint = model.load(args)
-    import_experiment(args.experiment)
+    import_experiments(args.experiment)
     with terminal.busy(f"measuring {args.model}"):
         found = measure(checkpoint, args.keys, args.rule, args.threshold, args.split, args.task, args.measures)
     model.write(found, args.out)

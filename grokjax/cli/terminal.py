@@ -182,8 +182,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
-    """Adds the file whose own tasks and measures a command needs."""
-    parser.add_argument("--experiment", metavar="FILE", help="experiment file whose tasks and measures to use")
+    """Adds the files whose own tasks and measures a command needs."""
+    help = "file whose own tasks and measures to use, such as an experiment; may be given several times"
+    parser.add_argument("--experiment", action="append", default=[], metavar="FILE", help=help)
 
 
 def add_measures(parser: argparse.ArgumentParser, otherwise: str) -> None:

@@ -50,6 +50,7 @@ class Checkpoint:
       notes: what was dropped or assumed, in words.
       origin: what a snapshot or an export tells of the model, ready for JSON: act_fn, n_heads, p, task, split, seeds,
         step, version and commit; empty for other files.
+      answers: fingerprints of the tasks that a snapshot's sweep was trained on, by "TASK mod P".
     """
 
     params: dict[str, np.ndarray]
@@ -64,6 +65,7 @@ class Checkpoint:
     experiment: str | None = None
     notes: tuple[str, ...] = ()
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    answers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """What an export carries beside the arrays: the origin, or as much of it as is known."""
@@ -280,4 +282,5 @@ def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) 
         split_seed=run.split_seed,
         settings={name: v[name] for name in SETTINGS},
         experiment=record.get("experiment"),
+        answers=record.get("answers") or {},
     )

@@ -12,7 +12,7 @@ from grokjax.core.hosts import ALONE, Hosts
 from grokjax.errors import InputError, StorageError
 from grokjax.store import files, locks
 from grokjax.store.records import RECORDS, read_record
-from grokjax.store.sweep import described, difference
+from grokjax.store.sweep import answers, described, difference, of_tasks, refuse_other_answers
 from grokjax.sweeps import Sweep
 
 OURS = (".lock", ".config.json", "..config.json")  # how the names begin of what may be there before a sweep is
@@ -94,6 +94,8 @@ class Workdir:
                 f"--workdir={self.path} holds another sweep ({differs}): choose another directory, or --overwrite "
                 "to start again there."
             )
+        more = " and choose another directory, or --overwrite to start again there"
+        refuse_other_answers(f"--workdir={self.path}", found, of_tasks(self.sweep), more)
         return found
 
     def confirm(self) -> None:
@@ -141,6 +143,7 @@ class Workdir:
             "runs": described(self.sweep),
             "groups": list(layouts),
             "width": list(width),
+            "answers": answers(self.sweep),
             "precision": self.sweep.precision,
             "native": compiler,
             **environment.environment(),

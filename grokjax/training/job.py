@@ -7,7 +7,9 @@ from grokjax import sweeps
 from grokjax.core import devices
 from grokjax.store import files, snapshots
 from grokjax.store.records import ONLY, read_record
+from grokjax.store.sweep import of_tasks, refuse_other_answers
 from grokjax.sweeps import Sweep
+from grokjax.training.rehearsal import rehearse
 from grokjax.training.request import Request
 
 
@@ -52,8 +54,10 @@ def expanded(request: Request) -> Job:
         recorded = record.get("n_devices") if record.get("platform") == "cpu" else None
         wanted = devices.spread(len(whole.runs), recorded)
     devices.require()
+    rehearse(whole)
     if request.only is None:
         return Job(request, whole, whole, path, path, wanted)
     some = sweeps.only(whole, request.only)
+    refuse_other_answers(f"--workdir={path}", record, of_tasks(some))
     again = path / f"{ONLY}{snapshots.compact(sorted(request.only))}" if record else path
     return Job(request, whole, some, again, path, wanted)
