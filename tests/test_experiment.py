@@ -204,3 +204,28 @@ def test_no_file_and_no_variant_are_told_by_their_flag(flag, own, capsys):
     main, more = (train.main, []) if flag == "--config" else (measure.main, [f"{own[0]}:0"])
     assert_refused(call(capsys, main, *more, f"{flag}=nowhere.py"), f"{flag}=nowhere.py names no file")
     assert_refused(call(capsys, main, *more, f"{flag}={own[1]}:"), "has a colon and no variant after it")
+
+
+SECOND = """
+    @measure("own", unit="1", description="Of this test.", source="this test")
+    def second(s):
+        return jnp.mean(s.loss_N)
+"""
+
+
+def test_a_measure_that_is_added_later_is_told_of_with_the_command_that_gives_it(capsys, tmp_path):
+    path, parts = tmp_path / "sweep", {"body": "jnp.max(s.loss_N)", "fields": 'c.measures = ("own",)'}
+    file = write(tmp_path / "own.py", MEASURE, CONFIG, **parts)
+    assert call(capsys, train.main, f"--config={file}", f"--workdir={path}")[0] == 0
+    write(file, MEASURE, SECOND, CONFIG, **parts)
+    status, out, _ = call(capsys, train.main, f"--config={file}", f"--workdir={path}")
+    command = f"grokjax replay {path} --measures=own --experiment={file}"
+    assert status == 0
+    assert "is finished: nothing to do" in out
+    assert "begun without the measures second, " in out
+    assert command in out
+    assert call(capsys, replay.main, *command.split()[2:])[0] == 0
+    assert grokjax.read_table(path / "replay" / "own")["second"].notna().all()
+    write(file, MEASURE, CONFIG, body="jnp.max(s.loss_N)", fields='c.measures = ("own", "clock")')
+    called = call(capsys, train.main, f"--config={file}", f"--workdir={path}")
+    assert_refused(called, f"Measures of what is there: grokjax replay {path} --measures=GROUPS.")

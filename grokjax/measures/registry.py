@@ -220,9 +220,9 @@ def value(m: Measure, shared: Shared) -> jax.Array:
     except Exception as error:
         if getattr(error, "name", "") == SPLIT and isinstance(error, AttributeError):
             raise  # of a model whose split is not known, which is no fault of the measure
-        what = (str(error).splitlines() or [""])[0]
+        place, said = line_in(error, file) or first, (str(error).splitlines() or [""])[0]
         raise InputError(
-            f"measure '{m.name}' ({file}, {line_in(error, file) or first}) failed with {type(error).__name__}: {what} {_there_is(shared)}"
+            f"measure '{m.name}' ({file}, {place}) failed with {type(error).__name__}: {said} {_there_is(shared)}"
         ) from error
     wanted = tuple(DIMS[dim](shared.cfg) for dim in m.shape)
     shape, dtype = getattr(found, "shape", np.shape(found)), np.dtype(getattr(found, "dtype", type(found)))

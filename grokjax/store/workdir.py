@@ -90,9 +90,12 @@ class Workdir:
             return None
         differs = difference(found["runs"], described(self.sweep))
         if differs:
+            later = ""
+            if differs.startswith("measures of "):
+                later = f" Measures of what is there: grokjax replay {self.path} --measures=GROUPS."
             raise InputError(
                 f"--workdir={self.path} holds another sweep ({differs}): choose another directory, or --overwrite "
-                "to start again there."
+                f"to start again there.{later}"
             )
         more = " and choose another directory, or --overwrite to start again there"
         refuse_other_answers(f"--workdir={self.path}", found, of_tasks(self.sweep), more)
