@@ -232,7 +232,7 @@ MISTAKES = {
     "a step of no run": (["sweep", "--step=100"], "--step needs --run"),
     "all and one": (["sweep", "--all", "--run=0"], "--all takes every run as it is: leave out --run"),
     "all to a file": (["sweep", "--all", "--out=x.json"], "leave out --out"),
-    "all of nothing": (["nowhere", "--all"], "nowhere holds no sweep: config.json is missing"),
+    "all of nothing": (["nowhere", "--all"], "nowhere does not exist."),
     "a key of 4": (["model.npz", "--keys=4"], "--keys has 4, but for P = 7 frequencies are 1 to 3"),
     "a key of 4 for all": (["sweep", "--all", "--keys=4"], "--keys has 4, but for P = 7 frequencies are 1 to 3"),
     "rule": (["model.npz", "--rule=W_U"], "--rule 'W_U' is unknown: did you mean"),

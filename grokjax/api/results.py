@@ -33,6 +33,7 @@ def open(workdir: str | Path) -> "Results":
     """
     path = files.path(workdir)
     if read_record(path) is None:
+        files.refuse_missing(path)
         raise InputError(f"{workdir} holds no sweep: name the --workdir of one that has begun to train.")
     return Results(path)
 
@@ -59,8 +60,12 @@ class Results:
 
     @property
     def runs(self) -> pd.DataFrame:
-        """One row per run: status, every config field, summary figures, final key frequencies."""
-        return metrics.read_runs(self.path)
+        """One row per run: status, every config field, summary figures, final key frequencies.
+
+        The status is "waiting", "training", "interrupted" (where no process trains it any more; the same command or
+        call goes on), "finished", "stopped" (early, by stop_loss) or "diverged".
+        """
+        return metrics.read_progress(self.path)
 
     @property
     def metrics(self) -> pd.DataFrame:

@@ -155,6 +155,7 @@ def read(source: str):
         if not found:
             raise InputError(f"{path} holds no metrics/*.parquet: name the working directory of a sweep, or a table.")
         return read_metrics(path, _needed(read_part(found[0]).schema))
+    files.refuse_missing(path)
     if not path.is_file():
         raise InputError(f"{path} does not exist: name the working directory of a sweep, or a table.")
     readers: dict[str, Callable[[Any], Any]] = {

@@ -254,6 +254,7 @@ def _pairs(called: str, given: np.ndarray, p: int, is_mask: bool) -> np.ndarray:
 
 
 def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) -> Checkpoint:
+    files_lib.refuse_missing(files_lib.path(folder))
     if not files_lib.path(folder).is_dir():
         raise InputError(f"{folder} is no directory, but a sweep's is expected before ':{number}'.")
     runs = {run.run: run for run in files.guarded(f"{folder}/config.json", load_sweep, files_lib.path(folder)).runs}

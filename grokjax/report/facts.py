@@ -57,8 +57,11 @@ def header(results: Results, now: datetime.datetime) -> Html:
         element("p", verdict.surety(results.runs, results.by), class_="axes"),
     ]
     if results.running:
+        how = "was still being trained"
+        if results.interrupted:
+            how = "was interrupted, and no process was training it"
         text = (
-            f"This sweep was still being trained at {now:%Y-%m-%d %H:%M} UTC: the page shows what there was by then, "
+            f"This sweep {how} at {now:%Y-%m-%d %H:%M} UTC: the page shows what there was by then, "
             f"and grokjax report {shlex.quote(str(results.path))} writes it again."
         )
         parts.insert(1, element("p", text, class_="running"))

@@ -16,8 +16,8 @@ from grokjax.phases.curves import COLUMNS as PHASE_COLUMNS
 from grokjax.phases.rules import RULES
 from grokjax.phases.text import shown, shown_steps
 from grokjax.report.panels import FIGURES, SPECTRA
-from grokjax.store import files
-from grokjax.store.metrics import parts, read_metrics, read_part, read_runs
+from grokjax.store import files, locks
+from grokjax.store.metrics import parts, read_metrics, read_part, read_progress
 from grokjax.store.records import read_record
 
 CIRCUIT = "circuit.parquet"
@@ -58,7 +58,12 @@ class Results:
     @property
     def running(self) -> bool:
         """Whether runs are still to be trained."""
-        return bool(self.runs["status"].isin(["waiting", "training"]).any())
+        return bool(self.runs["status"].isin(["waiting", "training", "interrupted"]).any())
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether they are, and no process trains them."""
+        return self.running and not locks.is_held(self.path)
 
 
 def read(path: str | Path) -> Results:
@@ -68,11 +73,12 @@ def read(path: str | Path) -> Results:
       InputError: it holds no evaluations, or files that cannot be read.
     """
     path = files.path(path)
+    files.refuse_missing(path)
     if not (path / "runs.parquet").is_file() or not parts(path / "metrics"):
         raise InputError(f"{path} holds no metrics yet: name the directory of a sweep that has begun to train.")
     record = read_record(path) or {}
     try:
-        runs, schema = read_runs(path), read_part(parts(path / "metrics")[0]).schema
+        runs, schema = read_progress(path), read_part(parts(path / "metrics")[0]).schema
         wanted = ["run", "step", *PHASE_COLUMNS, *(line.column for figure in FIGURES for line in figure.lines)]
         metrics = read_metrics(path, [name for name in dict.fromkeys(wanted) if name in schema.names])
         spectra = {name: _spectra(path, name) for name in SPECTRA if name in schema.names}
@@ -166,7 +172,13 @@ def sentence(row: Mapping[Any, Any]) -> str:
     said += [f"{name} {shown_steps(begin)}–{shown_steps(end)}" for name, begin, end in shade(row)]
     losses = [f"{name} loss {shown(float(row[f'{name}_loss']))}" for name in ("train", "test") if f"{name}_loss" in row]
     end = f"{', '.join(losses)} at step {shown_steps(row['last_step'])}"
-    status = {"diverged": "Diverged; ", "training": "In training; ", "stopped": "Stopped; "}.get(row["status"], "")
+    begun = {
+        "diverged": "Diverged; ",
+        "training": "In training; ",
+        "interrupted": "Interrupted; ",
+        "stopped": "Stopped; ",
+    }
+    status = begun.get(row["status"], "")
     text = f"{status}{', '.join(said)}; {end}."
     apart = f" {row['phases_sentence']}" if row["overlap"] else ""
     return text[0].upper() + text[1:] + apart

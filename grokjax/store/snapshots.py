@@ -93,6 +93,7 @@ def load_params(workdir: str | Path, run: int, step: int | None = None) -> dict[
       >>> grokjax.load_params("results/small", run=1)["embed.W_E"].shape
       (8, 8)
     """
+    files.refuse_missing(files.path(workdir))
     found = find_snapshots(workdir)
     steps = sorted(s for r, s in found if r == run)
     if step is None or not steps:

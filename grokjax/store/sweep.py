@@ -9,6 +9,7 @@ from grokjax import sweeps, tasks
 from grokjax.config import FIELDS, OPERATIONAL, coerce
 from grokjax.errors import InputError, shown
 from grokjax.measures import registry
+from grokjax.store import files
 from grokjax.store.records import read_record
 from grokjax.sweeps import Run, Sweep
 
@@ -21,6 +22,7 @@ def load_sweep(path: Path) -> Sweep:
     """
     record = read_record(path)
     if record is None:
+        files.refuse_missing(path)
         raise InputError(f"{path} holds no sweep: config.json is missing.")
     file = path / "config.json"
     runs = []
