@@ -12,6 +12,8 @@ from grokjax import tasks
 from grokjax.cli import check, circuit, measure, replay, train
 from grokjax.errors import InputError
 from grokjax.measures import registry
+from grokjax.report import page
+from grokjax.report.results import read
 from grokjax.store import files
 from grokjax.store.records import RECORDS
 
@@ -226,6 +228,10 @@ def test_a_measure_that_is_added_later_is_told_of_with_the_command_that_gives_it
     assert command in out
     assert call(capsys, replay.main, *command.split()[2:])[0] == 0
     assert grokjax.read_table(path / "replay" / "own")["second"].notna().all()
+    text = page.html(read(path))  # the measure that the sweep has is drawn
+    assert "Measures of the experiment&#x27;s own (pure number)" in text
+    assert '"column": "own_number"' in text or '"column":"own_number"' in text
+    grokjax.open(path).figure("column", column="own_number")
     write(file, MEASURE, CONFIG, body="jnp.max(s.loss_N)", fields='c.measures = ("own", "clock")')
     called = call(capsys, train.main, f"--config={file}", f"--workdir={path}")
     assert_refused(called, f"Measures of what is there: grokjax replay {path} --measures=GROUPS.")

@@ -126,17 +126,18 @@ class Results:
     def _snapshot(self, run: int, step: int | None) -> str:
         return f"{self.path}:{run}" + ("" if step is None else f":{step}")
 
-    def figure(self, kind: str = "losses", by: Sequence[str] = ()) -> "Figure":
+    def figure(self, kind: str = "losses", by: Sequence[str] = (), column: str | None = None) -> "Figure":
         """Draws a figure of the whole sweep, with Matplotlib: to be changed, shown and saved.
 
         Args:
           kind: "losses": train, test, restricted and excluded loss of every run, a panel per setting; "time-to-grok"
             over one or two fields; "phase-diagram": median times over two fields, k of n runs in each cell;
-            "frequencies": the key frequencies of every run's final model.
+            "frequencies": the key frequencies of every run's final model; "column": any measure over training.
           by: the swept fields to tell settings apart by; by default all but seeds.
+          column: of `metrics`, with a number in each row, for kind "column"; your own measures too.
 
         Raises:
-          InputError: there is no such kind or field, or the sweep lacks what the figure shows.
+          InputError: there is no such kind, field or column, or the sweep lacks what the figure shows.
 
         Example:
           >>> import grokjax
@@ -145,7 +146,7 @@ class Results:
         from grokjax.report import figures
         from grokjax.report.results import read
 
-        return figures.figure(read(self.path), kind, by)
+        return figures.figure(read(self.path, [column] if column else []), kind, by, column)
 
     def report(self) -> Path:
         """Writes the page and returns its path, to be opened in a browser."""

@@ -9,6 +9,7 @@ from grokjax import config
 from grokjax.phases import survival
 from grokjax.report import downsampling, verdict
 from grokjax.report.markup import Html, element, joined
+from grokjax.report.panels import SPECTRA
 from grokjax.report.results import Results, shown_value
 from grokjax.store import files as files_lib
 from grokjax.store import metrics
@@ -116,6 +117,19 @@ def files(results: Results) -> Html:
     return joined(element("ul", *links), every, code)
 
 
+def _not_shown(results: Results, data: Mapping[str, Any]) -> list[str]:
+    """The columns that no figure of the page shows, the experiment's own first."""
+    shown = {
+        "run",
+        "step",
+        *config.FIELDS,
+        *SPECTRA,
+        *(line["column"] for fig in data["figures"] for line in fig["lines"]),
+    }
+    rest = [name for name in results.columns if name not in shown]
+    return sorted(rest, key=lambda name: not results.columns[name].get("own"))
+
+
 def notes(results: Results, data: Mapping[str, Any]) -> Html:
     """Sentences about what the figures leave out."""
     said = [
@@ -141,6 +155,12 @@ def notes(results: Results, data: Mapping[str, Any]) -> Html:
         said.append(
             f"Images were thinned to {data['image_limit']:,} columns, each with the largest norms over a stretch of "
             "evaluations, so that no peak is missing."
+        )
+    if rest := _not_shown(results, data):
+        command = f"grokjax figure {shlex.quote(str(results.path))} --kind=column --column=NAME"
+        said.append(
+            f"No figure here shows these columns of the metrics, of which {command} draws any that holds numbers: "
+            f"{', '.join(rest)}."
         )
     diverged = int(results.runs["diverged_step"].notna().sum())
     if diverged:

@@ -21,6 +21,7 @@ from grokjax.store.metrics import parts, read_metrics, read_part, read_progress
 from grokjax.store.records import read_record
 
 CIRCUIT = "circuit.parquet"
+LOG_RATIO = 100  # of a column's largest value to its smallest, from which on its axis is logarithmic
 MAX_GROUPS = 60  # rows of a table over settings; a random search has as many settings as runs
 
 
@@ -34,7 +35,8 @@ class Results:
       runs: rows per run as in runs.parquet, with `n_key_freqs`; for runs with evaluations the columns of
         `phases.DESCRIPTIONS`, among them `last_step`, the last evaluation with a finite loss.
       circuit: rows per run of circuit.parquet; None if it has not been made.
-      metrics: rows per (run, step), sorted: the columns of `FIGURES` that there are.
+      metrics: rows per (run, step), sorted: the columns of `FIGURES` that there are, the experiment's own measures, and
+        those asked for.
       spectra: by column of `SPECTRA` and run: steps [T] and norms [T, F], NaN where null.
       columns: metadata of the metrics' fields by column: description, unit, source.
       axes: config fields in which runs differ, seeds included.
@@ -66,8 +68,12 @@ class Results:
         return self.running and not locks.is_held(self.path)
 
 
-def read(path: str | Path) -> Results:
+def read(path: str | Path, more: Sequence[str] = ()) -> Results:
     """Reads a working directory, also while its sweep is being trained.
+
+    Args:
+      path: of the directory.
+      more: columns of the metrics to read beside those that figures of every sweep show, and its own measures.
 
     Raises:
       InputError: it holds no evaluations, or files that cannot be read.
@@ -80,6 +86,8 @@ def read(path: str | Path) -> Results:
     try:
         runs, schema = read_progress(path), read_part(parts(path / "metrics")[0]).schema
         wanted = ["run", "step", *PHASE_COLUMNS, *(line.column for figure in FIGURES for line in figure.lines)]
+        columns = described(schema)
+        wanted += [name for name, about in columns.items() if is_own(about) or name in more]
         metrics = read_metrics(path, [name for name in dict.fromkeys(wanted) if name in schema.names])
         spectra = {name: _spectra(path, name) for name in SPECTRA if name in schema.names}
         circuit = read_part(path / CIRCUIT).to_pandas() if (path / CIRCUIT).is_file() else None
@@ -103,7 +111,7 @@ def read(path: str | Path) -> Results:
         circuit=circuit,
         metrics=metrics,
         spectra=spectra,
-        columns=described(schema),
+        columns=columns,
         axes=axes,
         settings=settings,
         summary=phases.summarize(found.merge(runs[["run", *axes]], on="run"), by),
@@ -133,6 +141,11 @@ def described(schema: pa.Schema) -> dict[str, dict[str, str]]:
     return {f.name: {k.decode(): v.decode() for k, v in (f.metadata or {}).items()} for f in schema}
 
 
+def is_own(about: Mapping[str, str]) -> bool:
+    """Whether a column is a measure of the experiment's own, with a number in each row, by its metadata."""
+    return bool(about.get("own")) and not about.get("shape")
+
+
 def _spectra(path: Path, column: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """A column of lists by run, sorted by step; runs of one sweep may differ in P."""
     result: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
@@ -143,6 +156,12 @@ def _spectra(path: Path, column: str) -> dict[int, tuple[np.ndarray, np.ndarray]
             values = np.stack([nothing if norms is None else norms for norms in rows[column]])
             result[run] = rows["step"].to_numpy(), values
     return result
+
+
+def wants_log(values: np.ndarray) -> bool:
+    """Whether an axis of these values is better logarithmic: all are above 0, and far apart."""
+    some = values[np.isfinite(values)]
+    return bool(some.size and some.min() > 0 and some.max() > LOG_RATIO * some.min())
 
 
 def shade(row: Mapping[Any, Any]) -> list[tuple[str, float, float]]:
