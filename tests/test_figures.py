@@ -56,6 +56,15 @@ def test_times_say_k_of_n_and_mark_censored_runs(one_field):
     assert triangles == int((~results.runs["grokked"].astype(bool)).sum())
 
 
+def test_an_interval_is_explained_where_there_is_one(one_field):
+    def explained(by):
+        legend = figures.figure(read(one_field), "time-to-grok", by).legends[0]
+        return [text.get_text() for text in legend.get_texts() if text.get_text().startswith("median")]
+
+    assert explained(["weight_decay"]) == ["median (Kaplan–Meier)"]  # of two runs each
+    assert explained(["seed"]) == ["median (Kaplan–Meier), 95 % interval"]  # of ten
+
+
 def test_pooled_fields_are_said(two_fields):
     said = figures.figure(read(two_fields), "time-to-grok", ["learning_rate"]).get_suptitle()
     assert said.endswith("pooled over weight_decay")

@@ -1,12 +1,15 @@
 """Trained models from Python: every measure of one, wherever it comes from."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from grokjax.core import devices
 from grokjax.core.problem import State
-from grokjax.errors import InputError, shown
+from grokjax.errors import InputError, for_python, in_python, shown
 from grokjax.interp import measure as measure_lib
 from grokjax.interp.checkpoint import Checkpoint, from_arrays, load_checkpoint
 from grokjax.interp.state_dict import unwrap
@@ -44,17 +47,21 @@ def measure(
       Each measure's value by name: numbers, lists, and sets of frequencies (key_freqs) as lists of k; None where it is
       undefined. Under "null" the reason for every None; under "measured" what was measured and how.
 
+    Warns:
+      UserWarning: the model's answers hardly fit its task, so that the numbers may say nothing of it.
+
     Raises:
       InputError: a bad model or argument.
 
     Example:
       >>> import grokjax
-      >>> found = grokjax.measure("results/small:1", groups=["losses"])
+      >>> found = grokjax.measure("results/tiny:1", groups=["losses"])
       >>> 0 <= found["train_acc"] <= 1
       True
     """
-    checkpoint = _checkpoint(model, act, n_heads)
-    return measure_lib.measure(checkpoint, keys, rule, threshold, split, task, groups)
+    with for_python():
+        checkpoint = _checkpoint(model, act, n_heads)
+        return _told(measure_lib.measure(checkpoint, keys, rule, threshold, split, task, groups))
 
 
 def circuit(
@@ -82,13 +89,23 @@ def circuit(
 
     Example:
       >>> import grokjax
-      >>> found = grokjax.circuit("results/small:1")
+      >>> found = grokjax.circuit("results/tiny:1")
       >>> found["loss"] > 0
       True
     """
     from grokjax.interp.circuit.analysis import analyse
 
-    return analyse(_checkpoint(model, act, n_heads), keys, rule, threshold, split, task)
+    with for_python():
+        return _told(analyse(_checkpoint(model, act, n_heads), keys, rule, threshold, split, task))
+
+
+def _told(found: dict[str, Any]) -> dict[str, Any]:
+    """Warns where the model's answers do not fit its task, and words the reasons of what is None for Python."""
+    found["null"] = {name: in_python(why) for name, why in found["null"].items()}
+    found["measured"]["doubt"] = doubt = in_python(found["measured"]["doubt"])
+    if doubt:
+        warnings.warn(f"{found['measured']['model']}: {doubt}", stacklevel=3)
+    return found
 
 
 def _checkpoint(model: Any, act: str | None, n_heads: int | None) -> Checkpoint:
@@ -98,6 +115,11 @@ def _checkpoint(model: Any, act: str | None, n_heads: int | None) -> Checkpoint:
     if isinstance(model, str | Path):
         return load_checkpoint(model, act, n_heads)
     if isinstance(model, State):
+        if np.ndim(model.inputs.train_pairs) > 1:
+            raise InputError(
+                f"the state holds {len(model.inputs.train_pairs)} runs side by side, and one is measured: index it, "
+                "such as jax.tree.map(lambda x: x[0], state) for the first."
+            )
         model = {**model.params, "train_indices": model.inputs.train_pairs}
     elif hasattr(model, "state_dict"):
         model = model.state_dict()

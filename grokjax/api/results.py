@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from grokjax import phases as phases_lib
-from grokjax.errors import InputError
+from grokjax.errors import InputError, for_python
 from grokjax.store import files, metrics
 from grokjax.store.records import read_record
 
@@ -27,14 +27,14 @@ def open(workdir: str | Path) -> "Results":
 
     Example:
       >>> import grokjax
-      >>> results = grokjax.open("results/small")
+      >>> results = grokjax.open("results/tiny")
       >>> results.runs["status"].tolist()
       ['finished', 'finished', 'finished', 'finished']
     """
     path = files.path(workdir)
     if read_record(path) is None:
         files.refuse_missing(path)
-        raise InputError(f"{workdir} holds no sweep: name the --workdir of one that has begun to train.")
+        raise InputError(f"{workdir} holds no sweep: name the workdir of one that has begun to train.")
     return Results(path)
 
 
@@ -80,7 +80,7 @@ class Results:
 
         Example:
           >>> import grokjax
-          >>> grokjax.open("results/small").phases()["memorised"].all()
+          >>> grokjax.open("results/tiny").phases()["memorised"].all()
           np.True_
         """
         return phases_lib.find_phases(self.metrics, settings)
@@ -92,7 +92,9 @@ class Results:
         return sorted(step for number, step in snapshots.find_snapshots(self.path) if number == run)
 
     def params(self, run: int, step: int | None = None) -> dict[str, np.ndarray]:
-        """Loads the parameters of a run by TransformerLens key.
+        """Loads the parameters of a run by TransformerLens key, such as "embed.W_E" [P + 1, d_model].
+
+        `grokjax.measures.Shared` lists the keys with their shapes.
 
         Args:
           run: its number.
@@ -103,7 +105,7 @@ class Results:
 
         Example:
           >>> import grokjax
-          >>> results = grokjax.open("results/small")
+          >>> results = grokjax.open("results/tiny")
           >>> sorted(results.params(run=1, step=100))[:2]
           ['blocks.0.attn.W_K', 'blocks.0.attn.W_O']
         """
@@ -141,12 +143,13 @@ class Results:
 
         Example:
           >>> import grokjax
-          >>> grokjax.open("results/small").figure("losses").savefig("losses.pdf")
+          >>> grokjax.open("results/tiny").figure("losses").savefig("losses.pdf")
         """
         from grokjax.report import figures
         from grokjax.report.results import read
 
-        return figures.figure(read(self.path, [column] if column else []), kind, by, column)
+        with for_python():
+            return figures.figure(read(self.path, [column] if column else []), kind, by, column)
 
     def report(self) -> Path:
         """Writes the page and returns its path, to be opened in a browser."""

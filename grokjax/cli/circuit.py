@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
     import_experiments(args.experiment)
     with terminal.busy(f"analysing {args.model}"):
         found = analyse(checkpoint, args.keys, args.rule, args.threshold, args.split, args.task)
-    model.write(found, args.out)
+    model.write(found, args.out, args.json)
     if args.json:
         terminal.say_json(found)
     else:
@@ -82,4 +82,5 @@ def _all(args: argparse.Namespace) -> None:
         return terminal.say_json({"file": str(path), "left_out": missed, "rows": rows})
     if missed:
         terminal.say(f"left out: {listed(missed)}")
-    terminal.say(f"written: {how_to_read(path)}\nTo have it on the sweep's page, too: grokjax report {args.model}")
+    terminal.written(path)
+    terminal.say(f"To read it: {how_to_read(path)}\nTo have it on the sweep's page, too: grokjax report {args.model}")

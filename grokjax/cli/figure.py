@@ -53,4 +53,4 @@ def main(argv: Sequence[str]) -> None:
         files.put(figures.picture(drawn, format), out)
     except StorageError as error:
         raise InputError(f"--out={error}: choose another file.") from None
-    terminal.say(f"written: {out}")
+    terminal.written(out)

@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     import_experiments(args.experiment)
     with terminal.busy(f"measuring {args.model}"):
         found = measure(checkpoint, args.keys, args.rule, args.threshold, args.split, args.task, args.measures)
-    model.write(found, args.out)
+    model.write(found, args.out, args.json)
     if args.json:
         terminal.say_json(found)
     else:

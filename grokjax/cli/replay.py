@@ -36,4 +36,5 @@ def main(argv: Sequence[str]) -> None:
     import_experiments(args.experiment)
     wanted = Replay(args.rule, args.threshold, args.keys, args.measures, args.runs)
     folder = replay(path, wanted, lambda items, text: terminal.track(items, f"replaying {text}"), args.overwrite)
-    terminal.say(f"replayed into {folder}: {how_to_read(folder)}")
+    terminal.written(folder)
+    terminal.say(f"To read it: {how_to_read(folder)}")

@@ -25,6 +25,11 @@ def say(text: str) -> None:
     print(plain(text))
 
 
+def written(file: Any, beside: bool = False) -> None:
+    """Says which file was written; on stderr where stdout is for something `beside` it."""
+    print(plain(f"written: {file}"), file=sys.stderr if beside else sys.stdout)
+
+
 def say_json(value: Any) -> None:
     """Prints what a command found as JSON: what is missing or no finite number is null."""
     print(json.dumps(_jsonable(value), ensure_ascii=False, allow_nan=False, indent=1))

@@ -92,7 +92,7 @@ def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | No
 
     Example:
       >>> import grokjax
-      >>> checkpoint = grokjax.load_checkpoint("results/small:1:200")
+      >>> checkpoint = grokjax.load_checkpoint("results/tiny:1:200")
       >>> checkpoint.cfg.p, checkpoint.task, len(checkpoint.train_pairs)
       (7, 'add', 29)
     """

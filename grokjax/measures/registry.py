@@ -50,7 +50,7 @@ COUNTS: dict[str, Callable[[Any, int], int]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Measure(Column):
-    """A column and the function that fills it.
+    """A column and the function that fills it; `@measure` makes one of a function.
 
     Attributes:
       group: `config.measures` chooses groups.

@@ -281,7 +281,8 @@ def _signs(ax, runs: pd.DataFrame) -> None:
         ax.plot([], [], marker="^", label="not grokked by its last evaluation", **black)
     if runs["diverged_step"].notna().any():
         ax.plot([], [], marker="x", label="diverged", **black)
-    ax.plot([], [], marker="_", ms=10, mew=2, label="median (Kaplan–Meier), 95 % interval", color="k", ls="")
+    median = "median (Kaplan–Meier)" + ", 95 % interval" * bool(ax.containers)  # of error bars, where runs are enough
+    ax.plot([], [], marker="_", ms=10, mew=2, label=median, color="k", ls="")
 
 
 # --- two fields -----------------------------------------------------------------------------------------------------

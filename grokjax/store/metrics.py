@@ -189,7 +189,7 @@ def read_table(place: str | Path) -> pd.DataFrame:
 
     Example:
       >>> import grokjax
-      >>> len(grokjax.read_table("results/small/runs.parquet"))
+      >>> len(grokjax.read_table("results/tiny/runs.parquet"))
       4
     """
     place = files.path(place)
@@ -210,7 +210,7 @@ def read_metrics(workdir: str | Path, columns: Sequence[str] | None = None) -> p
 
     Example:
       >>> import grokjax
-      >>> grokjax.read_metrics("results/small", ["run", "step", "test_loss"]).columns.tolist()
+      >>> grokjax.read_metrics("results/tiny", ["run", "step", "test_loss"]).columns.tolist()
       ['run', 'step', 'test_loss']
     """
     places = parts(files.path(workdir) / "metrics")
@@ -268,7 +268,7 @@ def read_runs(workdir: str | Path) -> pd.DataFrame:
 
     Example:
       >>> import grokjax
-      >>> grokjax.read_runs("results/small")["status"].tolist()
+      >>> grokjax.read_runs("results/tiny")["status"].tolist()
       ['finished', 'finished', 'finished', 'finished']
     """
     files.refuse_missing(files.path(workdir))

@@ -90,7 +90,7 @@ def load_params(workdir: str | Path, run: int, step: int | None = None) -> dict[
 
     Example:
       >>> import grokjax
-      >>> grokjax.load_params("results/small", run=1)["embed.W_E"].shape
+      >>> grokjax.load_params("results/tiny", run=1)["embed.W_E"].shape
       (8, 8)
     """
     files.refuse_missing(files.path(workdir))
