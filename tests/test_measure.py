@@ -22,7 +22,7 @@ from grokjax.interp import files
 from grokjax.interp import measure as measure_lib
 from grokjax.interp.checkpoint import from_arrays, load_checkpoint
 from grokjax.interp.measure import NO_SPLIT, NO_UPDATE, to_json
-from grokjax.interp.measure_table import heading, summary
+from grokjax.interp.measure_table import WIDTH, heading, summary
 from grokjax.interp.subject import doubt, subject_of
 from grokjax.measures import registry
 from grokjax.measures.registry import MEASURES
@@ -262,6 +262,15 @@ def test_the_table_and_the_file(run, folder):
         assert float(shown) == pytest.approx(found[m.name], rel=1e-5)
     assert "split  train_mask in the file: 19 of 49 pairs are training pairs" in out
     assert "keys   given" in out
+
+
+def test_no_line_of_the_table_is_wider_than_a_terminal(run):
+    status, out, _ = run("model.npz")
+    assert status == 0
+    rows = [line for line in out[out.index("measure ") :].splitlines() if not line.startswith("left out")]
+    assert max(map(len, rows)) == WIDTH
+    cells = re.search(r"^key_freqs  +([\d, ]+?)  +k  +1 … 3  +\S", out, re.MULTILINE)
+    assert cells, "a set of frequencies is listed, and its unit and range are those of k"
 
 
 def test_the_table_says_what_is_missing(run):

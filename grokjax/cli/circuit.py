@@ -82,5 +82,4 @@ def _all(args: argparse.Namespace) -> None:
         return terminal.say_json({"file": str(path), "left_out": missed, "rows": rows})
     if missed:
         terminal.say(f"left out: {listed(missed)}")
-    terminal.written(path)
-    terminal.say(f"To read it: {how_to_read(path)}\nTo have it on the sweep's page, too: grokjax report {args.model}")
+    terminal.say(f"written: {how_to_read(path)}\nTo have it on the sweep's page, too: grokjax report {args.model}")

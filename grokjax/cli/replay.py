@@ -36,5 +36,4 @@ def main(argv: Sequence[str]) -> None:
     import_experiments(args.experiment)
     wanted = Replay(args.rule, args.threshold, args.keys, args.measures, args.runs)
     folder = replay(path, wanted, lambda items, text: terminal.track(items, f"replaying {text}"), args.overwrite)
-    terminal.written(folder)
-    terminal.say(f"To read it: {how_to_read(folder)}")
+    terminal.say(f"replayed into {folder}: {how_to_read(folder)}")

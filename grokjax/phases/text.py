@@ -32,7 +32,7 @@ def legend() -> str:
 def class_legend(found: Collection[str]) -> str:
     """What the classes in a list of runs mean."""
     said = "; ".join(f"{name}: {text}" for name, text in CLASSES.items() if name in found)
-    return f"The word after a run is its class. {said} (docs/phases.md, Run classes)."
+    return f"The word of a run is its class, by the default class_rule. {said} (docs/phases.md, Run classes)."
 
 
 def notes(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
