@@ -18,7 +18,7 @@ def test_command_line_prints_and_writes(tmp_path, capsys):
     metrics["weight_decay"] = metrics["run"].map({0: 0.1, 1: 1.0, 2: 1.0})
     metrics.to_parquet(tmp_path / "metrics" / "part-000000.parquet")
     status, shown, err = call(capsys, phases.main, str(tmp_path), "--csv", str(tmp_path / "phases.csv"))
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, f"written: {tmp_path / 'phases.csv'}\n")
     assert shown.startswith("weight_decay = 0.1: 1 of 1 grok, median step ")
     assert "circuit formation" in shown
     assert "run 0" not in shown

@@ -37,7 +37,9 @@ def listing(rows: Sequence[Sequence[str]], null: Mapping[str, str]) -> list[str]
         widths[widths.index(max(widths))] -= 1
     lines = []
     for row in rows:
-        cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+        cells = [
+            textwrap.wrap(cell, width, break_on_hyphens=False) or [""] for cell, width in zip(row, widths, strict=True)
+        ]
         for pieces in itertools.zip_longest(*cells, fillvalue=""):
             padded = (piece.ljust(width) for piece, width in zip(pieces, widths, strict=True))
             lines.append("  ".join(padded).rstrip())
