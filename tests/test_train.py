@@ -100,7 +100,7 @@ def test_an_interrupt_saves_and_is_raised(tmp_path, capsys):
     assert signal.getsignal(signal.SIGINT) is before
     said = " ".join(capsys.readouterr().out.split())
     assert "To go on, call grokjax.train again as before; grokjax.open(" in said
-    assert "training" in set(grokjax.open(path).runs["status"])
+    assert "interrupted" in set(grokjax.open(path).runs["status"])
     results = grokjax.train(c, path)
     assert results.runs["status"].tolist() == ["finished"] * 4
     status, _ = tiny.train(c, tmp_path / "whole")
@@ -157,7 +157,8 @@ def test_measure_takes_a_state():
     c = tiny.get_config()
     c.steps = 20
     state = grokjax.train_one(c, seed=2)
-    assert grokjax.measure(state, groups=["losses"])["train_loss"] > 0
+    with pytest.warns(UserWarning, match="hardly better than a guess"):  # after 20 steps
+        assert grokjax.measure(state, groups=["losses"])["train_loss"] > 0
 
 
 def test_measure_takes_a_module(results, torch):
@@ -203,7 +204,8 @@ def test_runs_side_by_side_are_to_be_indexed():
     with pytest.raises(InputError, match="the state holds 3 runs side by side, and one is measured: index it, such as"):
         grokjax.measure(states)
     one = jax.tree.map(lambda x: x[0], states)
-    assert grokjax.measure(one, task="add", groups=["losses"])["train_loss"] > 0
+    with pytest.warns(UserWarning, match="hardly better than a guess"):  # after 2 steps
+        assert grokjax.measure(one, task="add", groups=["losses"])["train_loss"] > 0
 
 
 def test_a_longer_sweep_begins_with_the_rows_of_a_shorter_one(tmp_path):
