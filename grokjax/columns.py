@@ -90,6 +90,11 @@ class Column:
         return (direction is not None or not self.needs_sum) and (has_update or not self.needs_update)
 
     @property
+    def is_own(self) -> bool:
+        """Whether the column is an experiment's, and none of the package's."""
+        return False
+
+    @property
     def when_null(self) -> str:
         """When a row holds null instead of a value."""
         reasons = [
@@ -222,5 +227,6 @@ def _metrics_field(name: str, column: Column) -> pa.Field:
         null=null,
         version=str(column.version) if column.version > 1 else "",
         version_for=EVEN * column.even_only,
+        own="yes" * column.is_own,
     )
     return pa.field(name, column.type, True, metadata)

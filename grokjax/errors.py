@@ -4,9 +4,12 @@ What is said may hold names from a config, a file or the command line. Whatever 
 that a terminal shows, and not a long one.
 """
 
+import contextlib
 import hashlib
 import re
 import reprlib
+import traceback
+from collections.abc import Iterator
 
 LONGEST = 1_500  # letters of a sentence
 LONGEST_VALUE = 80  # letters of a value in it
@@ -87,6 +90,45 @@ def unknown(kind: str, given: object, known) -> InputError:
     close = difflib.get_close_matches(text, names, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return InputError(f"{kind} '{text}' is unknown: {hint}known are {', '.join(names)}.")
+
+
+_SHELL = re.compile(r"grokjax [a-z]+ .*|--([a-z_]+)(?:=([^\s,;)]*[^\s,;:.)]))?")
+_PYTHON = {"heads": "n_heads", "measures": "groups"}  # arguments that are named otherwise in Python
+
+
+def in_python(text: str) -> str:
+    """A sentence for the command line as one for Python: --task=add is task='add', --overwrite is overwrite=True.
+
+    Commands of the shell stay what they are.
+    """
+
+    def worded(match: re.Match) -> str:
+        flag, value = match[1], match[2]
+        if flag is None:
+            return match[0]
+        name = _PYTHON.get(flag, flag)
+        if flag == "overwrite":
+            return f"{name}=True"
+        return name if value is None else f"{name}='{value}'"
+
+    defined = "give --experiment=FILE, which defines it and is run for it"
+    return _SHELL.sub(worded, text.replace(defined, "import the file that defines it"))
+
+
+@contextlib.contextmanager
+def for_python() -> Iterator[None]:
+    """Words what is refused for Python."""
+    try:
+        yield
+    except InputError as error:
+        error.args = (in_python(str(error)),)
+        raise
+
+
+def line_in(error: BaseException, file: str) -> str:
+    """The line of a file that an error came from, as "line 12"; "" where it did not come from there."""
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    return f"line {lines[-1]}" if lines else ""
 
 
 def refuse_clash(what: str, old, new) -> None:

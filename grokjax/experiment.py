@@ -1,12 +1,13 @@
 """Experiment files: Python files with a get_config that returns the config of a sweep."""
 
+import contextlib
 import importlib.util
 import os
-import traceback
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from grokjax.errors import InputError, shown
+from grokjax.errors import InputError, line_in, shown
 
 
 def load_experiment(given: str | None) -> tuple[ModuleType, object]:
@@ -21,50 +22,77 @@ def load_experiment(given: str | None) -> tuple[ModuleType, object]:
     Raises:
       InputError: no such file, no get_config, or a config that fails to build.
     """
-    import ml_collections  # not at the top: commands that are given no experiment do without
-
     if not given:
         raise InputError("--config is missing: name an experiment, such as --config=experiments/wd_sweep.py:small.")
-    file, _, variant = os.path.expanduser(given).partition(":")
-    if not os.path.isfile(file):
-        raise InputError(
-            f"--config={given} names no file: experiments are Python files, such as experiments/wd_sweep.py."
-        )
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"--config={given} is no Python file: an experiment's name ends in .py.")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
+    file, variant = _parts("--config", given)
+    with _users_to_mend(file):
+        module = _imported("--config", given, file)
         if not hasattr(module, "get_config"):
             raise InputError(f"{file} has no get_config(arg), which is what makes it an experiment.")
-        config = module.get_config(variant)
-    except InputError as error:
-        from grokjax.config import Mistake
+        return module, _config(module, file, variant)
 
+
+def import_experiments(given: Iterable[str]) -> None:
+    """Imports the files that --experiment names, for the tasks and measures they register.
+
+    A file that a sweep's config.json names is not: nothing that is read decides what is run.
+
+    Raises:
+      InputError: as for `load_experiment`; but a file may do without get_config.
+    """
+    for one in given:
+        file, variant = _parts("--experiment", one)
+        with _users_to_mend(file):
+            module = _imported("--experiment", one, file)
+            if hasattr(module, "get_config"):
+                _config(module, file, variant)
+
+
+def _parts(flag: str, given: str) -> tuple[str, str]:
+    """The file and the variant of an experiment's name; "" for none."""
+    file, colon, variant = os.path.expanduser(given).partition(":")
+    if not os.path.isfile(file):
+        raise InputError(
+            f"{flag}={given} names no file: experiments are Python files, such as experiments/wd_sweep.py."
+        )
+    if colon and not variant:
+        raise InputError(f"{flag}={given} has a colon and no variant after it: leave out the colon, or name a variant.")
+    return file, variant
+
+
+@contextlib.contextmanager
+def _users_to_mend(file: str) -> Iterator[None]:
+    """Turns whatever an experiment file may raise into a sentence with its line."""
+    try:
+        yield
+    except InputError as error:
+        from grokjax.config import Mistake  # not at the top: commands that are given no experiment do without
+
+        line = line_in(error, file)
         if not isinstance(error, Mistake):  # a sentence of the experiment's own
             raise
-        raise InputError(f"{file}{_line_in(error, file).rstrip(',')}: {error}") from None
-    except (Exception, SystemExit) as error:  # whatever an experiment file may raise is the user's to mend
-        place = _line_in(error, file)
-        raise InputError(f"{file}{place} failed with {type(error).__name__}: {error}") from error
+        raise InputError(f"{file}{f', {line}' * bool(line)}: {error}") from None
+    except (Exception, SystemExit) as error:
+        line = line_in(error, file)
+        place = f"{file}, {line}," if line else file
+        raise InputError(f"{place} failed with {type(error).__name__}: {error}") from error
+
+
+def _imported(flag: str, given: str, file: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{flag}={given} is no Python file: an experiment's name ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _config(module: ModuleType, file: str, variant: str) -> object:
+    import ml_collections  # not at the top: commands that are given no experiment do without
+
+    config = module.get_config(variant)
     if not isinstance(config, ml_collections.ConfigDict):
         raise InputError(
             f"{file}: get_config returned {shown(config)}, but it must return grokjax.config.default(), changed."
         )
-    return module, config
-
-
-def _line_in(error: BaseException, file: str) -> str:
-    """The line of the experiment file that an error came from, as ", line 12,"."""
-    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
-    return f", line {lines[-1]}," if lines else ""
-
-
-def import_experiment(file: str | None) -> None:
-    """Imports the experiment file that --experiment names, for the tasks and measures it registers.
-
-    A file that a sweep's config.json names is not: nothing that is read decides what is run.
-    """
-    if file:
-        load_experiment(file)
+    return config

@@ -1,5 +1,6 @@
 """grokjax check finds what is damaged or missing, and says what the sweep's command would do."""
 
+import contextlib
 import shutil
 
 import pytest
@@ -9,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_files import flip
 
+import grokjax
 from grokjax.cli import check
 from grokjax.interp import replay
-from grokjax.report import write
+from grokjax.report import page, results, write
 from grokjax.store import check as check_lib
 from grokjax.store import files as files_lib
+from grokjax.store import locks
 from grokjax.store.metrics import parts
 from grokjax.store.snapshots import find_snapshots
 
@@ -42,6 +45,18 @@ def test_an_interrupted_sweep_is_whole_and_says_how_it_goes_on(whole_and_halfway
     assert status == 0
     assert "goes on   run 3 from step" in out
     assert "give the sweep's command again" in out
+
+
+def test_a_sweep_that_nobody_trains_is_told_to_be_interrupted(whole_and_halfway):
+    path = whole_and_halfway[1]
+    with contextlib.closing(locks.take(path)):
+        assert "1 training" in repr(grokjax.open(path))
+        assert "This sweep was still being trained at " in page.html(results.read(path))
+    assert "1 interrupted" in repr(grokjax.open(path))
+    assert "interrupted" in set(grokjax.open(path).runs["status"])
+    text = page.html(results.read(path))
+    assert "This sweep was interrupted, and no process was training it at " in text
+    assert "In training; " not in text
 
 
 def test_no_sweep_is_refused(tmp_path, capsys):

@@ -58,7 +58,7 @@ def bad_files(folder, case):
         "none.npz": "no array pos_embed.W_pos",
         "nowhere.npz": "is no file: name one, or a snapshot as workdir:run:step",
         "": "is a directory: name a file, or a run of a sweep as",
-        "nowhere:3:100": "is no directory, but a sweep's is expected before ':3'",
+        "nowhere:3:100": "nowhere does not exist.",
         ":3": "holds no sweep",
         "x" * 5000: "is no file",
         "nul\0": "is no file",

@@ -1,6 +1,7 @@
 """`grokjax circuit`: the table, the file, a whole sweep, what is left out and why; a mistake is one sentence."""
 
 import functools
+import itertools
 import json
 import shutil
 
@@ -22,6 +23,7 @@ from grokjax.interp.circuit.registry import NUMBERS
 from grokjax.interp.circuit.runs import circuits_of, schema
 from grokjax.interp.circuit.table import rows
 from grokjax.interp.measure import NO_SPLIT
+from grokjax.interp.measure_table import WIDTH
 from grokjax.store import files as files_lib
 from tools import blocks, docs
 from tools import circuit as circuit_page
@@ -64,11 +66,12 @@ def test_the_table_and_the_file(run, folder):
     assert (found["measured"]["model"], found["measured"]["keys"]) == ("model.npz", {"given": [1, 3]})
     lines = out.splitlines()
     header = next(line for line in lines if line.startswith("claim "))
-    table = lines[lines.index(header) + 1 :][: len(rows(found))]
-    for line, row in zip(table, rows(found), strict=True):
-        assert line.startswith(row.claim)
-        assert line[header.index("paper") :].startswith(row.paper)
-        assert line[header.index("this model") :].startswith(row.here)
+    table = lines[lines.index(header) + 1 : next(i for i, line in enumerate(lines) if line.startswith("left out"))]
+    assert max(map(len, [header, *table])) <= WIDTH
+    columns = [header.index(name) for name in ("claim", "paper", "this model", "source")]
+    for (begin, end), name in zip(itertools.pairwise(columns), ("claim", "paper", "here"), strict=True):
+        held = " ".join(line[begin:end] for line in table).split()  # cells that are too wide go on below
+        assert held == " ".join(getattr(row, name) for row in rows(found)).split()
     assert "split  train_mask in the file: 19 of 49 pairs are training pairs" in out
 
 
@@ -232,7 +235,7 @@ MISTAKES = {
     "a step of no run": (["sweep", "--step=100"], "--step needs --run"),
     "all and one": (["sweep", "--all", "--run=0"], "--all takes every run as it is: leave out --run"),
     "all to a file": (["sweep", "--all", "--out=x.json"], "leave out --out"),
-    "all of nothing": (["nowhere", "--all"], "nowhere holds no sweep: config.json is missing"),
+    "all of nothing": (["nowhere", "--all"], "nowhere does not exist."),
     "a key of 4": (["model.npz", "--keys=4"], "--keys has 4, but for P = 7 frequencies are 1 to 3"),
     "a key of 4 for all": (["sweep", "--all", "--keys=4"], "--keys has 4, but for P = 7 frequencies are 1 to 3"),
     "rule": (["model.npz", "--rule=W_U"], "--rule 'W_U' is unknown: did you mean"),

@@ -18,7 +18,7 @@ def test_command_line_prints_and_writes(tmp_path, capsys):
     metrics["weight_decay"] = metrics["run"].map({0: 0.1, 1: 1.0, 2: 1.0})
     metrics.to_parquet(tmp_path / "metrics" / "part-000000.parquet")
     status, shown, err = call(capsys, phases.main, str(tmp_path), "--csv", str(tmp_path / "phases.csv"))
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, f"written: {tmp_path / 'phases.csv'}\n")
     assert shown.startswith("weight_decay = 0.1: 1 of 1 grok, median step ")
     assert "circuit formation" in shown
     assert "run 0" not in shown
@@ -58,7 +58,7 @@ def test_other_names_are_recognised_and_what_stands_in_is_said(tmp_path, capsys,
         "column 'train_accuracy' is read as train_acc",
         "no test_acc: a test loss of 0.01, −ln 0.99, stands in for a test accuracy of 0.99",
         "excluded_loss_max stands in for excluded_loss",
-        "not used: acc_ood, lr",
+        "not used, since no rule for a phase reads it: acc_ood, lr",
     ):
         assert f"note: {note}" in shown
     status, renamed, err = call(capsys, phases.main, path, "--rename=acc_ood=test_acc")
@@ -79,6 +79,18 @@ def test_rules_and_thresholds_are_flags(tmp_path, capsys):
     assert ends("--set=class_rule=absolute,class_gap=5000")["run_class"] == "comprehension"
     assert ends()["run_class"] == "grokking"
     assert "gini_settled" in call(capsys, phases.main, str(tmp_path / "table.csv"), "--rules")[1]
+
+
+def test_what_the_tables_leave_open_is_said(tmp_path, capsys):
+    sweep_of_planted(n=2)[0].to_csv(tmp_path / "table.csv", index=False)
+    out = tmp_path / "out.csv"
+    _, shown, err = call(capsys, phases.main, str(tmp_path / "table.csv"), "--runs", f"--csv={out}")
+    shown = " ".join(shown.split())
+    assert (
+        "> N: not by step N. A run has memorised at an accuracy; the phase memorization lasts longer, until " in shown
+    )
+    assert "The word of a run is its class, by the default class_rule. grokking: grokked, with a delay longer" in shown
+    assert err == f"written: {out}\n"
 
 
 def test_no_number_is_cut(tmp_path, capsys):

@@ -43,6 +43,7 @@ SMALL = {
     ),
     "--config=my.py:small": "--config=my.py:small --config.steps=250",
     "--config.steps=2000": "--config.steps=200",
+    "--config.steps=5000": "--config.steps=500",
 }
 # What is not run: lines that begin so are held against the parser of the command, or against what the note says.
 PARSED = {

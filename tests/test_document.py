@@ -1,5 +1,6 @@
 """The report's data: what is read, what is left out, and that nothing of a config becomes markup."""
 
+import contextlib
 import html
 import re
 import subprocess
@@ -16,6 +17,7 @@ from pages import HOSTILE, data_of, decoded, hostile, page_of, rewritten, with_c
 from grokjax.errors import InputError
 from grokjax.report import document, page, write
 from grokjax.report.results import read, shade
+from grokjax.store import locks
 from grokjax.store.metrics import read_metrics, read_runs
 
 
@@ -134,7 +136,9 @@ def test_a_sweep_in_training_has_a_page(small, tmp_path):
         frame.loc[frame["run"] > 4, "restricted_loss"] = np.nan
         return frame
 
-    text = page_of(rewritten(small, tmp_path / "half", metrics, runs))
+    path = rewritten(small, tmp_path / "half", metrics, runs)
+    with contextlib.closing(locks.take(path)):
+        text = page_of(path)
     data = data_of(text)
     assert "still being trained" in text
     assert data["runs"][10]["text"].startswith("Diverged; ")

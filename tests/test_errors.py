@@ -74,3 +74,28 @@ def test_a_clash_names_the_file_of_the_first():
     with pytest.raises(InputError) as refused:
         errors.refuse_clash("task 'x'", one, other)
     assert str(refused.value) == f"task 'x' is already defined in {__file__}: choose another name."
+
+
+@pytest.mark.parametrize(
+    ("shell", "python"),
+    [
+        ("they fit task 'add' (99 %): give --task=add.", "they fit task 'add' (99 %): give task='add'."),
+        ("(give --split, such as --split=python:0:0.3)", "(give split, such as split='python:0:0.3')"),
+        (
+            "--workdir=results/a holds x: or --overwrite to start",
+            "workdir='results/a' holds x: or overwrite=True to start",
+        ),
+        ("--heads is 0, but it must be 1", "n_heads is 0, but it must be 1"),
+        ("To write it: grokjax report a --json", "To write it: grokjax report a --json"),
+        (
+            "x: give --experiment=FILE, which defines it and is run for it. The",
+            "x: import the file that defines it. The",
+        ),
+        ("no flag in it", "no flag in it"),
+    ],
+)
+def test_a_sentence_for_the_shell_is_worded_for_python(shell, python):
+    assert errors.in_python(shell) == python
+    with pytest.raises(InputError) as refused, errors.for_python():
+        raise InputError(shell)
+    assert str(refused.value) == python

@@ -29,7 +29,7 @@ def run(tmp_path, case, capsys, monkeypatch):
 def test_export_and_back(run, torch, case):
     for args in (("lens.pth",), ("bridge.pth", "--bridge"), ("arrays.npz",), ("arrays", "--npz")):
         status, out, err = run("model.npz", *args)
-        assert (status, err) == (0, f"note: {ASSUMED_ACT}.\n")
+        assert (status, err) == (0, f"note: {ASSUMED_ACT}.\nwritten: {args[0]}\n")
         assert f"load('{args[0]}'" in out
         read = load_checkpoint(args[0], n_heads=H)
         equal(read.params, case.params)

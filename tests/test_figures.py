@@ -31,7 +31,7 @@ def texts(drawn):
     return [text.get_text() for ax in drawn.axes for text in (*ax.texts, ax.title)] + [drawn.get_suptitle()]
 
 
-@pytest.mark.parametrize("kind", sorted(set(figures.KINDS) - {"phase-diagram"}))
+@pytest.mark.parametrize("kind", sorted(set(figures.KINDS) - {"phase-diagram", "column"}))
 def test_each_says_what_was_trained_and_when_a_run_has_grokked(one_field, kind):
     said = figures.figure(read(one_field), kind).get_suptitle()
     assert said.startswith("add mod 11, 0.3 of all pairs to train on\n")
@@ -56,6 +56,15 @@ def test_times_say_k_of_n_and_mark_censored_runs(one_field):
     assert triangles == int((~results.runs["grokked"].astype(bool)).sum())
 
 
+def test_an_interval_is_explained_where_there_is_one(one_field):
+    def explained(by):
+        legend = figures.figure(read(one_field), "time-to-grok", by).legends[0]
+        return [text.get_text() for text in legend.get_texts() if text.get_text().startswith("median")]
+
+    assert explained(["weight_decay"]) == ["median (Kaplan–Meier)"]  # of two runs each
+    assert explained(["seed"]) == ["median (Kaplan–Meier), 95 % interval"]  # of ten
+
+
 def test_pooled_fields_are_said(two_fields):
     said = figures.figure(read(two_fields), "time-to-grok", ["learning_rate"]).get_suptitle()
     assert said.endswith("pooled over weight_decay")
@@ -64,7 +73,8 @@ def test_pooled_fields_are_said(two_fields):
 @pytest.mark.parametrize(
     ("kind", "by", "sentence"),
     [
-        ("phase-diagram", (), "needs two swept fields, and this sweep has 1: --kind=time-to-grok shows one"),
+        ("phase-diagram", (), "fields besides seeds, and this sweep has 1 .weight_decay.: time-to-grok shows one"),
+        ("column", (), "the figure needs a column, but kind column and the name of a column go together"),
         ("losse", (), "figure 'losse' is unknown: did you mean 'losses'"),
         ("losses", ("learning_rate",), "swept field 'learning_rate' is unknown"),
     ],
@@ -76,8 +86,45 @@ def test_what_cannot_be_drawn_is_a_sentence(one_field, kind, by, sentence):
 
 def test_no_keys_no_frequencies(one_field, tmp_path):
     path = rewritten(one_field, tmp_path / "a", runs=lambda runs: runs.assign(key_freqs=None))
+    with pytest.raises(InputError, match="no run has final key frequencies: they are found when a run ends that has"):
+        figures.figure(read(path), "frequencies")
+    path = rewritten(one_field, tmp_path / "b", runs=lambda runs: runs.assign(key_freqs=None, status="training"))
     with pytest.raises(InputError, match="no run has final key frequencies yet"):
         figures.figure(read(path), "frequencies")
+
+
+def test_any_column_of_numbers_is_drawn(one_field):
+    drawn = figures.figure(read(one_field, ["gini_W_L"]), "column", column="gini_W_L")
+    assert len(drawn.axes) == 12  # ten settings in rows of four
+    assert drawn.get_supylabel() == "gini_W_L"
+    assert drawn.axes[0].get_yscale() == "linear"
+    assert len(drawn.axes[0].lines) == 2
+    assert "Gini coefficient" in drawn.legends[0].get_texts()[0].get_text()
+    assert figures.figure(read(one_field, ["excluded_loss"]), "column", column="excluded_loss").get_supylabel() == (
+        "excluded_loss (nats)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "sentence"),
+    [
+        ("gini", "column 'gini' is unknown: did you mean 'gini_W_"),
+        ("run", "column 'run' is unknown"),
+        ("freq_norm_W_E", "column 'freq_norm_W_E' holds a list in each row, .freq.: a figure is of numbers"),
+        ("efficiency_nowhere", "column 'efficiency_nowhere' is unknown"),
+    ],
+)
+def test_a_column_that_cannot_be_drawn_is_told(one_field, column, sentence):
+    with pytest.raises(InputError, match=sentence):
+        figures.figure(read(one_field, [column]), "column", column=column)
+
+
+def test_the_command_draws_a_column(one_field, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    figure_command.main([str(one_field), "--column=gini_W_E"])
+    assert "written: gini_W_E.pdf" in capsys.readouterr().out
+    with pytest.raises(InputError, match="the figure is of kind losses, but kind column and the name of a column go"):
+        figure_command.main([str(one_field), "--column=gini_W_E", "--kind=losses"])
 
 
 @pytest.mark.parametrize("suffix", [".pdf", ".svg", ".png"])

@@ -3,12 +3,15 @@
 import errno
 import hashlib
 import os
+from importlib import import_module
 
 import pytest
+from commands import assert_refused, call
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grokjax.errors import StorageError
+import grokjax
+from grokjax.errors import InputError, StorageError
 from grokjax.store import files as files_lib
 from grokjax.store.files import Damaged
 
@@ -200,3 +203,24 @@ def test_a_folder_set_aside_replaces_the_one_before(tmp_path):
     files_lib.drop(aside)
     assert not aside.exists()
     assert not files_lib.has_appeared(aside)
+
+
+def test_what_does_not_exist_is_told_with_what_may_be_meant(tmp_path):
+    (tmp_path / "small").mkdir()
+    assert files_lib.missing(tmp_path / "small") == ""
+    assert files_lib.missing(tmp_path / "nowhere" / "at all") == f"{tmp_path / 'nowhere' / 'at all'} does not exist"
+    meant = f"{tmp_path / 'smal'} does not exist: did you mean '{tmp_path / 'small'}'?"
+    for function in (grokjax.open, grokjax.read_runs, lambda path: grokjax.load_params(path, 0)):
+        with pytest.raises(InputError) as refused:
+            function(tmp_path / "smal")
+        assert str(refused.value) == meant
+    for function in (grokjax.read_metrics, grokjax.read_table):
+        with pytest.raises(FileNotFoundError, match="does not exist: did you mean"):
+            function(tmp_path / "smal")
+
+
+@pytest.mark.parametrize("command", ["report", "figure", "phases", "check", "replay", "circuit --all"])
+def test_every_command_says_so(command, tmp_path, capsys):
+    name, *flags = command.split()
+    called = call(capsys, import_module(f"grokjax.cli.{name}").main, str(tmp_path / "smal"), *flags)
+    assert_refused(called, f"{tmp_path / 'smal'} does not exist.")

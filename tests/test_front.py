@@ -41,9 +41,9 @@ def test_help_shows_them_with_what_they_do():
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A folder in which results/small is a trained sweep, as in the examples."""
+    """A folder in which results/tiny is a trained sweep, as in the examples."""
     path = tmp_path_factory.mktemp("examples")
-    status, said = tiny.train(tiny.get_config("paper"), path / "results" / "small")
+    status, said = tiny.train(tiny.get_config("paper"), path / "results" / "tiny")
     assert status == 0, said
     return path
 

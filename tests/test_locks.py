@@ -114,6 +114,19 @@ def test_what_is_no_holder_is_another_process():
     assert locks.PATIENCE == 3.0
 
 
+def test_a_lock_is_looked_at_without_getting_in_the_way(tmp_path, monkeypatch):
+    assert not locks.is_held(tmp_path)
+    lock = locks.take(tmp_path)
+    assert locks.is_held(tmp_path)
+    lock.close()
+    assert not locks.is_held(tmp_path)
+    # Another process that looks at it at the very moment holds it for a moment.
+    with open(tmp_path / locks.NAME, "rb") as glance:
+        fcntl.flock(glance, fcntl.LOCK_SH)
+        monkeypatch.setattr("time.sleep", lambda seconds: fcntl.flock(glance, fcntl.LOCK_UN))
+        locks.take(tmp_path).close()
+
+
 # --- file systems without locks ---------------------------------------------------------------------------------------
 
 

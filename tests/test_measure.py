@@ -1,6 +1,7 @@
 """`grokjax.measure`: what it computes, what it leaves out and why, what it prints; a mistake is one sentence."""
 
 import functools
+import itertools
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from grokjax.interp import files
 from grokjax.interp import measure as measure_lib
 from grokjax.interp.checkpoint import from_arrays, load_checkpoint
 from grokjax.interp.measure import NO_SPLIT, NO_UPDATE, to_json
-from grokjax.interp.measure_table import heading, summary
+from grokjax.interp.measure_table import WIDTH, heading, summary
 from grokjax.interp.subject import doubt, subject_of
 from grokjax.measures import registry
 from grokjax.measures.registry import MEASURES
@@ -246,6 +247,10 @@ def test_a_run_without_a_step_is_its_last_snapshot(sweep):
 # --- what is printed ------------------------------------------------------------------------------------------------
 
 
+def _goes_on(line):
+    return line.startswith(" ")
+
+
 def test_the_table_and_the_file(run, folder):
     status, out, err = run("model.npz", "--keys=1,3", "--measures=losses,spectra", "--out=measures.json")
     assert (status, err) == (0, "")
@@ -255,13 +260,24 @@ def test_the_table_and_the_file(run, folder):
     header = next(line for line in lines if line.startswith("measure "))
     for m in registry.of_groups(("losses", "spectra")):
         line = next(line for line in lines if line.startswith(f"{m.name} "))
-        assert line.endswith(m.source)
+        at = header.index("source")  # a source that is too wide goes on below
+        source = " ".join(below[at:] for below in itertools.takewhile(_goes_on, lines[lines.index(line) + 1 :]))
+        assert f"{line[at:]} {source}".split() == m.source.split()
         assert line[header.index("unit") :].startswith(m.unit)
         assert line[header.index("range") :].startswith(m.range)
         shown = line[len(m.name) : header.index("unit")].strip()
         assert float(shown) == pytest.approx(found[m.name], rel=1e-5)
     assert "split  train_mask in the file: 19 of 49 pairs are training pairs" in out
     assert "keys   given" in out
+
+
+def test_no_line_of_the_table_is_wider_than_a_terminal(run):
+    status, out, _ = run("model.npz")
+    assert status == 0
+    rows = [line for line in out[out.index("measure ") :].splitlines() if not line.startswith("left out")]
+    assert max(map(len, rows)) == WIDTH
+    cells = re.search(r"^key_freqs  +([\d, ]+?)  +k  +1 … 3  +\S", out, re.MULTILINE)
+    assert cells, "a set of frequencies is listed, and its unit and range are those of k"
 
 
 def test_the_table_says_what_is_missing(run):

@@ -220,7 +220,7 @@ def test_a_measure_s_column_says_everything():
         field = _metrics_field(name, registry.Measure("x", "g", len, **facts))
         return str(field.type), {key.decode(): value.decode() for key, value in field.metadata.items()}
 
-    common = {"unit": "nats", "source": "S, §1", "range": "[0, 1]"}
+    common = {"unit": "nats", "source": "S, §1", "range": "[0, 1]", "own": "yes"}  # `len` is none of the package's
     over = "the run diverged"
     assert column("x") == ("float", common | {"description": "D.", "null": over})
     assert column("x", slow=True, undefined="U", needs_update=True) == (

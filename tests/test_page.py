@@ -278,6 +278,19 @@ def test_nothing_is_wider_than_the_screen(driver, made, width):
     assert_quiet(driver)
 
 
+@pytest.mark.parametrize("width", [1200, 1440])
+def test_nothing_covers_a_legend_and_no_column_of_runs_is_cut(driver, made, width):
+    browser.resize(driver, width, 900)
+    opened(driver, made)
+    bars = "p.querySelector('.modebar').getBoundingClientRect().bottom"
+    legend = "p.querySelector('.legend').getBoundingClientRect().top"
+    plots = "[...document.querySelectorAll('.curves .plot')].filter(p => p.querySelector('.legend'))"
+    assert run_js(driver, f"{plots}.length") >= 4
+    assert run_js(driver, f"{plots}.map(p => {bars} <= {legend} + 1)") == [True] * run_js(driver, f"{plots}.length")
+    table = "document.getElementById('runs').parentElement"
+    assert run_js(driver, f"{table}.scrollWidth - {table}.clientWidth") == 0
+
+
 def test_markup_in_a_config_does_nothing(driver, made, tmp_path):
     browser.resize(driver, 1440, 900)
     path = hostile(made, tmp_path / "hostile")

@@ -169,3 +169,17 @@ def test_the_summary_pools_seeds():
     assert list(progress_lib.summary(censored, ["seed"]).columns[-1].cells) == ["> 2,500"]
     waiting = runs.assign(last_step=[2_500, None, None, 400, 2_500, 1_000])
     assert list(progress_lib.summary(waiting, ["weight_decay"]).columns[1].cells) == ["3", "1"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({"model.n_layers": 2}, "one layer"),
+        ({"model.act": "gelu", "precision": "bfloat16"}, "precision float32, relu"),
+        ({"model.d_model": 8, "model.n_heads": 4}, "heads of 4 or more dimensions"),
+    ],
+)
+def test_why_xla_takes_the_gradient_is_said(fields, wanted):
+    (run,) = expand(fields).runs
+    said = plan._gradient(run.problem(), Layout(1, 1, 1, 1))
+    assert said == f"by XLA, since the faster C++ of grokjax.core.native is for {wanted} alone"

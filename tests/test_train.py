@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -68,7 +69,7 @@ def test_what_is_in_it(results):
 
 
 def test_what_is_no_sweep_is_told(tmp_path):
-    with pytest.raises(InputError, match="holds no sweep: name the --workdir of one that has begun to train"):
+    with pytest.raises(InputError, match="holds no sweep: name the workdir of one that has begun to train"):
         grokjax.open(tmp_path)
     with pytest.raises(InputError, match="the model is 3, but it must be a file, a snapshot, or parameters by name"):
         grokjax.measure(3)
@@ -99,7 +100,7 @@ def test_an_interrupt_saves_and_is_raised(tmp_path, capsys):
     assert signal.getsignal(signal.SIGINT) is before
     said = " ".join(capsys.readouterr().out.split())
     assert "To go on, call grokjax.train again as before; grokjax.open(" in said
-    assert "training" in set(grokjax.open(path).runs["status"])
+    assert "interrupted" in set(grokjax.open(path).runs["status"])
     results = grokjax.train(c, path)
     assert results.runs["status"].tolist() == ["finished"] * 4
     status, _ = tiny.train(c, tmp_path / "whole")
@@ -156,7 +157,8 @@ def test_measure_takes_a_state():
     c = tiny.get_config()
     c.steps = 20
     state = grokjax.train_one(c, seed=2)
-    assert grokjax.measure(state, groups=["losses"])["train_loss"] > 0
+    with pytest.warns(UserWarning, match="hardly better than a guess"):  # after 20 steps
+        assert grokjax.measure(state, groups=["losses"])["train_loss"] > 0
 
 
 def test_measure_takes_a_module(results, torch):
@@ -171,3 +173,48 @@ def test_measure_takes_a_module(results, torch):
 
     found = grokjax.measure(Model(), groups=["paper"])
     assert found["gini_W_E"] == pytest.approx(grokjax.measure(results.params(3), groups=["paper"])["gini_W_E"])
+
+
+def test_what_is_said_is_worded_for_python(results, capsys):
+    grokjax.train(tiny.get_config("paper"), results.path)
+    assert "overwrite=True trains it again" in capsys.readouterr().out
+    c = tiny.get_config("paper")
+    c.learning_rate = 3e-3
+    with pytest.raises(
+        InputError, match=r"^workdir='.*' holds another sweep .* or overwrite=True to start again there"
+    ):
+        grokjax.train(c, results.path)
+    arrays = results.params(0)
+    assert grokjax.measure(arrays, task="add", groups=["losses"])["null"]["train_loss"].startswith(
+        "the split is not known (give split, such as split='python:0:0.3')"
+    )
+
+
+def test_a_doubted_task_is_warned_of(results):
+    arrays = results.params(3)
+    arrays["unembed.W_U"] = np.zeros_like(arrays["unembed.W_U"])
+    with pytest.warns(UserWarning, match="the model: its answers to task 'add' are hardly better than a guess"):
+        found = grokjax.measure(arrays, groups=["losses"])
+    assert found["measured"]["doubt"]
+
+
+def test_runs_side_by_side_are_to_be_indexed():
+    c = tiny.get_config()
+    states = jax.vmap(lambda seed: grokjax.train_one(c, seed=seed, steps=2))(jnp.arange(3))
+    with pytest.raises(InputError, match="the state holds 3 runs side by side, and one is measured: index it, such as"):
+        grokjax.measure(states)
+    one = jax.tree.map(lambda x: x[0], states)
+    with pytest.warns(UserWarning, match="hardly better than a guess"):  # after 2 steps
+        assert grokjax.measure(one, task="add", groups=["losses"])["train_loss"] > 0
+
+
+def test_a_longer_sweep_begins_with_the_rows_of_a_shorter_one(tmp_path):
+    c = tiny.get_config()
+    short = grokjax.train(c, tmp_path / "short", quiet=True)
+    c.steps = 400
+    longer = grokjax.train(c, tmp_path / "longer", quiet=True)
+    pd.testing.assert_frame_equal(
+        longer.metrics[longer.metrics["step"] <= 200].reset_index(drop=True), short.metrics, check_exact=True
+    )
+    with pytest.raises(InputError, match="steps of run 0 is 200 there, 400 here"):
+        grokjax.train(c, short.path)

@@ -28,7 +28,8 @@ def stale(models: Sequence[str] = ()) -> dict[Path, str]:
         {
             "README.md": {"speed": performance.headline(records)},
             "docs/reference/commands.md": {"commands": commands.page()},
-            "docs/reference/fields.md": {"fields": tables.fields()},
+            "docs/reference/fields.md": {"fields": tables.fields(), "small": tables.small()},
+            "docs/howto/own_measure.md": {"parameters": tables.parameters()},
             "docs/reference/columns.md": {"columns": tables.columns(), "runs": tables.runs()},
             "docs/rooms.md": {"rooms": rooms.page()},
             "docs/measures.md": {"measures": tables.measures_by_group()},

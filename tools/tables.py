@@ -2,10 +2,14 @@
 
 import json
 
+import jax
+
 from benchmarks import measures
 from benchmarks.markdown import table
 from grokjax import config
 from grokjax.columns import SUMMARY
+from grokjax.core import model
+from grokjax.core.model import ModelConfig
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
 from tools.blocks import ROOT
@@ -18,6 +22,37 @@ def fields() -> str:
         [f"`{path}`", f"`{field.default!r}`", field.doc, kinds[field.kind]] for path, field in config.FIELDS.items()
     ]
     return table(["field", "default", "meaning", "can be swept"], rows)
+
+
+def small() -> str:
+    """What `config.small` changes."""
+    here, there = config.flat(config.small()), config.flat(config.default())
+    rows = [[f"`{path}`", f"`{there[path]!r}`", f"`{value!r}`"] for path, value in here.items() if value != there[path]]
+    return table(["field", "`default()`", "`small()`"], rows)
+
+
+MEANINGS = {
+    "W_E": 'what each token is embedded as; the last row is "="',
+    "W_pos": 'what is added at the places of a, b and "="',
+    **{name: f"per head: {text}" for name, text in {"W_Q": "queries", "W_K": "keys", "W_V": "values"}.items()},
+    "W_O": "per head: from its values back into the residual stream",
+    **{"W_in": "into the neurons", "b_in": "their biases", "W_out": "out of the neurons", "b_out": "its bias"},
+    "W_U": "from the residual stream to the logits",
+}
+
+
+def parameters() -> str:
+    """Every parameter's key and shape, of a model whose dimensions all differ."""
+    cfg = ModelConfig(p=113, d_model=128, n_heads=4, d_mlp=512)
+    sizes = {cfg.d_vocab: "P + 1", cfg.p: "P", model.N_CTX: "3", cfg.d_model: "d_model", cfg.d_mlp: "d_mlp"}
+    sizes |= {cfg.n_heads: "n_heads", cfg.d_head: "d_head"}
+    shapes = jax.eval_shape(lambda: model.init(cfg, jax.random.key(0), 1.0))
+    rows = []
+    for key, x in shapes.items():
+        named = ", ".join(sizes[n] for n in x.shape)
+        at = ", ".join(map(str, x.shape))
+        rows.append([f"`{key}`", f"[{named}]", f"[{at}]", MEANINGS[key.rpartition(".")[2]]])
+    return table(["key", "shape", "of the mainline, P = 113", "what it is"], rows)
 
 
 def columns() -> str:

@@ -1,12 +1,15 @@
 """Trained models from Python: every measure of one, wherever it comes from."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from grokjax.core import devices
 from grokjax.core.problem import State
-from grokjax.errors import InputError, shown
+from grokjax.errors import InputError, for_python, in_python, shown
 from grokjax.interp import measure as measure_lib
 from grokjax.interp import trajectory, trajectory_table
 from grokjax.interp.checkpoint import Checkpoint, from_arrays, load_checkpoint
@@ -50,20 +53,25 @@ def measure(
       frame with a row per step and the columns of a sweep's metrics, for `phases.find_phases`; its `attrs` have
       "measured" and "key_freqs", the last checkpoint's.
 
+    Warns:
+      UserWarning: the model's answers hardly fit its task, so that the numbers may say nothing of it.
+
     Raises:
       InputError: a bad model or argument.
 
     Example:
       >>> import grokjax
-      >>> found = grokjax.measure("results/small:1", groups=["losses"])
+      >>> found = grokjax.measure("results/tiny:1", groups=["losses"])
       >>> 0 <= found["train_acc"] <= 1
       True
     """
     how = (keys, rule, threshold, split, task, groups)
     if not all:
-        return measure_lib.measure(_checkpoint(model, act, n_heads), *how)
-    devices.require()
-    table = trajectory_table.measure_all(_trajectory(model), *how, act, n_heads)
+        with for_python():
+            return _told(measure_lib.measure(_checkpoint(model, act, n_heads), *how))
+    with for_python():
+        devices.require()
+        table = trajectory_table.measure_all(_trajectory(model), *how, act, n_heads)
     frame = table.to_pandas()
     frame.attrs |= trajectory_table.about(table)
     return frame
@@ -94,13 +102,23 @@ def circuit(
 
     Example:
       >>> import grokjax
-      >>> found = grokjax.circuit("results/small:1")
+      >>> found = grokjax.circuit("results/tiny:1")
       >>> found["loss"] > 0
       True
     """
     from grokjax.interp.circuit.analysis import analyse
 
-    return analyse(_checkpoint(model, act, n_heads), keys, rule, threshold, split, task)
+    with for_python():
+        return _told(analyse(_checkpoint(model, act, n_heads), keys, rule, threshold, split, task))
+
+
+def _told(found: dict[str, Any]) -> dict[str, Any]:
+    """Warns where the model's answers do not fit its task, and words the reasons of what is None for Python."""
+    found["null"] = {name: in_python(why) for name, why in found["null"].items()}
+    found["measured"]["doubt"] = doubt = in_python(found["measured"]["doubt"])
+    if doubt:
+        warnings.warn(f"{found['measured']['model']}: {doubt}", stacklevel=3)
+    return found
 
 
 def _trajectory(model: Any) -> trajectory.Trajectory:
@@ -119,6 +137,11 @@ def _checkpoint(model: Any, act: str | None, n_heads: int | None) -> Checkpoint:
     if isinstance(model, str | Path):
         return load_checkpoint(model, act, n_heads)
     if isinstance(model, State):
+        if np.ndim(model.inputs.train_pairs) > 1:
+            raise InputError(
+                f"the state holds {len(model.inputs.train_pairs)} runs side by side, and one is measured: index it, "
+                "such as jax.tree.map(lambda x: x[0], state) for the first."
+            )
         model = {**model.params, "train_indices": model.inputs.train_pairs}
     elif hasattr(model, "state_dict"):
         model = model.state_dict()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from grokjax import phases as phases_lib
-from grokjax.errors import InputError
+from grokjax.errors import InputError, for_python
 from grokjax.store import files, metrics
 from grokjax.store.records import part, read_record
 
@@ -27,13 +27,14 @@ def open(workdir: str | Path) -> "Results":
 
     Example:
       >>> import grokjax
-      >>> results = grokjax.open("results/small")
+      >>> results = grokjax.open("results/tiny")
       >>> results.runs["status"].tolist()
       ['finished', 'finished', 'finished', 'finished']
     """
     path = files.path(workdir)
     if read_record(path) is None:
-        raise InputError(f"{workdir} holds no sweep: name the --workdir of one that has begun to train.")
+        files.refuse_missing(path)
+        raise InputError(f"{workdir} holds no sweep: name the workdir of one that has begun to train.")
     return Results(path)
 
 
@@ -61,8 +62,12 @@ class Results:
 
     @property
     def runs(self) -> pd.DataFrame:
-        """One row per run: status, every config field, summary figures, final key frequencies."""
-        return metrics.read_runs(self.path)
+        """One row per run: status, every config field, summary figures, final key frequencies.
+
+        The status is "waiting", "training", "interrupted" (where no process trains it any more; the same command or
+        call goes on), "finished", "stopped" (early, by stop_loss) or "diverged".
+        """
+        return metrics.read_progress(self.path)
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -77,7 +82,7 @@ class Results:
 
         Example:
           >>> import grokjax
-          >>> grokjax.open("results/small").phases()["memorised"].all()
+          >>> grokjax.open("results/tiny").phases()["memorised"].all()
           np.True_
         """
         return phases_lib.find_phases(self.metrics, settings)
@@ -89,7 +94,9 @@ class Results:
         return sorted(step for number, step in snapshots.find_snapshots(self.path) if number == run)
 
     def params(self, run: int, step: int | None = None) -> dict[str, np.ndarray]:
-        """Loads the parameters of a run by TransformerLens key.
+        """Loads the parameters of a run by TransformerLens key, such as "embed.W_E" [P + 1, d_model].
+
+        `grokjax.measures.Shared` lists the keys with their shapes.
 
         Args:
           run: its number.
@@ -100,7 +107,7 @@ class Results:
 
         Example:
           >>> import grokjax
-          >>> results = grokjax.open("results/small")
+          >>> results = grokjax.open("results/tiny")
           >>> sorted(results.params(run=1, step=100))[:2]
           ['blocks.0.attn.W_K', 'blocks.0.attn.W_O']
         """
@@ -123,26 +130,28 @@ class Results:
     def _snapshot(self, run: int, step: int | None) -> str:
         return f"{self.path}:{run}" + ("" if step is None else f":{step}")
 
-    def figure(self, kind: str = "losses", by: Sequence[str] = ()) -> "Figure":
+    def figure(self, kind: str = "losses", by: Sequence[str] = (), column: str | None = None) -> "Figure":
         """Draws a figure of the whole sweep, with Matplotlib: to be changed, shown and saved.
 
         Args:
           kind: "losses": train, test, restricted and excluded loss of every run, a panel per setting; "time-to-grok"
             over one or two fields; "phase-diagram": median times over two fields, k of n runs in each cell;
-            "frequencies": the key frequencies of every run's final model.
+            "frequencies": the key frequencies of every run's final model; "column": any measure over training.
           by: the swept fields to tell settings apart by; by default all but seeds.
+          column: of `metrics`, with a number in each row, for kind "column"; your own measures too.
 
         Raises:
-          InputError: there is no such kind or field, or the sweep lacks what the figure shows.
+          InputError: there is no such kind, field or column, or the sweep lacks what the figure shows.
 
         Example:
           >>> import grokjax
-          >>> grokjax.open("results/small").figure("losses").savefig("losses.pdf")
+          >>> grokjax.open("results/tiny").figure("losses").savefig("losses.pdf")
         """
         from grokjax.report import figures
         from grokjax.report.results import read
 
-        return figures.figure(read(self.path), kind, by)
+        with for_python():
+            return figures.figure(read(self.path, [column] if column else []), kind, by, column)
 
     def report(self) -> Path:
         """Writes the page and returns its path, to be opened in a browser."""

@@ -12,6 +12,7 @@ from rich.console import Console
 from grokjax.api import requests
 from grokjax.api.results import Results
 from grokjax.core import cache
+from grokjax.errors import for_python
 from grokjax.experiment import load_experiment
 from grokjax.store import files
 from grokjax.training.request import Request, StopRequest
@@ -70,7 +71,7 @@ def train(
         module, config = load_experiment(experiment)
         get_sweep = get_sweep or getattr(module, "get_sweep", None)
     cache.enable()
-    with _stopping() as stop:
+    with _stopping() as stop, for_python():
         request = Request(
             config,
             workdir,

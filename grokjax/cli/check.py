@@ -6,24 +6,23 @@ Nothing is changed, so it may be asked while the sweep runs. Exits with 0 if all
 damaged or missing, and with 2 if this is no sweep.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 
 from grokjax.cli import terminal
-from grokjax.experiment import import_experiment
 
 
 def main(argv: Sequence[str]) -> None:
     """Entry point."""
     parser = terminal.command("check", __doc__)
     terminal.add_workdir(parser)
-    terminal.add_experiment(parser)
+    parser.add_argument("--experiment", help=argparse.SUPPRESS)  # which earlier versions asked for
     terminal.add_json(parser)
     args = parser.parse_args(argv)
 
     from grokjax.store import check
 
-    import_experiment(args.experiment)
     with terminal.busy(f"checking {args.workdir}"):
         lines, whole = check.check(args.workdir)
     if args.json:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from grokjax.cli import model, terminal
 from grokjax.errors import InputError
-from grokjax.experiment import import_experiment
+from grokjax.experiment import import_experiments
 
 ONE_MODEL = ("run", "step", "split", "task", "act", "heads", "out")  # flags that --all leaves no room for
 
@@ -62,10 +62,10 @@ def main(argv: Sequence[str]) -> None:
     elif files.path(args.model).is_dir() and not trajectory.is_folder(args.model):
         raise InputError(f"{args.model} is a directory: name a run of the sweep with --run, or all of them with --all.")
     checkpoint = model.load(args)
-    import_experiment(args.experiment)
+    import_experiments(args.experiment)
     with terminal.busy(f"analysing {args.model}"):
         found = analyse(checkpoint, args.keys, args.rule, args.threshold, args.split, args.task)
-    model.write(found, args.out)
+    model.write(found, args.out, args.json)
     if args.json:
         terminal.say_json(found)
     else:
@@ -76,7 +76,7 @@ def _all(args: argparse.Namespace) -> None:
     from grokjax.interp.circuit.runs import circuits_of, listed
     from grokjax.store.metrics import how_to_read, read_part
 
-    import_experiment(args.experiment)
+    import_experiments(args.experiment)
     path, missed = circuits_of(args.model, args.keys, args.rule, args.threshold, terminal.track)
     terminal.say_part(args.model)
     if args.json:

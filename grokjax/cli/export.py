@@ -82,4 +82,5 @@ def main(argv: Sequence[str]) -> None:
             save(*what, BRIDGE if args.bridge else LENS, record)
     for note in checkpoint.notes:
         print(f"note: {one_line(note)}.", file=sys.stderr)
+    terminal.written(path, beside=True)
     terminal.say(recipe(PLAIN if plain else BRIDGED if args.bridge else HOOKED, checkpoint.cfg, path))

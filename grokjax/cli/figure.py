@@ -1,12 +1,14 @@
 """Draws a figure of a sweep for a paper; also while the sweep runs.
 
     grokjax figure results/small --kind=time-to-grok --out=time.pdf
+    grokjax figure results/small --kind=column --column=gini_W_L
 
 kinds:
   losses         over training, a panel per setting; two fields make a grid
   time-to-grok   over a field, every run a point; a second field by colour
   phase-diagram  median time to grok over two fields, k of n runs in each cell
   frequencies    key frequencies of every run's final model
+  column         any measure over training, as --column names it, your own too
 
 The suffix of --out says what is written: .pdf, .svg or .png.
 """
@@ -14,7 +16,7 @@ The suffix of --out says what is written: .pdf, .svg or .png.
 from collections.abc import Sequence
 
 from grokjax.cli import terminal
-from grokjax.errors import InputError, StorageError
+from grokjax.errors import InputError, StorageError, file_name
 
 
 def main(argv: Sequence[str]) -> None:
@@ -25,8 +27,9 @@ def main(argv: Sequence[str]) -> None:
     """
     parser = terminal.command("figure", __doc__)
     terminal.add_workdir(parser)
-    parser.add_argument("--kind", default="losses", help="of the figure, see above; losses by default")
-    parser.add_argument("--out", metavar="FILE", help="to write; <kind>.pdf by default")
+    parser.add_argument("--kind", help="of the figure, see above; losses by default")
+    parser.add_argument("--column", metavar="NAME", help="a column of the metrics, for --kind=column")
+    parser.add_argument("--out", metavar="FILE", help="to write; <kind>.pdf or <column>.pdf by default")
     parser.add_argument(
         "--by", metavar="FIELDS", type=terminal.names, default=(), help="swept fields to tell apart (a,b)"
     )
@@ -36,17 +39,19 @@ def main(argv: Sequence[str]) -> None:
     from grokjax.report.results import read
     from grokjax.store import files
 
-    out = files.path(args.out or f"{args.kind}.pdf")
+    kind = args.kind or ("losses" if args.column is None else "column")
+    out = files.path(args.out or f"{file_name(args.column or kind)}.pdf")
     format = out.suffix.lower().removeprefix(".")
     if format not in figures.FORMATS:
         known = ", ".join(f".{name}" for name in figures.FORMATS)
         raise InputError(f"--out={out}: a figure is written as {known}; end the name with one of these.")
-    with terminal.busy(f"drawing {args.kind} of {args.workdir}"):
-        drawn = figures.figure(read(files.path(args.workdir)), args.kind, args.by)
+    with terminal.busy(f"drawing {kind} of {args.workdir}"):
+        more = [args.column] if args.column else []
+        drawn = figures.figure(read(files.path(args.workdir), more), kind, args.by, args.column)
         picture = figures.picture(drawn, format)
     try:
         files.put(picture, out)
     except StorageError as error:
         raise InputError(f"--out={error}: choose another file.") from None
     terminal.say_part(args.workdir)
-    terminal.say(f"written: {out}")
+    terminal.written(out)

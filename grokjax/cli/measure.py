@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from grokjax.cli import model, terminal
 from grokjax.errors import InputError, StorageError
-from grokjax.experiment import import_experiment
+from grokjax.experiment import import_experiments
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -54,10 +54,10 @@ def main(argv: Sequence[str]) -> None:
     if args.all:
         return _all(args)
     checkpoint = model.load(args)
-    import_experiment(args.experiment)
+    import_experiments(args.experiment)
     with terminal.busy(f"measuring {args.model}"):
         found = measure(checkpoint, args.keys, args.rule, args.threshold, args.split, args.task, args.measures)
-    model.write(found, args.out)
+    model.write(found, args.out, args.json)
     if args.json:
         terminal.say_json(found)
     else:
@@ -74,7 +74,7 @@ def _all(args: argparse.Namespace) -> None:
     if files.is_local(out) and not out.parent.is_dir():
         raise InputError(f"--out={out}: {out.parent} is no directory.")
     model.check(args)
-    import_experiment(args.experiment)
+    import_experiments(args.experiment)
     found = trajectory.find(args.model)
     how = (args.keys, args.rule, args.threshold, args.split, args.task, args.measures, args.act, args.heads)
     table = trajectory_table.measure_all(found, *how, track=terminal.track)

@@ -50,8 +50,8 @@ def load(args: argparse.Namespace):
         return load_checkpoint(args.model, args.act, args.heads)
 
 
-def write(found: Mapping[str, Any], out: str | None) -> None:
-    """Writes what was found to the file that --out names, if it names one.
+def write(found: Mapping[str, Any], out: str | None, beside: bool) -> None:
+    """Writes what was found to the file that --out names, if it names one, and says so: as `terminal.written`.
 
     Raises:
       InputError: it cannot be written.
@@ -62,5 +62,6 @@ def write(found: Mapping[str, Any], out: str | None) -> None:
     try:
         if out:
             files.put((to_json(found) + "\n").encode(), files.path(out))
+            terminal.written(out, beside)
     except StorageError as error:
         raise InputError(f"--out={error}: choose another place.") from None

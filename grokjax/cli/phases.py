@@ -51,6 +51,7 @@ def main(argv: Sequence[str]) -> None:
             files.put(found.to_csv(index=False).encode(), files.path(args.csv))
         except StorageError as error:
             raise InputError(f"--csv={error}: choose another file.") from None
+        terminal.written(args.csv, beside=True)
     terminal.say_part(args.source)
     if args.json:
         parts = {"runs": found, "groups": summary.groups, "fits": summary.fits}
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
         for table in (tables.groups_table(summary, by), tables.ends_table(summary, by)):
             console.print()
             tables.print_table(console, table)
-        say(text.notes(summary.groups, by))
+        say([text.legend(), *text.notes(summary.groups, by)])
     if len(summary.groups) > 1 and len(summary.fits):
         console.print()
         fits = tables.fits_table(summary, by)

@@ -10,7 +10,7 @@ Nothing is trained again.
 from collections.abc import Sequence
 
 from grokjax.cli import terminal
-from grokjax.experiment import import_experiment
+from grokjax.experiment import import_experiments
 
 
 def main(argv: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
 
     cache.enable()
     path = files.path(args.workdir)
-    import_experiment(args.experiment)
+    import_experiments(args.experiment)
     wanted = Replay(args.rule, args.threshold, args.keys, args.measures, args.runs)
     folder = replay(path, wanted, lambda items, text: terminal.track(items, f"replaying {text}"), args.overwrite)
     terminal.say_part(args.workdir)

@@ -23,4 +23,4 @@ def main(argv: Sequence[str]) -> None:
     terminal.say_part(args.workdir)
     with terminal.busy(f"writing the report of {args.workdir}"):
         page = write.write(files.path(args.workdir))
-    terminal.say(f"written: {page}")
+    terminal.written(page)

@@ -38,7 +38,7 @@ def runs_text(found: pd.DataFrame, by: Sequence[str]) -> list[str]:
         lines += [first, *(f"  {line}" for line in others)]
     if len(found) > MAX_ROWS:
         lines.append(f"{len(found) - MAX_ROWS:,} more; --csv FILE writes them all")
-    return lines
+    return [*lines, text.class_legend(set(found["run_class"]))]
 
 
 def rules_table(readings: pd.DataFrame) -> Table:

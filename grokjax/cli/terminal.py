@@ -25,6 +25,11 @@ def say(text: str) -> None:
     print(plain(text))
 
 
+def written(file: Any, beside: bool = False) -> None:
+    """Says which file was written; on stderr where stdout is for something `beside` it."""
+    print(plain(f"written: {file}"), file=sys.stderr if beside else sys.stdout)
+
+
 def say_json(value: Any) -> None:
     """Prints what a command found as JSON: what is missing or no finite number is null."""
     print(json.dumps(_jsonable(value), ensure_ascii=False, allow_nan=False, indent=1))
@@ -191,8 +196,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
-    """Adds the file whose own tasks and measures a command needs."""
-    parser.add_argument("--experiment", metavar="FILE", help="experiment file whose tasks and measures to use")
+    """Adds the files whose own tasks and measures a command needs."""
+    help = "file whose own tasks and measures to use, such as an experiment; may be given several times"
+    parser.add_argument("--experiment", action="append", default=[], metavar="FILE", help=help)
 
 
 def add_measures(parser: argparse.ArgumentParser, otherwise: str) -> None:

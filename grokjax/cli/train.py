@@ -125,7 +125,8 @@ def help_text(program: str) -> str:
     lines += [f"  --{flag.name:<10} {flag.help}" for flag in defined().get_flags_for_module(__name__)]
     lines += [
         "",
-        "fields of the config (--config.FIELD=VALUE; --config.sweep.FIELD=VALUE,… to sweep one), default in brackets:",
+        "fields of the config (--config.FIELD=VALUE; --config.sweep.FIELD=VALUE,… to sweep one), in brackets those of",
+        "grokjax.config.default(), from which an experiment may differ (--config=FILE --plan shows what it comes to):",
     ]
     for path, field in config_lib.FIELDS.items():
         fixed = " Not an axis." if field.kind == config_lib.SETTING else ""

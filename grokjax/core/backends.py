@@ -63,7 +63,13 @@ XLA = Backend()
 
 def suits(problem: Problem) -> bool:
     """Whether the C++ is made for such runs."""
-    return problem.precision == "float32" and kernels.suits(problem.model)
+    return not unsuited(problem)
+
+
+def unsuited(problem: Problem) -> str:
+    """What the C++ is made for and such runs are not, in words; "" if it suits."""
+    float32 = "" if problem.precision == "float32" else "precision float32"
+    return ", ".join(filter(None, [float32, kernels.unsuited(problem.model)]))
 
 
 def recorded(record: Mapping[str, Any]) -> Backend:

@@ -50,6 +50,7 @@ class Checkpoint:
       notes: what was dropped or assumed, in words.
       origin: what a snapshot or an export tells of the model, ready for JSON: act_fn, n_heads, p, task, split, seeds,
         step, version and commit; empty for other files.
+      answers: fingerprints of the tasks that a snapshot's sweep was trained on, by "TASK mod P".
     """
 
     params: dict[str, np.ndarray]
@@ -64,6 +65,7 @@ class Checkpoint:
     experiment: str | None = None
     notes: tuple[str, ...] = ()
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    answers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """What an export carries beside the arrays: the origin, or as much of it as is known."""
@@ -91,7 +93,7 @@ def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | No
 
     Example:
       >>> import grokjax
-      >>> checkpoint = grokjax.load_checkpoint("results/small:1:200")
+      >>> checkpoint = grokjax.load_checkpoint("results/tiny:1:200")
       >>> checkpoint.cfg.p, checkpoint.task, len(checkpoint.train_pairs)
       (7, 'add', 29)
     """
@@ -277,6 +279,7 @@ def _pairs(called: str, given: np.ndarray, p: int, is_mask: bool) -> np.ndarray:
 
 
 def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) -> Checkpoint:
+    files_lib.refuse_missing(files_lib.path(folder))
     if not files_lib.path(folder).is_dir():
         raise InputError(f"{folder} is no directory, but a sweep's is expected before ':{number}'.")
     runs = {run.run: run for run in files.guarded(f"{folder}/config.json", load_sweep, files_lib.path(folder)).runs}
@@ -305,4 +308,5 @@ def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) 
         split_seed=run.split_seed,
         settings={name: v[name] for name in SETTINGS},
         experiment=record.get("experiment"),
+        answers=record.get("answers") or {},
     )

@@ -105,9 +105,9 @@ def _compute(
                 null[name] = NO_UPDATE
             else:
                 try:
-                    values[name] = m.function(shared)
+                    values[name] = registry.value(m, shared)
                 except AttributeError as error:
-                    if error.name != "train_pairs_B":
+                    if error.name != registry.SPLIT:
                         raise
                     null[name] = NO_SPLIT
         return values, jnp.argmax(shared.logits_NxP, 1)

@@ -1,5 +1,7 @@
 """Tables of a measured model, to read in a terminal."""
 
+import itertools
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,24 +11,47 @@ from grokjax.errors import one_line
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
 
+WIDTH = 100  # of a table's lines
+LEAST = 12  # letters of a column that is cut to fit
+
 
 def table(found: Mapping[str, Any]) -> str:
     """Renders what `measure.measure` returned: one line per measure; lists are summarised."""
     rows = [("measure", "value", "unit", "range", "source")]
     for name, m in registry.MEASURES.items():
         if found.get(name) is not None:
-            rows.append((name, summary(m, found[name]), m.unit, m.range, m.source))
+            unit, range = m.unit, m.range
+            if _is_set(m):  # its value is shown as the list of its k
+                unit, range = "k", f"1 … {found['measured']['p'] // 2}"
+            rows.append((name, summary(m, found[name]), unit, range, m.source))
     return "\n".join([*heading(found["measured"]), "", *listing(rows, found["null"])])
 
 
 def listing(rows: Sequence[Sequence[str]], null: Mapping[str, str]) -> list[str]:
-    """Renders rows in columns, and then the names that were left out, by reason; in lines."""
+    """Renders rows in columns, and then the names that were left out, by reason; in lines.
+
+    Where the columns are wider than `WIDTH` together, the widest are wrapped.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    while sum(widths) + 2 * (len(widths) - 1) > WIDTH and max(widths) > LEAST:
+        widths[widths.index(max(widths))] -= 1
+    lines = []
+    for row in rows:
+        cells = [
+            textwrap.wrap(cell, width, break_on_hyphens=False) or [""] for cell, width in zip(row, widths, strict=True)
+        ]
+        for pieces in itertools.zip_longest(*cells, fillvalue=""):
+            padded = (piece.ljust(width) for piece, width in zip(pieces, widths, strict=True))
+            lines.append("  ".join(padded).rstrip())
     for reason in dict.fromkeys(null.values()):
         names = [name for name, why in null.items() if why == reason]
         lines += ["", f"left out, since {reason}: {', '.join(names)}."]
     return lines
+
+
+def _is_set(m: Measure) -> bool:
+    """Whether it is a set of frequencies."""
+    return m.dtype == "bool" and m.shape == ("freq",)
 
 
 def heading(about: Mapping[str, Any]) -> list[str]:
@@ -50,7 +75,7 @@ def summary(m: Measure, value) -> str:
     """Renders a value in few words: the largest of many frequencies, the most common or the middle of many neurons."""
     if not isinstance(value, list):
         return _number(value)
-    if m.dtype == "bool" and m.shape == ("freq",):
+    if _is_set(m):
         return _few(value, 12) or "none"
     if m.shape == ("freq",):
         order = sorted(range(len(value)), key=lambda i: -abs(value[i]))

@@ -43,6 +43,7 @@ def read(source: str | Path, every_column: bool = False) -> pd.DataFrame:
         if not found:
             raise InputError(f"{path} holds no metrics/*.parquet: name the working directory of a sweep, or a table.")
         return read_metrics(path, _needed(read_part(found[0]).column_names))
+    files.refuse_missing(path)
     if not path.is_file():
         raise InputError(f"{path} does not exist: name the working directory of a sweep, or a table.")
     if path.suffix in TORCH:

@@ -18,6 +18,7 @@ from grokjax.core.problem import Problem
 from grokjax.errors import InputError, unknown
 from grokjax.interp.checkpoint import Checkpoint, refuse_contradiction
 from grokjax.measures.shared import KEY_RULES
+from grokjax.store.sweep import refuse_other_answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,8 @@ def subject_of(
     if task and task != checkpoint.origin.get("task", task) and task in tasks.TASKS:
         refuse_contradiction("--task", task, checkpoint.source, "task", checkpoint.origin["task"])
     found = tasks.get(task or checkpoint.task or FIELDS["task"].default)
+    if found.name == checkpoint.task:
+        refuse_other_answers(checkpoint.source, {"answers": checkpoint.answers}, [(found.name, p)])
     if found.draws and seed is None:
         raise InputError(f"task '{found.name}' draws its answers by the split's seed: give --split=jax:SEED:FRACTION.")
     rule = rule or settings["key_rule"]

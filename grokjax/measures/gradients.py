@@ -1,10 +1,12 @@
 """Norms of the gradient and of the next update."""
 
+from typing import Any
+
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared
 from grokjax.measures.vectors import norm
 
-_NORM = {"range": "[0, ∞)", "source": "this project"}
+_NORM: Any = {"range": "[0, ∞)", "source": "this project"}
 
 
 @measure("gradients", unit="nats", **_NORM, description="Norm of the training loss's gradient by all parameters.")

@@ -21,6 +21,8 @@ must come out as NaN on purpose, which is stored as null; `undefined` says when.
 """
 
 import dataclasses
+import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -29,7 +31,7 @@ import numpy as np
 
 from grokjax.columns import Column
 from grokjax.core import fourier
-from grokjax.errors import refuse_clash, unknown
+from grokjax.errors import InputError, line_in, refuse_clash, shown, unknown
 from grokjax.measures.shared import Shared
 
 # Lengths that a column's shape may name; each is a function of the model's configuration.
@@ -48,7 +50,7 @@ COUNTS: dict[str, Callable[[Any, int], int]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Measure(Column):
-    """A column and the function that fills it.
+    """A column and the function that fills it; `@measure` makes one of a function.
 
     Attributes:
       group: `config.measures` chooses groups.
@@ -58,15 +60,58 @@ class Measure(Column):
     group: str
     function: Callable[[Shared], jax.Array]
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is none of the package's, so that whatever it raises is its author's to mend."""
+        return not self.function.__module__.startswith(f"{__package__}.")
+
 
 MEASURES: dict[str, Measure] = {}
 
 
-def measure(group: str, *, name: str | None = None, **column) -> Callable:
-    """Registers the decorated function, of a `Shared`, as a measure; see `Measure` and `Column` for the arguments.
+def measure(
+    group: str,
+    *,
+    unit: str = "",
+    description: str = "",
+    source: str = "",
+    name: str | None = None,
+    shape: tuple[str, ...] = (),
+    dtype: str = "float",
+    range: str = "(-∞, ∞)",
+    undefined: str = "",
+    count_of: str | None = None,
+    keyed: bool = False,
+    needs_sum: bool = False,
+    needs_update: bool = False,
+    slow: bool = False,
+    version: int = 1,
+    even_only: bool = False,
+) -> Callable:
+    """Registers the decorated function, of a `Shared`, as a measure.
+
+    Args:
+      group: by which `config.measures` chooses it; a new name makes a new group.
+      unit: of the value: "nats", "1" for pure numbers, "steps", …; must be given.
+      description: one sentence, which may hold a formula; must be given.
+      source: paper and section, or "this study"; must be given.
+      name: of the column; by default the function's.
+      shape: of the value: () for a number, or for a column of lists ("freq",), one per frequency k = 1 … P//2,
+        ("neuron",) or ("head",), one per neuron or head.
+      dtype: of the value, "float", "int32" or "bool".
+      range: of the value, as a mathematician writes it.
+      undefined: when the value is undefined and comes out as NaN, in words; "" if never.
+      count_of: for an int32 count, what it is divided by on the host: "train pairs", "test pairs" or "sums".
+      keyed: whether it looks at `s.key_freqs_K`; it then has a second column, its name with "_online".
+      needs_sum: whether it means something only for tasks of a + b or a - b; null for others.
+      needs_update: whether it looks at `s.updates`, which saved parameters do not have.
+      slow: whether it is too costly for every evaluation, so that it is computed every slow_every steps.
+      version: of the definition; one more with each change of what the column holds, so that no table mixes two.
+      even_only: whether this version differs from the one before for even P alone.
 
     Raises:
-      InputError: the name is taken by another function.
+      InputError: unit, description or source is missing, an argument is none of those known, or the name is taken by
+        another function.
 
     Example:
       >>> import jax.numpy as jnp
@@ -76,19 +121,41 @@ def measure(group: str, *, name: str | None = None, **column) -> Callable:
       >>> MEASURES["loss_max"].unit
       'nats'
     """
+    column = dict(locals())
+    del column["group"], column["name"]
+    if not isinstance(group, str):
+        raise InputError(f"@measure is given {shown(group)} for a group: {EXAMPLE}.")
 
     def decorate(function):
-        new = Measure(name or function.__name__, group, function, **column)
+        new = Measure(name or function.__name__, group=group, function=function, **column)
         old = MEASURES.get(new.name)
         if old:
             refuse_clash(f"measure '{new.name}'", old.function, function)
-        for dim in new.shape:
-            if dim not in DIMS:
-                raise unknown(f"measure '{new.name}': dimension", dim, DIMS)
+        _refuse_bad(new)
         MEASURES[new.name] = new
         return function
 
     return decorate
+
+
+EXAMPLE = 'give @measure("mine", unit="nats", description="Largest loss.", source="this study"), and what else fits'
+DTYPES = {"float": "fiu", "int32": "iu", "bool": "b"}  # and the kinds of NumPy's dtypes that a column of it can hold
+
+
+def _refuse_bad(new: Measure) -> None:
+    called = f"measure '{new.name}'"
+    for field in ("unit", "description", "source"):
+        if not (isinstance(given := getattr(new, field), str) and given.strip()):
+            raise InputError(f"{called} has {field}={shown(given)}, but its column must say that: {EXAMPLE}.")
+    if not isinstance(new.shape, tuple):
+        raise InputError(f"{called} has shape={shown(new.shape)}, but it must be a tuple, such as () or ('freq',).")
+    for dim in new.shape:
+        if dim not in DIMS:
+            raise unknown(f"{called}: dimension", dim, DIMS)
+    if new.dtype not in DTYPES:
+        raise unknown(f"{called}: dtype", new.dtype, DTYPES)
+    if new.count_of is not None and new.count_of not in COUNTS:
+        raise unknown(f"{called}: count_of", new.count_of, COUNTS)
 
 
 ALWAYS = "losses"  # the group that is logged whatever else is asked for
@@ -127,9 +194,59 @@ def final(names: Iterable[str]) -> dict[str, Measure]:
     return {m.name: m for m in of_groups(names) if m.keyed}
 
 
-def compute(columns: dict[str, Measure], shared: Shared) -> dict[str, jax.Array]:
-    """Evaluates those measures that are defined for the model; what two of them share is computed once."""
-    return {name: m.function(shared) for name, m in columns.items() if m.defined(shared.direction, shared.has_update)}
+def compute(columns: Mapping[str, Measure], shared: Shared) -> dict[str, jax.Array]:
+    """Evaluates those measures that are defined for the model; what two of them share is computed once.
+
+    Raises:
+      InputError: as for `value`.
+    """
+    return {name: value(m, shared) for name, m in columns.items() if m.defined(shared.direction, shared.has_update)}
+
+
+def value(m: Measure, shared: Shared) -> jax.Array:
+    """Evaluates a measure.
+
+    Raises:
+      InputError: it is none of the package's, and fails or returns another shape or dtype than its column has.
+    """
+    if not m.is_own:
+        return m.function(shared)
+    code = inspect.unwrap(m.function).__code__
+    file, first = code.co_filename, f"line {code.co_firstlineno}"
+    try:
+        found = m.function(shared)
+    except InputError:
+        raise
+    except Exception as error:
+        if getattr(error, "name", "") == SPLIT and isinstance(error, AttributeError):
+            raise  # of a model whose split is not known, which is no fault of the measure
+        place, said = line_in(error, file) or first, (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"measure '{m.name}' ({file}, {place}) failed with {type(error).__name__}: {said} {_there_is(shared)}"
+        ) from error
+    wanted = tuple(DIMS[dim](shared.cfg) for dim in m.shape)
+    shape, dtype = getattr(found, "shape", np.shape(found)), np.dtype(getattr(found, "dtype", type(found)))
+    if shape != wanted or dtype.kind not in DTYPES[m.dtype]:
+        raise InputError(
+            f"measure '{m.name}' ({file}, {first}) returned {dtype}{list(shape)}, but its "
+            f"column, shape={m.shape} and dtype='{m.dtype}', holds {m.dtype}{list(wanted)}. {_there_is(shared)}"
+        )
+    return found
+
+
+SPLIT = "train_pairs_B"  # of a `Shared`; taken away where a model's split is not known
+
+
+def _there_is(shared: Shared) -> str:
+    """The arrays that a measure has to start from, in words; of several layers the first one's."""
+    arrays = {name: x for name, x in shared.params.items() if not re.match(r"blocks\.[1-9]", name)}
+    keys = ", ".join(f"{name} {list(x.shape)}" for name, x in arrays.items())
+    others = f", and as many in each of {shared.cfg.n_layers} layers" if len(arrays) < len(shared.params) else ""
+    cfg = shared.cfg
+    return (
+        f"s.logits_NxP is [{cfg.p**2}, {cfg.p}], s.loss_N [{cfg.p**2}], s.acts_NxM [{cfg.p**2}, {cfg.d_mlp}]; "
+        f"s.params has {keys}{others}."
+    )
 
 
 def metrics_columns(groups: Iterable[str]) -> dict[str, Measure]:

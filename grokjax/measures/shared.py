@@ -30,7 +30,10 @@ class Shared:
     Args:
       cfg: the model's shape.
       direction: +1 or -1 if the task's answer is a function of a + b or a - b, else None.
-      params: the parameters, by TransformerLens key.
+      params: the parameters, by TransformerLens key: "embed.W_E" [P + 1, d_model], "pos_embed.W_pos" [3, d_model];
+        "blocks.0.attn.W_Q", "…W_K", "…W_V" [n_heads, d_model, d_head], "…W_O" [n_heads, d_head, d_model];
+        "blocks.0.mlp.W_in" [d_model, d_mlp], "…b_in" [d_mlp], "…W_out" [d_mlp, d_model], "…b_out" [d_model];
+        "unembed.W_U" [d_model, P].
       train_pairs_B: each a * P + b.
       answers_N: the task's.
       key_freqs_K: the key frequencies to use; by default those of this very model.

@@ -119,7 +119,7 @@ def _notes(table: Table, found: pd.DataFrame, read_from: set[tuple[str, str | No
             said.append(f"rule {rule} stands in for {default} in {n} of {len(found)} runs, for want of its columns")
     used = {"run", "step", *table.constant, *(column for _, column in read_from)}
     unused = [str(table.read_as.get(str(name), name)) for name in table.frame if name not in used]
-    return said + ([f"not used: {', '.join(unused)}"] if unused else [])
+    return said + ([f"not used, since no rule for a phase reads it: {', '.join(unused)}"] if unused else [])
 
 
 def _row(c: Curves, diverged_step: float | None) -> dict[str, Any]:
@@ -231,7 +231,7 @@ def shade(row: Mapping[str, Any] | pd.Series) -> list[tuple[str, float, float]]:
 
     Example:
       >>> import grokjax
-      >>> found = grokjax.open("results/small").phases()
+      >>> found = grokjax.open("results/tiny").phases()
       >>> shade(found.iloc[0])[0][:2]
       ('memorization', 0.0)
     """

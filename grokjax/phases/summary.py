@@ -62,7 +62,7 @@ def summarize(
 
     Example:
       >>> import grokjax
-      >>> found = grokjax.open("results/small").phases()
+      >>> found = grokjax.open("results/tiny").phases()
       >>> summarize(found, by="weight_decay").groups[["weight_decay", "runs", "memorised"]]
          weight_decay  runs  memorised
       0           0.0     2          2

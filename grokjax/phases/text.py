@@ -1,6 +1,6 @@
 """Steps, intervals and medians as tables and the page show them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,29 @@ from grokjax.errors import plain
 from grokjax.phases.rules import RULES
 
 ENDS = {f"{boundary}_end": f"{boundary.replace('_', ' ')} ends" for boundary in RULES}  # heads of columns
+
+
+CLASSES = {  # what each word says of a run, by the default rule
+    "grokking": "grokked, with a delay longer than it took to memorise",
+    "comprehension": "grokked, with a delay no longer than that",
+    "memorization": "memorised, not grokked",
+    "confusion": "not even memorised",
+}
+
+
+def legend() -> str:
+    """What the medians' table leaves open: how the end of a phase differs from a milestone."""
+    first = next(iter(RULES["memorization"].values()))
+    return (
+        "> N: not by step N. A run has memorised at an accuracy; the phase memorization lasts longer, until "
+        f"{first.sign}."
+    )
+
+
+def class_legend(found: Collection[str]) -> str:
+    """What the classes in a list of runs mean."""
+    said = "; ".join(f"{name}: {text}" for name, text in CLASSES.items() if name in found)
+    return f"The word of a run is its class, by the default class_rule. {said} (docs/phases.md, Run classes)."
 
 
 def notes(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:

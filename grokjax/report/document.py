@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,29 @@ from grokjax.errors import InputError
 from grokjax.phases.rules import RULES
 from grokjax.report import downsampling, verdict
 from grokjax.report.downsampling import encoded
-from grokjax.report.panels import FIGURES, PHASE_COLORS, QUANTITIES, SPECTRA, STAND_INS, Curves
-from grokjax.report.results import CIRCUIT, Results, first_run, groups, label, sentence, shade, shown_value
+from grokjax.report.panels import (
+    COLORS,
+    FIGURES,
+    OWN_DASHES,
+    PHASE_COLORS,
+    QUANTITIES,
+    SPECTRA,
+    STAND_INS,
+    Curves,
+    Line,
+)
+from grokjax.report.results import (
+    CIRCUIT,
+    Results,
+    first_run,
+    groups,
+    is_own,
+    label,
+    sentence,
+    shade,
+    shown_value,
+    wants_log,
+)
 
 VALUES = 1_250_000  # of curves in a page, up to 10 MB; 100 runs × 400 evaluations × 30 columns fit undiminished
 PIXELS = 4_600_000  # of images in a page, about 6 MB; 100 runs × 400 evaluations × 56 frequencies × 2 fit
@@ -51,14 +72,33 @@ def document(results: Results) -> dict[str, Any]:
 
 def available(results: Results) -> list[Curves]:
     """The figures with the lines that this sweep has values of."""
-    held = {name for name in results.metrics if results.metrics[name].notna().any()}
+    held = {str(name) for name in results.metrics if results.metrics[name].notna().any()}
     result = []
     for figure in FIGURES:
         wanted = {STAND_INS[line.column] for line in figure.lines if line.column in STAND_INS.keys() - held}
         lines = [dataclasses.replace(n, on=n.on or n.column in wanted) for n in figure.lines if n.column in held]
         if lines:
             result.append(dataclasses.replace(figure, lines=tuple(lines)))
-    return result
+    return [*result, *_own(results, held)]
+
+
+def _own(results: Results, held: Collection[str]) -> list[Curves]:
+    """A figure for each unit of the experiment's own measures."""
+    by_unit: dict[str, list[str]] = {}
+    for name, about in results.columns.items():
+        if is_own(about) and name in held:
+            by_unit.setdefault(about.get("unit", "1"), []).append(name)
+    figures = []
+    for i, (unit, names) in enumerate(by_unit.items()):
+        values = results.metrics[names].to_numpy(float)
+        said = "pure number" if unit == "1" else unit
+        lines = [
+            Line(name, name, COLORS[n % len(COLORS)], OWN_DASHES[n // len(COLORS) % len(OWN_DASHES)], many=n == 0)
+            for n, name in enumerate(names)
+        ]
+        title = f"Measures of the experiment's own ({said})"
+        figures.append(Curves(f"own_{i}", title, said, wants_log(values), tuple(lines)))
+    return figures
 
 
 def _curves(results: Results, figures: Sequence[Curves], runs: Sequence[int]) -> dict[str, Any]:

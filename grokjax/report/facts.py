@@ -9,6 +9,7 @@ from grokjax import config
 from grokjax.phases import survival
 from grokjax.report import downsampling, verdict
 from grokjax.report.markup import Html, element, joined
+from grokjax.report.panels import SPECTRA
 from grokjax.report.results import Results, shown_value
 from grokjax.store import files as files_lib
 from grokjax.store import metrics
@@ -64,8 +65,11 @@ def header(results: Results, now: datetime.datetime) -> Html:
         element("p", verdict.surety(results.runs, results.by), class_="axes"),
     ]
     if results.running:
+        how = "was still being trained"
+        if results.interrupted:
+            how = "was interrupted, and no process was training it"
         text = (
-            f"This sweep was still being trained at {now:%Y-%m-%d %H:%M} UTC: the page shows what there was by then, "
+            f"This sweep {how} at {now:%Y-%m-%d %H:%M} UTC: the page shows what there was by then, "
             f"and grokjax report {shlex.quote(str(results.path))} writes it again."
         )
         parts.insert(1, element("p", text, class_="running"))
@@ -159,6 +163,19 @@ def _table_files(results: Results) -> Html:
     return joined(element("ul", *links), code)
 
 
+def _not_shown(results: Results, data: Mapping[str, Any]) -> list[str]:
+    """The columns that no figure of the page shows, the experiment's own first."""
+    shown = {
+        "run",
+        "step",
+        *config.FIELDS,
+        *SPECTRA,
+        *(line["column"] for fig in data["figures"] for line in fig["lines"]),
+    }
+    rest = [name for name in results.columns if name not in shown]
+    return sorted(rest, key=lambda name: not results.columns[name].get("own"))
+
+
 def notes(results: Results, data: Mapping[str, Any]) -> Html:
     """Sentences about what the figures leave out."""
     said = [
@@ -184,6 +201,12 @@ def notes(results: Results, data: Mapping[str, Any]) -> Html:
         said.append(
             f"Images were thinned to {data['image_limit']:,} columns, each with the largest norms over a stretch of "
             "evaluations, so that no peak is missing."
+        )
+    if rest := _not_shown(results, data):
+        command = f"grokjax figure {shlex.quote(str(results.path))} --kind=column --column=NAME"
+        said.append(
+            f"No figure here shows these columns of the metrics, of which {command} draws any that holds numbers: "
+            f"{', '.join(rest)}."
         )
     diverged = int(results.runs["diverged_step"].notna().sum())
     if diverged:

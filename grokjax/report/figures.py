@@ -6,6 +6,7 @@ runs did. Times are those of `phases.time_to_grok`: runs that have not grokked a
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,20 +16,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from grokjax import phases
+from grokjax import config, phases
 from grokjax.errors import InputError, unknown
 from grokjax.milestones import THRESHOLD
 from grokjax.phases import survival
 from grokjax.phases.text import beyond, shown_steps
-from grokjax.report.results import Results, shown_value
+from grokjax.report.panels import COLORS
+from grokjax.report.results import Results, shown_value, wants_log
 
 STYLE: Any = {
     **{"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False},
     # Text stays text in a PDF and an SVG, and the same results give the same bytes.
     **{"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "grokjax"},
 }
-# Okabe & Ito's colours, told apart by colour-blind readers too.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 # The curves of losses in the order in which they are explained: label, colour, style.
 CURVES = {
     "train_loss": ("train", "#0072B2", "-"),
@@ -40,24 +40,29 @@ LOG_SPAN = 8  # axes whose values above 0 are further apart than this factor are
 MAX_KEYED_RUNS = 200  # rows in the figure of frequencies
 
 
-def figure(results: Results, kind: str, by: Sequence[str] = ()) -> Figure:
+def figure(results: Results, kind: str, by: Sequence[str] = (), column: str | None = None) -> Figure:
     """Draws a figure of a sweep.
 
     Args:
       results: of the sweep.
       kind: one of `KINDS`.
       by: the swept fields to tell settings apart by; runs that differ in others are pooled. By default all but seeds.
+      column: of the metrics, which kind "column" shows; `results` must hold it.
 
     Raises:
-      InputError: there is no such kind or field, or the sweep lacks what the figure shows.
+      InputError: there is no such kind, field or column, or the sweep lacks what the figure shows.
     """
     if kind not in KINDS:
         raise unknown("figure", kind, KINDS)
     for name in by:
         if name not in results.axes:
             raise unknown("swept field", name, results.axes)
+    if (kind == "column") != (column is not None):
+        wrong = f"is of kind {kind}" if column else "needs a column"
+        raise InputError(f"the figure {wrong}, but kind column and the name of a column go together.")
     with matplotlib.rc_context(STYLE):
-        return KINDS[kind](results, list(by or results.settings))
+        by = list(by or results.settings)
+        return one_column(results, by, column) if column is not None else KINDS[kind](results, by)
 
 
 # Formats, with metadata without times: the same sweep gives the same bytes.
@@ -89,6 +94,27 @@ def title(results: Results, by: Sequence[str]) -> str:
 
 def losses(results: Results, by: Sequence[str]) -> Figure:
     """Losses over training: a panel per setting, a line per run and curve. Two fields make a grid."""
+    return _over_training(results, by, CURVES, "loss (nats)", log=True)
+
+
+def one_column(results: Results, by: Sequence[str], column: str = "") -> Figure:
+    """Any column of numbers over training: a panel per setting, a line per run."""
+    drawable = [name for name in results.columns if name not in ("run", "step", *config.FIELDS)]
+    if column not in drawable:
+        raise unknown("column", column, drawable)
+    about = results.columns[column]
+    if about.get("shape"):
+        raise InputError(f"column '{column}' holds a list in each row, {about['shape']}: a figure is of numbers.")
+    values = results.metrics[column].to_numpy(float, na_value=np.nan)
+    if np.isnan(values).all():
+        raise InputError(f"column '{column}' is null in every row: {about.get('null') or 'it was never computed'}.")
+    unit = about.get("unit", "1")
+    text = column if unit == "1" else f"{column} ({unit})"
+    curve = {column: (about.get("description", column), COLORS[0], "-")}
+    return _over_training(results, by, curve, text, log=wants_log(values))
+
+
+def _over_training(results: Results, by: Sequence[str], curves: Mapping[str, Any], unit: str, log: bool) -> Figure:
     runs = results.runs
     panels, n_rows, n_columns = _grid(runs, by)
     drawn = Figure((max(4.2, 2.4 * n_columns + 0.9), 2.1 * n_rows + 1.2), layout="constrained")
@@ -98,17 +124,20 @@ def losses(results: Results, by: Sequence[str]) -> Figure:
     for (row, column), (text, group) in panels.items():
         ax = axes[row, column]
         ax.set_axis_on()
-        _loss_curves(ax, results.metrics[results.metrics["run"].isin(group["run"])])
+        _curves_of(ax, results.metrics[results.metrics["run"].isin(group["run"])], curves, log)
         grokked = int(group["grokked"].eq(True).sum())
         ax.set_title("\n".join(filter(None, [text, f"{grokked} of {len(group)} grokked"])), fontsize=8)
     lowest = {column: max(row for row, other in panels if other == column) for _, column in panels}
     for column, row in lowest.items():
         axes[row, column].set_xlabel("step")
         axes[row, column].tick_params(labelbottom=True)
-    drawn.supylabel("loss (nats)", fontsize=9)
+    drawn.supylabel(unit, fontsize=9)
     drawn.suptitle(title(results, by), fontsize=9)
-    handles, labels = next(iter(axes[place] for place in panels)).get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 2 * n_columns + 1))
+    held = [axes[place].get_legend_handles_labels() for place in panels]
+    by_label = {label: handle for handles, labels in held for label, handle in zip(labels, handles, strict=True)}
+    n_columns = min(len(by_label), 2 * n_columns + 1)
+    wrapped = [textwrap.fill(label, round(13 * drawn.get_figwidth())) for label in by_label]
+    drawn.legend(by_label.values(), wrapped, loc="outside lower center", ncols=n_columns)
     return drawn
 
 
@@ -140,13 +169,18 @@ def _order(value: Any) -> tuple[bool, Any]:
     return (True, 0) if pd.isna(value) else (False, value)
 
 
-def _loss_curves(ax, metrics: pd.DataFrame) -> None:
-    for column, (label, color, style) in CURVES.items():
+def _curves_of(ax, metrics: pd.DataFrame, curves: Mapping[str, Any], log: bool) -> None:
+    for column, (label, color, style) in curves.items():
         if column not in metrics or metrics[column].isna().all():
             continue
-        for i, (_, rows) in enumerate(metrics.groupby("run")):
-            ax.plot(rows["step"], rows[column], style, color=color, lw=1, alpha=0.75, label=None if i else label)
-    ax.set_yscale("log")
+        for i, (_, rows) in enumerate(metrics.dropna(subset=[column]).groupby("run")):
+            marker = "." if len(rows) < 0.5 * (metrics["run"] == rows["run"].iloc[0]).sum() else None
+            ax.plot(
+                *(rows["step"], rows[column].astype(float), style),
+                **{"color": color, "lw": 1, "alpha": 0.75, "marker": marker, "label": None if i else label},
+            )
+    if log:
+        ax.set_yscale("log")
 
 
 # --- time to grok ---------------------------------------------------------------------------------------------------
@@ -247,7 +281,8 @@ def _signs(ax, runs: pd.DataFrame) -> None:
         ax.plot([], [], marker="^", label="not grokked by its last evaluation", **black)
     if runs["diverged_step"].notna().any():
         ax.plot([], [], marker="x", label="diverged", **black)
-    ax.plot([], [], marker="_", ms=10, mew=2, label="median (Kaplan–Meier), 95 % interval", color="k", ls="")
+    median = "median (Kaplan–Meier)" + ", 95 % interval" * bool(ax.containers)  # of error bars, where runs are enough
+    ax.plot([], [], marker="_", ms=10, mew=2, label=median, color="k", ls="")
 
 
 # --- two fields -----------------------------------------------------------------------------------------------------
@@ -256,8 +291,9 @@ def _signs(ax, runs: pd.DataFrame) -> None:
 def phase_diagram(results: Results, by: Sequence[str]) -> Figure:
     """Median time to grok over two fields, with the number of runs that grokked in each cell."""
     if len(by) < 2:
-        has = f"this sweep has {len(results.settings)}" if len(results.settings) < 2 else f"--by names {len(by)}"
-        raise InputError(f"a phase diagram needs two swept fields, and {has}: --kind=time-to-grok shows one.")
+        named = f" ({', '.join(results.settings)})" if results.settings else ""
+        has = f"this sweep has {len(results.settings)}{named}" if len(results.settings) < 2 else f"{len(by)} is named"
+        raise InputError(f"a phase diagram needs two swept fields besides seeds, and {has}: time-to-grok shows one.")
     across, up = by[:2]
     runs = _begun(results)
     xs, ys = (sorted(runs[name].unique(), key=_order) for name in (across, up))
@@ -299,9 +335,14 @@ def frequencies(results: Results, by: Sequence[str]) -> Figure:
     """The key frequencies of every run's final model: a row per run, settings by colour."""
     runs = results.runs[results.runs["n_key_freqs"].notna()].sort_values(list(by) or ["run"], kind="stable")
     if runs.empty:
+        if results.running:
+            raise InputError(
+                "no run has final key frequencies yet: they are found when a run ends, if config.measures has a group "
+                "with keys, such as paper."
+            )
         raise InputError(
-            "no run has final key frequencies yet: they are found when a run ends, if config.measures has a group "
-            "with keys, such as paper."
+            "no run has final key frequencies: they are found when a run ends that has not diverged, if "
+            "config.measures has a group with keys, such as paper."
         )
     if len(runs) > MAX_KEYED_RUNS:
         raise InputError(f"{len(runs)} runs are too many rows to tell apart; at most {MAX_KEYED_RUNS} are drawn.")
@@ -331,4 +372,5 @@ KINDS: dict[str, Callable[[Results, Sequence[str]], Figure]] = {
     "time-to-grok": time_to_grok,
     "phase-diagram": phase_diagram,
     "frequencies": frequencies,
+    "column": one_column,
 }

@@ -7,6 +7,8 @@ from grokjax.phases.rules import RULES
 # Okabe & Ito's colours, told apart by colour-blind readers too; curves that share one differ in their dashes.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 AMBER, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#7F7F7F"
+COLORS = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY, BLACK, GREY)
+OWN_DASHES = ("solid", "dash", "dot")  # of an experiment's own measures, once all colours are taken
 PHASE_COLORS = dict(zip((boundary.replace("_", " ") for boundary in RULES), (AMBER, SKY, GREEN), strict=True))
 
 

@@ -21,12 +21,13 @@ from grokjax.phases.names import recognised
 from grokjax.phases.rules import RULES
 from grokjax.phases.text import shown, shown_steps
 from grokjax.report.panels import FIGURES, SPECTRA
-from grokjax.store import files
-from grokjax.store.metrics import parts, read_metrics, read_part, read_runs
+from grokjax.store import files, locks
+from grokjax.store.metrics import parts, read_metrics, read_part, read_progress
 from grokjax.store.records import read_record
 
 CIRCUIT = "circuit.parquet"
 _ABOUT = (metrics_table.MEASURED, b"key_freqs")
+LOG_RATIO = 100  # of a column's largest value to its smallest, from which on its axis is logarithmic
 MAX_GROUPS = 60  # rows of a table over settings; a random search has as many settings as runs
 
 
@@ -40,7 +41,8 @@ class Results:
       runs: rows per run as in runs.parquet, with `n_key_freqs`; for runs with evaluations the columns of
         `phases.DESCRIPTIONS`, among them `last_step`, the last evaluation with a finite loss.
       circuit: rows per run of circuit.parquet; None if it has not been made.
-      metrics: rows per (run, step), sorted: the columns of `FIGURES` that there are.
+      metrics: rows per (run, step), sorted: the columns of `FIGURES` that there are, the experiment's own measures, and
+        those asked for.
       spectra: by column of `SPECTRA` and run: steps [T] and norms [T, F], NaN where null.
       columns: metadata of the metrics' fields by column: description, unit, source.
       axes: config fields in which runs differ, seeds included.
@@ -69,24 +71,36 @@ class Results:
     @property
     def running(self) -> bool:
         """Whether runs are still to be trained."""
-        return bool(self.runs["status"].isin(["waiting", "training"]).any())
+        return bool(self.runs["status"].isin(["waiting", "training", "interrupted"]).any())
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether they are, and no process trains them."""
+        return self.running and not locks.is_held(self.path)
 
 
-def read(path: str | Path) -> Results:
+def read(path: str | Path, more: Sequence[str] = ()) -> Results:
     """Reads a working directory, also while its sweep is being trained, or a table of metrics alone.
+
+    Args:
+      path: of the directory.
+      more: columns of the metrics to read beside those that figures of every sweep show, and its own measures.
 
     Raises:
       InputError: it holds no evaluations, or files that cannot be read.
     """
     path = files.path(path)
+    files.refuse_missing(path)
     if path.is_file():
         return _of_table(path)
     if not (path / "runs.parquet").is_file() or not parts(path / "metrics"):
         raise InputError(f"{path} holds no metrics yet: name the directory of a sweep that has begun to train.")
     record = read_record(path) or {}
     try:
-        runs, schema = read_runs(path), read_part(parts(path / "metrics")[0]).schema
+        runs, schema = read_progress(path), read_part(parts(path / "metrics")[0]).schema
         wanted = ["run", "step", *PHASE_COLUMNS, *(line.column for figure in FIGURES for line in figure.lines)]
+        columns = described(schema)
+        wanted += [name for name, about in columns.items() if is_own(about) or name in more]
         metrics = read_metrics(path, [name for name in dict.fromkeys(wanted) if name in schema.names])
         spectra = {n: _spectra(read_metrics(path, ["run", "step", n]), n) for n in SPECTRA if n in schema.names}
         circuit = read_part(path / CIRCUIT).to_pandas() if (path / CIRCUIT).is_file() else None
@@ -177,6 +191,11 @@ def described(schema: pa.Schema) -> dict[str, dict[str, str]]:
     return {f.name: {k.decode(): v.decode() for k, v in (f.metadata or {}).items()} for f in schema}
 
 
+def is_own(about: Mapping[str, str]) -> bool:
+    """Whether a column is a measure of the experiment's own, with a number in each row, by its metadata."""
+    return bool(about.get("own")) and not about.get("shape")
+
+
 def _spectra(metrics: pd.DataFrame, column: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """A column of lists by run, of rows sorted by step; runs of one sweep may differ in P."""
     result: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
@@ -187,6 +206,12 @@ def _spectra(metrics: pd.DataFrame, column: str) -> dict[int, tuple[np.ndarray, 
             values = np.stack([nothing if norms is None else norms for norms in rows[column]])
             result[run] = rows["step"].to_numpy(), values
     return result
+
+
+def wants_log(values: np.ndarray) -> bool:
+    """Whether an axis of these values is better logarithmic: all are above 0, and far apart."""
+    some = values[np.isfinite(values)]
+    return bool(some.size and some.min() > 0 and some.max() > LOG_RATIO * some.min())
 
 
 def shade(row: Mapping[Any, Any]) -> list[tuple[str, float, float]]:
@@ -216,7 +241,13 @@ def sentence(row: Mapping[Any, Any]) -> str:
     said += [f"{name} {shown_steps(begin)}–{shown_steps(end)}" for name, begin, end in shade(row)]
     losses = [f"{name} loss {shown(float(row[f'{name}_loss']))}" for name in ("train", "test") if f"{name}_loss" in row]
     end = f"{', '.join(losses)} at step {shown_steps(row['last_step'])}"
-    status = {"diverged": "Diverged; ", "training": "In training; ", "stopped": "Stopped; "}.get(row["status"], "")
+    begun = {
+        "diverged": "Diverged; ",
+        "training": "In training; ",
+        "interrupted": "Interrupted; ",
+        "stopped": "Stopped; ",
+    }
+    status = begun.get(row["status"], "")
     text = f"{status}{', '.join(said)}; {end}."
     apart = f" {row['phases_sentence']}" if row["overlap"] else ""
     return text[0].upper() + text[1:] + apart

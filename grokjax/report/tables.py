@@ -7,7 +7,17 @@ import numpy as np
 import pandas as pd
 
 from grokjax import phases
-from grokjax.phases.text import ENDS, notes, shown, shown_bounds, shown_interval, shown_median, shown_steps
+from grokjax.phases.text import (
+    ENDS,
+    class_legend,
+    legend,
+    notes,
+    shown,
+    shown_bounds,
+    shown_interval,
+    shown_median,
+    shown_steps,
+)
 from grokjax.report.markup import Html, element, joined
 from grokjax.report.panels import PHASE_COLORS
 from grokjax.report.results import Results, shade, shown_value
@@ -49,7 +59,7 @@ def groups(results: Results) -> Html:
         cells.append(cell(f"{at} % [{low}, {high}]", float(row["fraction_grokked"]), numeric=False))
         cells += [_median(row, name) for name in times]
         rows.append(element("tr", *cells))
-    caption = "Each setting, its seeds together. Medians with bootstrap intervals."
+    caption = f"Each setting, its seeds together. Medians with bootstrap intervals. {legend()}"
     warnings = doubts(notes(results.summary.groups, list(results.by)))
     return joined(table("settings", caption, head, rows), warnings)
 
@@ -105,7 +115,8 @@ def runs(results: Results) -> Html:
     head.append(heading("class", phases.DESCRIPTIONS["run_class"], False))
     records = results.runs.to_dict("records")
     rows = [element("tr", *_run(results, i, row, bool(status), longest)) for i, row in enumerate(records)]
-    caption = "Each run. a–b: after step a, by step b; > c: not seen by step c. Choose a number to see its curves."
+    caption = "Each run. a–b: after step a, by step b; > c: not seen by step c. Choose a number to see its curves. "
+    caption += class_legend(set(results.runs["run_class"].dropna()))
     return joined(key(), table("runs", caption, head, rows))
 
 

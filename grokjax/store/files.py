@@ -10,6 +10,7 @@ folder is uploaded with its manifest last: one without it counts as not there ye
 """
 
 import contextlib
+import difflib
 import hashlib
 import io
 import json
@@ -59,6 +60,24 @@ def path(text: str | Path) -> Path:
 def is_local(place: Path) -> bool:
     """Whether this is on a disk, where other programs find it by its name."""
     return not is_object(place)
+
+
+def missing(folder: Path) -> str:
+    """Says of a folder on a disk that it does not exist, and which may be meant; "" where it does, or is in a store."""
+    if not is_local(folder) or folder.exists():
+        return ""
+    near = difflib.get_close_matches(folder.name, [place.name for place in listed(folder.parent)], n=1)
+    return f"{folder} does not exist" + (f": did you mean '{folder.parent / near[0]}'?" if near else "")
+
+
+def refuse_missing(folder: Path) -> None:
+    """Refuses a folder that does not exist.
+
+    Raises:
+      InputError: it does not.
+    """
+    if text := missing(folder):
+        raise InputError(text if text.endswith("?") else f"{text}.")
 
 
 def make_folder(folder: Path) -> None:

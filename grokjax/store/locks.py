@@ -24,6 +24,7 @@ from grokjax.store.objects import ObjectPath, is_object
 
 NAME = ".lock"
 REFRESH = 10.0  # seconds between changes of a lock in an object store
+GLANCES, GLANCE = 4, 0.025  # how often, and for how many seconds, `is_held` of another process may be in the way
 PATIENCE = 3.0  # how many of these a lock may stay the same before its holder counts as gone
 
 
@@ -46,6 +47,21 @@ def take(folder: Path, tell: Callable[[str], None] = lambda text: None, needed: 
     return ObjectLock(folder / NAME, tell) if is_object(folder) else FileLock(folder / NAME, tell, needed)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process may be holding the lock of a working directory; on a disk that is known, elsewhere supposed."""
+    path = folder / NAME
+    if is_object(folder):
+        return path.is_file()
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go of at once
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def _in_use(path: Any, holder: str) -> InputError:
     return InputError(f"--workdir={path.parent} is in use by {holder}.")
 
@@ -56,7 +72,7 @@ class FileLock:
     def __init__(self, path: Path, tell: Callable[[str], None], needed: bool):
         self._file = open(path, "a+")  # noqa: SIM115 (held until the process ends)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock()
         except BlockingIOError:
             self._file.seek(0)
             holder = self._file.read().strip() or "another process"
@@ -77,6 +93,13 @@ class FileLock:
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {platform.node()}")
         self._file.flush()
+
+    def _lock(self) -> None:
+        for _ in range(GLANCES):
+            with contextlib.suppress(BlockingIOError):
+                return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            time.sleep(GLANCE)
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def confirm(self) -> None:
         """Nothing can take it away."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grokjax.columns import SPLIT_SEED_USED, runs_schema
-from grokjax.store import files
+from grokjax.store import files, locks
 from grokjax.store.files import Damaged
 
 PART_BYTES = 16 << 20  # uncompressed, at which a part of the metrics is full
@@ -190,7 +190,7 @@ def read_table(place: str | Path) -> pd.DataFrame:
 
     Example:
       >>> import grokjax
-      >>> len(grokjax.read_table("results/small/runs.parquet"))
+      >>> len(grokjax.read_table("results/tiny/runs.parquet"))
       4
     """
     place = files.path(place)
@@ -198,7 +198,7 @@ def read_table(place: str | Path) -> pd.DataFrame:
         return read_part(place).to_pandas()
     some = [path for path in files.listed(place) if path.suffix == ".parquet" and not path.name.startswith(".")]
     if not some:
-        raise FileNotFoundError(f"{place} holds no Parquet files")
+        raise FileNotFoundError(files.missing(place) or f"{place} holds no Parquet files")
     return pa.concat_tables([read_part(path) for path in some], promote_options="default").to_pandas()
 
 
@@ -211,13 +211,13 @@ def read_metrics(workdir: str | Path, columns: Sequence[str] | None = None) -> p
 
     Example:
       >>> import grokjax
-      >>> grokjax.read_metrics("results/small", ["run", "step", "test_loss"]).columns.tolist()
+      >>> grokjax.read_metrics("results/tiny", ["run", "step", "test_loss"]).columns.tolist()
       ['run', 'step', 'test_loss']
     """
     places = parts(files.path(workdir) / "metrics")
     tables = [read_part(path, columns) for path in places]
     if not tables:
-        raise FileNotFoundError(f"{workdir} holds no metrics")
+        raise FileNotFoundError(files.missing(files.path(workdir)) or f"{workdir} holds no metrics")
     for path, table in zip(places, tables, strict=True):
         refuse_kinds(path, table, {"run": pa.int32(), "step": pa.int32()}, ROW)
         if not table.schema.equals(tables[0].schema):
@@ -255,6 +255,14 @@ def _alike(found: pa.DataType, kind: pa.DataType) -> bool:
     return types.is_string(kind) and (types.is_string(found) or types.is_large_string(found))
 
 
+def read_progress(workdir: str | Path) -> pd.DataFrame:
+    """Reads runs as `read_runs` does; those in training that no process trains any more have status "interrupted"."""
+    runs, path = read_runs(workdir), files.path(workdir)
+    if "status" in runs and runs["status"].eq("training").any() and not locks.is_held(path):
+        runs["status"] = runs["status"].replace("training", "interrupted")
+    return runs
+
+
 def read_runs(workdir: str | Path) -> pd.DataFrame:
     """Reads one row per run: its status, every hyperparameter, and what it had come to at its last evaluation.
 
@@ -266,9 +274,10 @@ def read_runs(workdir: str | Path) -> pd.DataFrame:
 
     Example:
       >>> import grokjax
-      >>> grokjax.read_runs("results/small")["status"].tolist()
+      >>> grokjax.read_runs("results/tiny")["status"].tolist()
       ['finished', 'finished', 'finished', 'finished']
     """
+    files.refuse_missing(files.path(workdir))
     path = files.path(workdir) / "runs.parquet"
     table = read_part(path)
     refuse_kinds(path, table, {field.name: field.type for field in runs_schema()}, ["run"])

@@ -74,6 +74,9 @@ def _wrong_in(record: Any) -> str:
         return "'runs' are not in the order of their numbers"
     if not all(isinstance(values, list) for values in record["axes"].values()):
         return "'axes' are not lists of values"
+    answers = record.get("answers", {})  # which earlier versions did not write
+    if not (isinstance(answers, dict) and all(isinstance(text, str) for text in answers.values())):
+        return "'answers' are not fingerprints by task"
     for group in record["groups"]:
         if not (isinstance(group, dict) and LAYOUT.keys() >= group.keys() >= NEEDED):
             return "'groups' have other fields"

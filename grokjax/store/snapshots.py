@@ -90,9 +90,10 @@ def load_params(workdir: str | Path, run: int, step: int | None = None) -> dict[
 
     Example:
       >>> import grokjax
-      >>> grokjax.load_params("results/small", run=1)["embed.W_E"].shape
+      >>> grokjax.load_params("results/tiny", run=1)["embed.W_E"].shape
       (8, 8)
     """
+    files.refuse_missing(files.path(workdir))
     found = find_snapshots(workdir)
     steps = sorted(s for r, s in found if r == run)
     if step is None or not steps:

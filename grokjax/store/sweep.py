@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from grokjax import sweeps, tasks
 from grokjax.config import FIELDS, OPERATIONAL, coerce
 from grokjax.errors import InputError, shown
 from grokjax.measures import registry
+from grokjax.store import files
 from grokjax.store.records import read_record
 from grokjax.sweeps import Run, Sweep
 
@@ -22,6 +23,7 @@ def load_sweep(path: Path) -> Sweep:
     """
     record = read_record(path)
     if record is None:
+        files.refuse_missing(path)
         raise InputError(f"{path} holds no sweep: config.json is missing.")
     file = path / "config.json"
     runs = []
@@ -45,20 +47,59 @@ def _fields(file: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def of_tasks(sweep: Sweep) -> list[tuple[str, int]]:
+    """The tasks of the runs, each with P."""
+    return list(dict.fromkeys((run.values["task"], run.values["p"]) for run in sweep.runs))
+
+
+def answers(sweep: Sweep) -> dict[str, str]:
+    """The fingerprint of the answers of each task, by "TASK mod P"."""
+    return {_modulo(task, p): tasks.fingerprint(task, p) for task, p in of_tasks(sweep)}
+
+
+def _modulo(task: str, p: int) -> str:
+    return f"{task} mod {p}"
+
+
+def refuse_other_answers(
+    path: Any, record: Mapping[str, Any], wanted: Iterable[tuple[str, int]], more: str = ""
+) -> None:
+    """Refuses tasks whose answers are not those that a directory's models were trained on.
+
+    Args:
+      path: of the directory.
+      record: its config.json; of an earlier version it tells no answers, and nothing is refused.
+      wanted: tasks, each with P; others than the directory's pass.
+      more: what else may be done, for the message.
+
+    Raises:
+      InputError: a task's function has been edited.
+    """
+    there = record.get("answers") or {}
+    for task, p in wanted:
+        if there.get(_modulo(task, p), "") not in ("", tasks.fingerprint(task, p)):
+            raise InputError(
+                f"{path} was trained on other answers to task '{task}' modulo {p} than its function gives now, so that "
+                f"has been edited since: undo it, or give the edited function another name{more}."
+            )
+
+
 def refuse_strangers(path: Path, sweep: Sweep) -> None:
-    """Refuses a sweep whose tasks or measures nobody has registered.
+    """Refuses a sweep whose tasks or measures nobody has registered, or whose tasks have other answers by now.
 
     Raises:
       InputError: says which file to import for them.
     """
+    record = read_record(path) or {}
     wanted = [run.values["task"] for run in sweep.runs if run.values["task"] not in tasks.TASKS]
     wanted += [name for name in sweep.base["measures"] if name not in registry.groups()]
     if wanted:
-        experiment = (read_record(path) or {}).get("experiment")
         raise InputError(
             f"{path} holds a sweep with '{wanted[0]}', which is no task or group of measures of grokjax: give "
-            f"--experiment=FILE, which defines it and is run for it. The sweep was made from {experiment}."
+            "--experiment=FILE, which defines it and is run for it. The sweep was made from "
+            f"{record.get('experiment')}."
         )
+    refuse_other_answers(path, record, of_tasks(sweep))
 
 
 def described(sweep: Sweep) -> list[dict[str, Any]]:

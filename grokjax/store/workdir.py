@@ -13,7 +13,7 @@ from grokjax.core.hosts import ALONE, Hosts
 from grokjax.errors import InputError, StorageError
 from grokjax.store import files, locks
 from grokjax.store.records import RECORDS, part, read_record
-from grokjax.store.sweep import described, difference, part_of
+from grokjax.store.sweep import answers, described, difference, of_tasks, part_of, refuse_other_answers
 from grokjax.sweeps import Sweep
 
 # How the names begin of what may be there before a sweep is.
@@ -122,6 +122,7 @@ class Workdir:
             "groups": list(layouts),
             "width": list(width),
             "checksums": files.CHECKSUMS,
+            "answers": answers(self.sweep),
             "precision": self.sweep.precision,
             "native": compiler,
             **environment.environment(),
@@ -167,10 +168,15 @@ def inspect(path: Path, sweep: Sweep, overwrite: bool) -> dict[str, Any] | None:
             f"runs: go on there with --only={some}, choose another directory, or --overwrite to start again there."
         )
     if differs:
+        later = ""
+        if differs.startswith("measures of "):
+            later = f" Measures of what is there: grokjax replay {path} --measures=GROUPS."
         raise InputError(
             f"--workdir={path} holds another sweep ({differs}): choose another directory, or --overwrite "
-            "to start again there."
+            f"to start again there.{later}"
         )
+    more = " and choose another directory, or --overwrite to start again there"
+    refuse_other_answers(f"--workdir={path}", found, of_tasks(sweep), more)
     return found
 
 

@@ -7,8 +7,9 @@ from grokjax import sweeps
 from grokjax.core import devices
 from grokjax.store import files, snapshots
 from grokjax.store.records import ONLY, read_record
-from grokjax.store.sweep import holds_part
+from grokjax.store.sweep import holds_part, of_tasks, refuse_other_answers
 from grokjax.sweeps import Sweep
+from grokjax.training.rehearsal import rehearse
 from grokjax.training.request import Request
 
 
@@ -53,9 +54,11 @@ def expanded(request: Request) -> Job:
         recorded = record.get("n_devices") if record.get("platform") == "cpu" else None
         wanted = devices.spread(len(whole.runs), recorded)
     devices.require()
+    rehearse(whole)
     if request.only is None:
         return Job(request, whole, whole, path, path, wanted)
     some = sweeps.only(whole, request.only)
+    refuse_other_answers(f"--workdir={path}", record, of_tasks(some))
     # A directory that was begun with the same --only is gone on with, as any other by its own command.
     is_new = not record or holds_part(record, some, whole)
     again = path if is_new else path / f"{ONLY}{snapshots.compact([run.run for run in some.runs])}"

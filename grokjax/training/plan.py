@@ -142,8 +142,8 @@ def _gradient(problem: Problem, layout: Layout) -> str:
     """Says by which code a CPU takes the gradient, and what would make it faster."""
     if compiler := layout.backend.identity():
         return f"in C++, by {compiler}"
-    if not backends.suits(problem):
-        return "by XLA"
+    if wanted := backends.unsuited(problem):
+        return f"by XLA, since the faster C++ of grokjax.core.native is for {wanted} alone"
     why = kernels.unavailable() or "this sweep began so, or its processes have different compilers"
     return f"by XLA, which is slower than the C++ of grokjax.core.native: {why}"
 

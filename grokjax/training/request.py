@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from grokjax.core.hosts import ALONE, Hosts
+from grokjax.errors import in_python
 from grokjax.training.progress import tell
 
 
@@ -71,7 +72,7 @@ class Request:
 
     def tell(self, text: str) -> None:
         """Prints lines as they are, whatever names are in them."""
-        tell(self.console, text)
+        tell(self.console, in_python(text) if self.again else text)
 
     def stop_status(self) -> int:
         """The exit status where any process was asked to stop: 128 + its signal."""

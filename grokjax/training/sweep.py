@@ -47,6 +47,7 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
     request = job.request
     if found.is_done(workdir.sweep):
         request.tell(f"{workdir.path} is finished: nothing to do. --overwrite trains it again.")
+        _tell_of_later_measures(workdir, request)
         return 0
 
     def say(text: str) -> None:
@@ -65,6 +66,7 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
     if workdir.record:
         _warn_of_changes(workdir.record, request)
     _tell_of_few_devices(job)
+    _tell_of_later_measures(workdir, request)
     request.tell(plan_lib.text(plan))
     if workdir.record is None:
         layouts = [layout.record() for layout in plan.layouts]
@@ -82,6 +84,25 @@ def _tell_of_few_devices(job: Job) -> None:
             f"note: JAX has started already, with {len(here)} device{'s' * (len(here) > 1)} where {job.wanted_devices} "
             "would be made. Bits depend on it, and it is recorded; a process that has not used JAX yet is faster."
         )
+
+
+def _tell_of_later_measures(workdir: Workdir, request: Request) -> None:
+    """Says how to have measures that the sweep's tables were begun without."""
+    places = parts(workdir.metrics)
+    begun = read_part(places[0]).schema.names if places else None
+    columns = registry.metrics_columns(workdir.sweep.base["measures"])
+    later = [m for name, m in columns.items() if begun and name not in begun and not m.needs_update]
+    if not later:
+        return
+    names = ", ".join(dict.fromkeys(m.name for m in later))
+    groups = ",".join(dict.fromkeys(m.group for m in later))
+    own = any(m.is_own for m in later)
+    command = ["grokjax", "replay", str(workdir.path), f"--measures={groups}"]
+    command += [f"--experiment={request.experiment or 'FILE'}"] * own
+    request.tell(
+        f"note: this sweep was begun without the measures {names}, so its tables have no columns of them. Once it is "
+        f"finished, its snapshots give them: {shlex.join(command)}"
+    )
 
 
 def _warn_of_changes(record: Mapping[str, Any], request: Request) -> None:

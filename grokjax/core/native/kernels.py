@@ -59,9 +59,23 @@ def identity() -> str | None:
     return None if unavailable() else build.identity()
 
 
+LEAST_HEAD = 4  # with narrower heads, sums of rows cost what products do
+
+
 def suits(cfg: ModelConfig) -> bool:
-    """Whether the C++ is made for such a model, in float32: with narrower heads, sums of rows cost what products do."""
-    return cfg.n_layers == 1 and cfg.act == "relu" and cfg.d_head >= 4 and jnp.result_type(float) == jnp.float32
+    """Whether the C++ is made for such a model."""
+    return not unsuited(cfg)
+
+
+def unsuited(cfg: ModelConfig) -> str:
+    """What the C++ is made for and such a model is not, in words; "" if it suits."""
+    reasons = {
+        "one layer": cfg.n_layers == 1,
+        "relu": cfg.act == "relu",
+        f"heads of {LEAST_HEAD} or more dimensions": cfg.d_head >= LEAST_HEAD,
+        "float32, not JAX_ENABLE_X64": jnp.result_type(float) == jnp.float32,
+    }
+    return ", ".join(name for name, holds in reasons.items() if not holds)
 
 
 @functools.cache
