@@ -74,7 +74,7 @@ def make_whole(folder: Path) -> None:
         torch.save({"model": tensors, "config": {"act_fn": "relu"}}, models / "new.pth")
         torch.save(tensors, models / "old.pth", _use_new_zipfile_serialization=False)
         curves = {"train_losses": [1.0] * 9, "test_losses": [2.0] * 9}
-        beside = {"checkpoint_epochs": [0, 10], "train_indices": torch.from_numpy(model.train_pairs)}
+        beside = {"checkpoint_epochs": [0, 10], "train_indices": torch.from_numpy(np.array(model.train_pairs))}
         torch.save({"checkpoints": [tensors] * 2} | beside | curves, runs / "demo.pth")
     metrics = read_metrics(folder / "sweeps" / "done")
     metrics = metrics[[name for name in metrics if metrics[name].dtype.kind in "fib"]]
