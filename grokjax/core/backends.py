@@ -34,13 +34,14 @@ class Backend:
 
     block: int = 0
     n_parts: int = 0
+    pairs_last: bool = False
 
     def gradient(self, problem: Problem, inputs: Inputs) -> Callable[[Params], Params]:
         """The gradient of a run's training loss, as a function of the parameters; made once, outside the loop."""
         if self.n_parts:
             tokens = kernels.tokens(inputs.train_pairs, inputs.answers, problem.model.p)
             return lambda params: kernels.gradient(problem.model, params, tokens, self.n_parts)
-        pairs = blocks(problem, inputs, self.block)
+        pairs = blocks(problem, inputs, self.block, self.pairs_last)
         return lambda params: gradient(problem, params, pairs)
 
     def forward(self, cfg: ModelConfig, params: Params) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
@@ -112,7 +113,7 @@ def batch(problem: Problem, inputs: Inputs) -> tuple[model.Pairs, Int[Array, " B
     return model.lookup(inputs.train_pairs, problem.model.p), inputs.answers[inputs.train_pairs]
 
 
-def blocks(problem: Problem, inputs: Inputs, size: int = 0) -> Blocks:
+def blocks(problem: Problem, inputs: Inputs, size: int = 0, pairs_last: bool = False) -> Blocks:
     """The training pairs in blocks.
 
     Args:
@@ -126,7 +127,7 @@ def blocks(problem: Problem, inputs: Inputs, size: int = 0) -> Blocks:
     filled = jnp.resize(inputs.train_pairs, (n_blocks, length))
     weights = (jnp.arange(n_blocks * length) < n).astype(float).reshape(n_blocks, length)
     return Blocks(
-        jax.vmap(lambda pairs_B: model.lookup(pairs_B, p))(filled), jnp.asarray(inputs.answers)[filled], weights
+        jax.vmap(lambda pairs_B: model.lookup(pairs_B, p, pairs_last))(filled), jnp.asarray(inputs.answers)[filled], weights
     )
 
 
