@@ -225,9 +225,9 @@ def lookup(pairs_B: Int[Array, " B"], p: int, pairs_last: bool = False) -> Pairs
     return Pairs(pairs_B, one_hot_a_PxB, one_hot_b_PxB, pairs_last)
 
 
-def grid(p: int) -> Pairs:
+def grid(p: int, pairs_last: bool = False) -> Pairs:
     """Prepares all P² pairs in order: tables are broadcast, nothing is looked up."""
-    return Pairs(jnp.arange(p * p))
+    return Pairs(jnp.arange(p * p), pairs_last=pairs_last)
 
 
 # --- factored ---------------------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def attend(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[Float[Array, "B H
 
 
 def _attend_pairs_last(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
-    """Computes `attend` for a TPU, whose memory comes in tiles of 8 × 128, so that a last axis of heads is padded to 128.
+    """Computes `attend` for a TPU, whose memory comes in tiles of 8 × 128: as a last axis, heads are padded to 128.
 
     Scores stand apart from values, with pairs last; a product with a constant spreads the weights over their heads'
     columns. The three weights of a pair add up to 1, so that values may be counted from those of "=", which saves one.
@@ -432,9 +432,11 @@ def forward(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Array
     return (factored if cfg.n_layers == 1 else token_by_token)(cfg, params, pairs)
 
 
-def forward_grid(cfg: ModelConfig, params: Params) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
+def forward_grid(
+    cfg: ModelConfig, params: Params, pairs_last: bool = False
+) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
     """Runs `forward` on all P² pairs."""
-    return forward(cfg, params, grid(cfg.p))
+    return forward(cfg, params, grid(cfg.p, pairs_last))
 
 
 def neuron_to_logit(cfg: ModelConfig, params: Params) -> Float[Array, "P M"]:
