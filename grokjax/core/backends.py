@@ -47,11 +47,11 @@ class Backend:
         """Logits and MLP activations of all pairs; not necessarily differentiable."""
         return (kernels.forward if self.n_parts else model.forward_grid)(cfg, params)
 
-    def serves(self, problem: Problem) -> bool:
-        """Whether this backend can compute such runs here."""
+    def serves(self, problem: Problem, platform: str) -> bool:
+        """Whether this backend can compute such runs on devices of this platform, as JAX names it."""
         if not self.n_parts:
             return True
-        return suits(problem) and jax.default_backend() == "cpu" and not kernels.unavailable()
+        return suits(problem) and platform == "cpu" and not kernels.unavailable()
 
     def identity(self) -> str | None:
         """The compiler that bits depend on beside JAX's own, in a line; None where there is none."""
@@ -80,7 +80,7 @@ def on_cpu(problem: Problem, n_devices: int, n_beside: int) -> Backend:
       n_beside: devices that share this process's cores.
     """
     native = Backend(n_parts=max(1, min(devices.n_cores() // n_beside, kernels.MOST_PARTS)))
-    return native if native.serves(problem) else xla_on_cpu(problem, n_devices)
+    return native if native.serves(problem, "cpu") else xla_on_cpu(problem, n_devices)
 
 
 def xla_on_cpu(problem: Problem, n_devices: int) -> Backend:

@@ -21,6 +21,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from grokjax.core import platforms
+
 Params = dict[str, jax.Array]
 
 ACTIVATIONS = {"relu": jax.nn.relu, "gelu": lambda x: jax.nn.gelu(x, approximate=False)}
@@ -316,7 +318,7 @@ def _copied(x: jax.Array) -> jax.Array:
     XLA's CPU backend multiplies over the first axis of both factors at a lower rate than other products, and folds a
     plain transpose back into that form; the barrier keeps it from doing so. Other backends need no copy.
     """
-    return jax.lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
+    return platforms.choose(jax.lax.optimization_barrier, lambda x: x, x)
 
 
 @jax.custom_vjp

@@ -82,15 +82,15 @@ def together(slots: int, n_devices: int = 1) -> Layout:
     return Layout(slots, slots, min(slots, 8), n_devices)
 
 
-def relaid(recorded: Layout, problem: Problem, n_devices: int) -> Layout:
-    """The layout for going on with a recorded population on another number of devices: vmap width and backend stay.
+def relaid(recorded: Layout, problem: Problem, devices: Sequence[jax.Device]) -> Layout:
+    """The layout for going on with a recorded population on these devices: vmap width and backend stay.
 
     Where there is no C++ for it any more, XLA takes its place, and bits change.
     """
-    slots = -(-recorded.width // n_devices)
+    slots = -(-recorded.width // len(devices))
     slots = -(-slots // recorded.vmap_width) * recorded.vmap_width
-    relaid = dataclasses.replace(recorded, slots=slots, n_devices=n_devices)
-    return relaid if relaid.backend.serves(problem) else by_xla(relaid, problem)
+    relaid = dataclasses.replace(recorded, slots=slots, n_devices=len(devices))
+    return relaid if relaid.backend.serves(problem, devices[0].platform) else by_xla(relaid, problem)
 
 
 def by_xla(layout: Layout, problem: Problem) -> Layout:

@@ -77,7 +77,7 @@ def _choices(job: Job, say: Say | None) -> list[Choice]:
                 f"{job.source}/config.json has layouts of {len(record['groups'])} groups, not {len(groups)}."
             )
         recorded = [(Layout.of(record["groups"][n]), groups[n][0].problem()) for n in numbers]
-        return [Choice("recorded", layouts.relaid(*one, jax.device_count())) for one in recorded]
+        return [Choice("recorded", layouts.relaid(*one, jax.devices())) for one in recorded]
     return [tune.choose(groups[number], job.whole.base["slots"], say=say) for number in numbers]
 
 
