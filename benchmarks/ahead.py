@@ -122,7 +122,7 @@ def counted(program: Program, name: str, width: int) -> Record:
 
 
 def seconds(chip: Chip, kernels: Sequence[Kernel]) -> float:
-    """The least time that these kernels take one after another; copies that are started ahead may overlap with others."""
+    """The least time that these kernels take one after another; copies started ahead may overlap with other kernels."""
     alone = 0.0
     for kernel in kernels:
         if not kernel.ahead:
@@ -172,13 +172,13 @@ def _bounds(row: Record) -> list[str]:
 
 def memory(rows: Sequence[Record]) -> str:
     """Memory and what compiling takes."""
-    header = ["chip", "runs", "temporaries, MB", "needed in all, MB", "estimated, MB", "`advance` compiles in", "`start` in"]
+    header = ["chip", "runs", "temporaries, MB", "needed in all, MB", "estimated, MB", "compiling `advance`", "`start`"]
     lines = []
     for row in rows:
         sizes = (row["advance"]["temporaries"], row["advance"]["needed"], row["estimate"])
-        took = (f"{row[name]['compile_s']:.0f} CPU s" for name in ("advance", "start"))
+        took = (f"{row[name]['compile_s']:.0f} s" for name in ("advance", "start"))
         lines.append([CHIPS[row["chip"]].title, row["runs"], *(f"{size / 1e6:,.0f}" for size in sizes), *took])
-    return "Memory, evaluation included, and compiling:\n\n" + table(header, lines, 6)
+    return "Memory, evaluation included, and processor time to compile:\n\n" + table(header, lines, 6)
 
 
 def of_chips() -> str:

@@ -82,9 +82,7 @@ class Chip:
 _HOPPER = {"float32": 66.9e12, "tensorfloat32": 494.7e12, "bfloat16": 989.4e12}
 _CLOUD = "https://cloud.google.com/tpu/docs/"
 CHIPS = {
-    "h100": Chip(
-        "H100 SXM", "", _HOPPER, 3.352e12, 80e9, "https://www.nvidia.com/en-us/data-center/h100/"
-    ),
+    "h100": Chip("H100 SXM", "", _HOPPER, 3.352e12, 80e9, "https://www.nvidia.com/en-us/data-center/h100/"),
     "v5e": Chip("TPU v5e", "v5e:2x2", {"bfloat16": 197e12}, 819e9, 16e9, f"{_CLOUD}v5e"),
     "v6e": Chip("TPU v6e", "v6e:2x2", {"bfloat16": 918e12}, 1640e9, 32e9, f"{_CLOUD}v6e"),
     "v5p": Chip("TPU v5p", "v5p:2x2x1", {"bfloat16": 459e12}, 2765e9, 95e9, f"{_CLOUD}v5p"),
@@ -115,7 +113,7 @@ def devices(name: str) -> Sequence[jax.Device]:
     """
     if missing(name):
         raise InputError(
-            f"nothing here compiles for the chip {name}: pip install -e '.[ahead]' brings the compilers for TPUs and GPUs."
+            f"--chip={name} needs a compiler that is not installed: pip install -e '.[ahead]' has those for TPUs and GPUs."
         )
     if CHIPS[name].topology:
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server

@@ -1,9 +1,9 @@
-"""What a compiled program does, counted from its HLO text: kernels, the bytes that they move, the products that they take.
+"""What a compiled program does, counted from its HLO text: its kernels, the bytes that they move, their products.
 
-Bytes are those of a kernel's operands and results in the device's memory, the tiles' padding included; what the compiler
-keeps in on-chip memory costs nothing. A part of an array that is read through a slice or a gather counts as far as it is
-read, an update in place as far as it is written. Loops count as often as they run where the compiler knows that, else
-once.
+Bytes are those of a kernel's operands and results in the device's memory, the tiles' padding included; what the
+compiler keeps in on-chip memory costs nothing. A part of an array that is read through a slice or a gather counts as
+far as it is read, an update in place as far as it is written. Loops count as often as they run where the compiler knows
+that, else once.
 """
 
 import functools
@@ -18,7 +18,8 @@ FREE = {
     *("partition-id", "replica-id", "domain"),
 }
 FREE_TARGETS = ("AllocateBuffer", "AssumeGatherIndicesInBound")
-CALLS = ("calls", "body", "condition", "to_apply", "branch_computations", "true_computation", "false_computation")
+BRANCHES = ("branch_computations", "true_computation", "false_computation")
+CALLS = ("calls", "body", "condition", "to_apply", *BRANCHES)
 PARTS = ("slice", "dynamic-slice", "gather")  # read as much as they give
 UPDATES = {"dynamic-update-slice": 1, "scatter": 2}  # in place, by which operand holds what is written
 
@@ -156,7 +157,7 @@ class Program:
         raise ValueError("no loop of this program trains and evaluates.")
 
     def _busiest(self, one: Instruction) -> str:
-        branches = one.called("branch_computations") or [*one.called("true_computation"), *one.called("false_computation")]
+        branches = [name for kind in BRANCHES for name in one.called(kind)]
         return max(branches, key=lambda name: sum(kernel.times * kernel.bytes for kernel in self.kernels(name)))
 
     def kernels(self, computation: str, times: int = 1) -> list[Kernel]:
@@ -170,7 +171,8 @@ class Program:
                 trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', one.rest) if one.opcode == "while" else None
                 found += self.kernels(within[0], times * int(trips[1] if trips else 1))
             elif not (one.opcode in FREE or one.opcode.endswith(("-done", "-update")) or _is_free_call(one)):
-                found.append(Kernel(one.name, one.opcode, times, self._moved(here, one), tuple(self._products(here, one))))
+                products = tuple(self._products(here, one))
+                found.append(Kernel(one.name, one.opcode, times, self._moved(here, one), products))
         return found
 
     def within(self, computation: str) -> Iterator[Instruction]:
@@ -197,16 +199,9 @@ class Program:
             return read + written
         if one.opcode == "fusion":
             inside = one.called("calls")[0]
-            read = sum(
-                min(sizes[operand], self._read(inside, number, sizes[operand]))
-                for number, operand in enumerate(one.operands)
-                if sizes[operand]
-            )
-            in_memory = [array.space == 0 for array in one.arrays]
-            written = sum(
-                size for size, there in zip(self._written(inside, self._roots[inside]), in_memory, strict=False) if there
-            )
-            return read + written
+            read = sum(self._read(inside, number, sizes[name]) for number, name in enumerate(one.operands))
+            results = zip(one.arrays, self._written(inside, self._roots[inside]), strict=False)
+            return read + sum(size for array, size in results if array.space == 0)
         return self._plain(one, sizes)
 
     @staticmethod
@@ -267,8 +262,8 @@ class Program:
         """The matrix products of a kernel."""
         if one.opcode in ("dot", "convolution"):
             flop = _dot_flop(here, one) if one.opcode == "dot" else _convolution_flop(here, one)
-            precision = one.attribute("algorithm") or (one.attribute("operand_precision") or "{default}").strip("{}").split(",")[0]
-            yield Product(flop, precision, here[one.operands[0]].arrays[0].dtype)
+            level = (one.called("operand_precision") or ["default"])[0]
+            yield Product(flop, one.attribute("algorithm") or level, here[one.operands[0]].arrays[0].dtype)
         for inside in one.called("calls"):
             for inner in self.computations[inside].values():
                 yield from self._products(self.computations[inside], inner)
