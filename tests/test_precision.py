@@ -37,10 +37,9 @@ def test_every_precision_of_the_config_is_known():
 
 @pytest.mark.parametrize("name", config.PRECISIONS)
 def test_a_cpu_is_asked_for_nothing_but_float32(name):
-    with precision.products(name):
-        asked = str(jax.make_jaxpr(jnp.matmul)(*factors()))
-    with jax.default_matmul_precision("float32"):
-        assert asked == str(jax.make_jaxpr(jnp.matmul)(*factors()))
+    text = jax.jit(precision.unemulated(jnp.matmul, name)).lower(*factors()).as_text()
+    assert "precision = [HIGHEST, HIGHEST]" in text
+    assert "algorithm" not in text
 
 
 @pytest.mark.parametrize("name", ["tensorfloat32", "bfloat16"])

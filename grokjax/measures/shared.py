@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int32
 
-from grokjax.core import fourier, losses, model
+from grokjax.core import fourier, losses, model, platforms
 from grokjax.errors import unknown
 from grokjax.measures import marginals
 from grokjax.measures.vectors import ratio
@@ -261,7 +261,11 @@ class Shared:
 
     @cached_property
     def excluded_loss_per_freq_K(self) -> Float[Array, " K"]:
-        """Training loss after removing the sum directions of one frequency, for each; one at a time to save memory."""
+        """Training loss after removing the sum directions of one frequency, for each.
+
+        A CPU takes one at a time, so that its caches hold it; elsewhere all are one batch, since each would be some
+        kernels too small to fill a device.
+        """
         basis_PxP = jnp.asarray(fourier.basis(self.cfg.p), self.sum_spectrum_PxP.dtype)
         spectrum_PxP = self.sum_spectrum_PxP
         if self.cfg.p % 2 == 0:
@@ -275,7 +279,8 @@ class Shared:
 
         # Made here: what is first made inside the loop belongs to its trace and must not be kept.
         _ = self.train_others_BxP, self.train_right_B, self.train_sums_B
-        return jax.lax.map(without, jnp.arange(fourier.n_freqs(self.cfg.p)))
+        all_K = jnp.arange(fourier.n_freqs(self.cfg.p))
+        return platforms.choose(lambda all_K: jax.lax.map(without, all_K), jax.vmap(without), all_K)
 
     @cached_property
     def train_others_BxP(self) -> Float[Array, "B P"]:

@@ -135,6 +135,24 @@ def _compiled(problem: Problem, layout: Layout, devices: tuple[jax.Device, ...],
     return NamedSharding(mesh, runs), start, advance
 
 
+def lowered(problem: Problem, layout: Layout, devices: Sequence[jax.Device]) -> dict[str, jax.stages.Lowered]:
+    """A population's programs, `start` and `advance`, ready to be compiled for devices that need not be there."""
+    measures = tuple(registry.of_groups(problem.measures))
+    runs, start, advance = _compiled(problem, layout, tuple(devices), measures)
+
+    def stacked(x, sharding=runs):
+        return jax.ShapeDtypeStruct((layout.slots * len(devices), *x.shape), x.dtype, sharding=sharding)
+
+    state = jax.tree.map(stacked, blank(problem))
+    marks = {name: stacked(np.empty((), name)) for name in ("bool", "int32")}
+    switches = jax.ShapeDtypeStruct((), "int32"), jax.ShapeDtypeStruct((), "bool")
+    with_slow = jax.ShapeDtypeStruct((MAX_SEGMENTS,), "bool")
+    return {
+        "start": start.trace(state, marks["bool"], state.inputs).lower(),
+        "advance": advance.trace(state, marks["int32"], *switches, with_slow).lower(),
+    }
+
+
 def blank(problem: Problem) -> State:
     """The shapes and dtypes of one run's state."""
     hyperparameters = dict.fromkeys(HYPERPARAMETERS, np.float32(0))
