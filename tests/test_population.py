@@ -18,7 +18,7 @@ from grokjax.core.backends import ON_TPU, Backend
 from grokjax.core.model import ModelConfig
 from grokjax.core.native import kernels
 from grokjax.core.problem import HYPERPARAMETERS
-from grokjax.training import layouts, one_run, tune
+from grokjax.training import layouts, one_run, population, tune
 from grokjax.training.layouts import Layout
 from grokjax.training.population import Population
 
@@ -72,6 +72,19 @@ def test_bits_do_not_depend_on_slot_or_neighbours(layout):
     assert_same(one[2], other[1])
     assert_same(one[0], alone[1])
     assert not np.array_equal(one[0][0]["embed.W_E"], one[1][0]["embed.W_E"])
+
+
+def test_what_is_lowered_without_arrays_is_what_runs():
+    layout = Layout(2, 1, 1, 1)
+    pop = Population(PROBLEM, layout)
+    lowered = population.lowered(PROBLEM, layout, jax.local_devices()[:1])
+    inputs = jax.tree.map(lambda *x: np.stack(x), *(run.inputs() for run in RUNS[:2]))
+    started = pop._start.lower(pop.state, pop._put(np.zeros(2, bool)), pop._put(inputs))
+    counts, switches = pop._put(np.zeros(2, np.int32)), (np.int32(1), np.bool_(True))
+    advanced = pop._advance.lower(pop.state, counts, *switches, np.zeros(population.MAX_SEGMENTS, bool))
+    assert {"start": started.as_text(), "advance": advanced.as_text()} == {
+        name: one.as_text() for name, one in lowered.items()
+    }
 
 
 def test_bits_do_not_depend_on_how_steps_are_dispatched(layout):
