@@ -14,6 +14,7 @@ from grokjax.core.problem import Problem
 
 ON_CHIP_BYTES = 128 << 20  # of a TPU's core, from v5e on
 MOST_SETS = 32  # of slots that follow one another on a TPU: enough to keep it busy, few enough to be seen side by side
+EVAL_WIDTH = 32  # slots of a GPU evaluated together, at most: an evaluation is some 160 kernels however many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +122,8 @@ def measurable(width: int, device: jax.Device) -> Layout:
 
 def together(slots: int, n_devices: int = 1) -> Layout:
     """The layout of an accelerator other than a TPU: all slots of a device under one vmap."""
-    return Layout(slots, slots, min(slots, 8), n_devices)
+    n_sets = -(-slots // EVAL_WIDTH)
+    return Layout(slots, slots, -(-slots // n_sets), n_devices)
 
 
 def relaid(recorded: Layout, problem: Problem, devices: Sequence[jax.Device]) -> Layout:
