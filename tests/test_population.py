@@ -237,7 +237,7 @@ def test_an_accelerator_trains_all_slots_together(monkeypatch):
     monkeypatch.setattr(layouts, "on_cpu", lambda device: False)
     monkeypatch.setattr(layouts, "fitting", lambda problem, device: 40)
     devices = jax.local_devices()[:1]
-    assert layouts.choose(PROBLEM, 100, 0, devices) == Layout(34, 34, 8, 1)
+    assert layouts.choose(PROBLEM, 100, 0, devices) == Layout(34, 34, 17, 1)
     assert layouts.choose(PROBLEM, 5, 0, devices) == Layout(5, 5, 5, 1)
 
 

@@ -197,7 +197,7 @@ def test_what_training_depends_on_is_measured_apart():
 def test_an_accelerator_is_measured_once(accelerator):
     first = tune.choose(runs(70))
     assert first.how == "measured"
-    assert first.layout == Layout(24, 24, 8, 1)
+    assert first.layout == Layout(24, 24, 24, 1)
     assert accelerator == [8, 16, 32]
     kind = DEVICE.device_kind
     assert first.text == f"24 runs side by side, measured on this {kind}"
@@ -231,7 +231,7 @@ def test_what_is_interrupted_is_kept(accelerator):
 
 def test_devices_share_the_runs(accelerator):
     choice = tune.choose(runs(70), devices=[DEVICE] * 2)
-    assert choice.layout == Layout(18, 18, 8, 2)
+    assert choice.layout == Layout(18, 18, 18, 2)
     assert choice.text.startswith("18 runs side by side on each device, measured on this ")
 
 
@@ -279,7 +279,7 @@ def test_a_sweep_says_and_records_its_width(tmp_path, accelerator):
     assert "8 runs: 1,000 run-steps/s" in text
     assert "width  20 runs side by side, measured on this " in text
     record = json.loads((tmp_path / "sweep" / "config.json").read_text())
-    assert record["groups"] == [{"slots": 20, "lanes": 20, "eval_lanes": 8, "n_devices": 1, "block": 0, "n_parts": 0}]
+    assert record["groups"] == [{"slots": 20, "lanes": 20, "eval_lanes": 20, "n_devices": 1, "block": 0, "n_parts": 0}]
     rates = {"8": 1_000.0, "16": 1_800.0, "32": 3_000.0}
     assert record["width"] == [{"how": "measured", "run_steps_per_second": rates}]
 
