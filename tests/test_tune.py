@@ -303,10 +303,10 @@ def test_only_the_groups_that_are_wanted_are_measured(tmp_path, monkeypatch, acc
 
 @pytest.fixture
 def tpu(monkeypatch, accelerator):
-    """The CPU taken for a TPU whose on-chip memory holds two runs; the widths measured."""
+    """The CPU taken for a TPU whose on-chip memory holds four runs; the widths measured."""
     rates = {1: 900.0, 2: 1_000.0, 4: 1_100.0, 8: 700.0}
     monkeypatch.setattr(layouts, "on_tpu", lambda device: True)
-    monkeypatch.setattr(layouts, "on_chip", lambda problem: 2)
+    monkeypatch.setattr(layouts, "on_chip", lambda problem: 4)
     monkeypatch.setattr(
         tune, "measure", lambda problem, inputs, width, device: accelerator.append(width) or rates[width]
     )
@@ -315,7 +315,7 @@ def tpu(monkeypatch, accelerator):
 
 def test_a_tpu_is_measured_from_one_run_on(home, tpu):
     planned = tune.choose(runs(70), say=None)
-    assert planned.text == "will be measured at the start; 2 of 36 runs side by side fit"
+    assert planned.text == "will be measured at the start; 4 of 36 runs side by side fit"
     first = tune.choose(runs(70))
     assert tpu == [1, 2, 4, 8]
     assert (first.how, first.layout) == ("measured", Layout(36, 4, 4, 1, ON_TPU))

@@ -112,7 +112,11 @@ def on_chip(problem: Problem) -> int:
 
     What one set needs stays there for all steps of a segment; a larger set moves to and from memory at every step.
     """
-    return 1 << max(0, (ON_CHIP_BYTES // run_bytes(problem)).bit_length() - 1)
+    cfg = problem.model
+    n_params = model.n_parameters(cfg.p, cfg.n_layers, cfg.d_model, cfg.d_mlp)
+    neurons = 2 * cfg.d_mlp * (1 if cfg.n_layers == 1 else 3 * cfg.n_layers)  # before and after their nonlinearity
+    one = 4 * (7 * n_params + problem.n_train * (neurons + 2 * cfg.p + 3 * cfg.d_model))
+    return 1 << max(0, (ON_CHIP_BYTES // one).bit_length() - 1)
 
 
 def measurable(width: int, device: jax.Device) -> Layout:
