@@ -12,6 +12,8 @@ from grokjax.core import devices as devices_lib
 from grokjax.core.backends import XLA, Backend
 from grokjax.core.problem import Problem
 
+EVAL_WIDTH = 32  # slots of an accelerator evaluated together, at most: an evaluation is some 160 kernels however many
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -79,7 +81,8 @@ def on_cpu(device: jax.Device) -> bool:
 
 def together(slots: int, n_devices: int = 1) -> Layout:
     """The layout of an accelerator: all slots of a device under one vmap."""
-    return Layout(slots, slots, min(slots, 8), n_devices)
+    n_sets = -(-slots // EVAL_WIDTH)
+    return Layout(slots, slots, -(-slots // n_sets), n_devices)
 
 
 def relaid(recorded: Layout, problem: Problem, devices: Sequence[jax.Device]) -> Layout:
