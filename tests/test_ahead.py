@@ -19,7 +19,6 @@ AHEAD = pytest.mark.skipif(
     any(chips.missing(name) for name in CHIPS) and not os.environ.get("AHEAD"),
     reason="the extra ahead is not installed",
 )
-LONG = [AHEAD, pytest.mark.long]
 
 TPU = """HloModule jit_f, is_scheduled=true
 
@@ -289,9 +288,10 @@ def test_the_mainlines_step_for_an_h100():
     assert found["advance"]["needed"] < 1.5 * found["estimate"]
 
 
-@pytest.mark.parametrize("name", [pytest.param("v5e", marks=LONG)])
-def test_the_mainline_for_a_tpu(name):
-    found = row(name, 2, p=113)
+@AHEAD
+@pytest.mark.long
+def test_the_mainline_for_a_tpu():
+    found = row("v5e", 2, p=113)
     assert found["step"]["bytes"] < 65e6
-    assert found["gathers"] == found["scatters"] == 0
+    assert (found["gathers"], found["scatters"]) == (0, 0)
     assert found["found"] == ["highest"]
