@@ -360,7 +360,7 @@ _rows.defvjp(
 def _spread(pairs: Pairs, a_PxX: jax.Array, b_PxX: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Tables over the first and second token, as rows per pair: two [B, X]."""
     p, x = a_PxX.shape
-    if pairs.one_hot_a_PxB is None:
+    if pairs.one_hot_a_PxB is None or pairs.one_hot_b_PxB is None:
         shape = (p, p, x)
         a = jnp.broadcast_to(a_PxX[:, None], shape).reshape(p * p, x)
         return a, jnp.broadcast_to(b_PxX[None], shape).reshape(p * p, x)
