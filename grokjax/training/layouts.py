@@ -20,7 +20,7 @@ MAX_SEGMENTS = 64  # evaluations in one dispatch, at most; bounds the buffer of 
 EVAL_WIDTH = 32  # slots evaluated together, since an evaluation is some 160 kernels however many they are
 EVAL_BYTES = 4 << 30  # of their activations
 MOST_NUMBERS = (1 << 31) - 1  # in an array, whose indices are int32
-MARGIN = 1.1  # of memory, over what is counted
+MARGIN = 1.15  # of memory, over what is counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,9 @@ def on_cpu(device: jax.Device) -> bool:
 
 def together(problem: Problem, slots: int, n_devices: int = 1) -> Layout:
     """The layout of an accelerator: all slots of a device under one vmap."""
-    most = min(EVAL_WIDTH, EVAL_BYTES // _evaluation_bytes(problem), MOST_NUMBERS // _largest(problem, problem.model.p**2))
+    most = min(
+        EVAL_WIDTH, EVAL_BYTES // _evaluation_bytes(problem), MOST_NUMBERS // _largest(problem, problem.model.p**2)
+    )
     n_sets = -(-slots // max(1, most))
     return Layout(slots, slots, -(-slots // n_sets), n_devices)
 
