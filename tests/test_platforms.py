@@ -14,7 +14,7 @@ from grokjax import config, sweeps
 from grokjax.core import platforms as platforms_lib
 from grokjax.core.precision import EMULATED, lacking
 from grokjax.measures import registry
-from grokjax.training import one_run, population
+from grokjax.training import population
 from grokjax.training.layouts import Layout
 
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -225,7 +225,7 @@ def test_no_array_has_more_numbers_than_int32_counts(monkeypatch, fields):
     assert layout.eval_width * problem.model.p**2 * neurons < 2**31
 
 
-# By P, layers, slots and those evaluated together: bytes that XLA needs on an H100 by its own account, in jaxlib 0.10.2.
+# By P, layers, slots and those evaluated together: bytes that XLA says it needs on an H100, in jaxlib 0.10.2.
 NEEDED = {
     (113, 1, 1, 1): 69_332_817,
     (113, 1, 1024, 32): 33_030_555_837,

@@ -113,7 +113,7 @@ def by_xla(layout: Layout, problem: Problem) -> Layout:
 
 
 def fitting(problem: Problem, device: jax.Device) -> int:
-    """Runs that fit side by side into 80 % of a device's memory, by estimate, and have no array too long; at least 1."""
+    """Runs that fit side by side into 80 % of a device's memory, by estimate, with no array too long; at least 1."""
     most, limit = MOST_NUMBERS // _largest(problem, problem.n_train), 0.8 * devices_lib.memory(device)
     fit = bisect.bisect_right(range(1, most + 1), limit, key=lambda slots: needed_bytes(problem, slots))
     while fit > 1 and needed_bytes(problem, fit) > limit:  # more slots may be evaluated in smaller sets
