@@ -22,8 +22,8 @@ import jax.numpy as jnp
 from grokjax.core import platforms
 from grokjax.errors import InputError
 
-# By name: that of jax.default_matmul_precision. Algorithms, where there are any: JAX's own "tensorfloat32" and "bfloat16"
-# are levels, which a GPU takes for float32 and TF32.
+# By name: that of jax.default_matmul_precision. Algorithms, where there are any: JAX's own "tensorfloat32" and
+# "bfloat16" are levels, which a GPU takes for float32 and TF32.
 JAX_NAMES = {
     "float32": "highest",
     "tensorfloat32": "TF32_TF32_F32",
