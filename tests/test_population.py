@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import types
 
 import jax
 import numpy as np
@@ -13,10 +14,11 @@ from cases import QUICK
 from grokjax import config, sweeps
 from grokjax.core import backends
 from grokjax.core import devices as devices_lib
-from grokjax.core.backends import Backend
+from grokjax.core.backends import ON_TPU, Backend
+from grokjax.core.model import ModelConfig
 from grokjax.core.native import kernels
 from grokjax.core.problem import HYPERPARAMETERS
-from grokjax.training import layouts, one_run, tune
+from grokjax.training import layouts, one_run, population, tune
 from grokjax.training.layouts import Layout
 from grokjax.training.population import Population
 
@@ -31,6 +33,7 @@ LAYOUTS = {
     "one lane": Layout(3, 1, 1, 1),
     "in blocks": Layout(3, 1, 1, 1, backend=Backend(8)),
     "three lanes": Layout(3, 3, 3, 1),
+    "two lanes in sets, as on a TPU": Layout(4, 2, 2, 1, backend=ON_TPU),
     "in C++": Layout(3, 1, 1, 1, backend=Backend(n_parts=1)),
     "in C++ in parts": Layout(3, 1, 1, 1, backend=Backend(n_parts=3)),
 }
@@ -69,6 +72,19 @@ def test_bits_do_not_depend_on_slot_or_neighbours(layout):
     assert_same(one[2], other[1])
     assert_same(one[0], alone[1])
     assert not np.array_equal(one[0][0]["embed.W_E"], one[1][0]["embed.W_E"])
+
+
+def test_what_is_lowered_without_arrays_is_what_runs():
+    layout = Layout(2, 1, 1, 1)
+    pop = Population(PROBLEM, layout)
+    lowered = population.lowered(PROBLEM, layout, jax.local_devices()[:1])
+    inputs = jax.tree.map(lambda *x: np.stack(x), *(run.inputs() for run in RUNS[:2]))
+    started = pop._start.lower(pop.state, pop._put(np.zeros(2, bool)), pop._put(inputs))
+    counts, switches = pop._put(np.zeros(2, np.int32)), (np.int32(1), np.bool_(True))
+    advanced = pop._advance.lower(pop.state, counts, *switches, np.zeros(population.MAX_SEGMENTS, bool))
+    assert {"start": started.as_text(), "advance": advanced.as_text()} == {
+        name: one.as_text() for name, one in lowered.items()
+    }
 
 
 def test_bits_do_not_depend_on_how_steps_are_dispatched(layout):
@@ -181,8 +197,9 @@ def test_layouts():
     assert chosen == Layout(4, 1, 1, jax.local_device_count(), backend)
     assert layouts.choose(PROBLEM, 2).slots == 2
     assert layouts.choose(PROBLEM, 25, slots=7).slots == 7
-    assert layouts.relaid(Layout(4, 2, 1, 4), PROBLEM, 2) == Layout(8, 2, 1, 2)
-    assert layouts.relaid(Layout(3, 3, 1, 1), PROBLEM, 2) == Layout(3, 3, 1, 2)
+    two = jax.local_devices()[:1] * 2
+    assert layouts.relaid(Layout(4, 2, 1, 4), PROBLEM, two) == Layout(8, 2, 1, 2)
+    assert layouts.relaid(Layout(3, 3, 1, 1), PROBLEM, two) == Layout(3, 3, 1, 2)
 
 
 def of_two_layers(c):
@@ -190,20 +207,61 @@ def of_two_layers(c):
     return sweeps.expand(c).runs
 
 
-def test_sizes_by_hand():
-    """P = 7, d_model 8, d_mlp 16: 680 parameters, and 536 more in a second layer; 29 pairs of 64 + 48 + 56 numbers."""
-    deep = of_two_layers(tiny.get_config())
-    assert layouts.run_bytes(PROBLEM) == 4 * (6 * 680 + 29 * 168)
-    assert layouts.run_bytes(deep[0].problem()) == 4 * (6 * 1216 + 29 * 168 * 6)
+def test_operations_by_hand():
+    """P = 7, d_model 8, d_mlp 16: 680 parameters, and 536 more in a second layer; 29 pairs."""
     assert tune.operations(RUNS) == 6 * 680 * 29 * 800
-    assert tune.operations(deep[:3]) == 6 * 1216 * 3 * 29 * 600
+    assert tune.operations(of_two_layers(tiny.get_config())[:3]) == 6 * 1216 * 3 * 29 * 600
 
 
-def test_what_fits_is_60_percent_of_the_memory(monkeypatch):
-    one = layouts.run_bytes(PROBLEM)
-    for lanes, expected in ((100, 60), (5, 3), (1, 1), (0.5, 1)):
-        monkeypatch.setattr(devices_lib, "memory", lambda device, lanes=lanes: int(lanes * one) + 1)
-        assert layouts.fitting(PROBLEM, None) == expected
+def test_what_fits_is_80_percent_of_the_memory(monkeypatch):
+    for slots in (1, 7, 50):
+        enough = layouts.needed_bytes(PROBLEM, slots) / 0.8
+        for memory, expected in ((enough + 1, slots), (enough - 1, max(1, slots - 1)), (1, 1)):
+            monkeypatch.setattr(devices_lib, "memory", lambda device, memory=memory: memory)
+            assert layouts.fitting(PROBLEM, None) == expected
+
+
+def of(**fields):
+    c = config.default()
+    for name, value in fields.items():
+        if name in c.model:
+            c.model[name] = value
+        else:
+            c[name] = value
+    return sweeps.expand(c).runs[0].problem()
+
+
+@pytest.mark.parametrize("fields", [{}, {"n_layers": 2}, {"p": 53}, {"p": 499}, {"p": 499, "n_layers": 2}])
+def test_no_array_has_more_numbers_than_int32_counts(monkeypatch, fields):
+    problem = of(**fields)
+    monkeypatch.setattr(devices_lib, "memory", lambda device: 1 << 60)
+    slots, neurons = layouts.fitting(problem, None), 512 * (1 if problem.model.n_layers == 1 else 3)
+    assert slots * problem.n_train * neurons < 2**31 <= (slots + 1) * problem.n_train * neurons
+    layout = layouts.together(problem, slots)
+    assert layout.eval_width * problem.model.p**2 * neurons < 2**31
+
+
+# By P, layers, slots and those evaluated together: bytes that XLA says it needs on an H100, in jaxlib 0.10.2.
+NEEDED = {
+    (113, 1, 64, 64): 4_008_018_277,
+    (113, 1, 256, 64): 8_257_676_589,
+    (113, 1, 1, 1): 69_332_817,
+    (113, 1, 8, 8): 500_970_589,
+    (113, 2, 64, 32): 8_391_283_005,
+    (113, 2, 8, 8): 1_120_582_877,
+    (499, 1, 1, 1): 1_552_829_193,
+    (499, 1, 2, 2): 3_055_652_949,
+    (53, 1, 1, 1): 17_199_489,
+    (53, 1, 8, 8): 133_942_749,
+}
+
+
+@pytest.mark.parametrize("case", NEEDED)
+def test_the_estimate_of_memory_is_up_to_half_above_what_the_compiler_says(case):
+    p, n_layers, slots, eval_width = case
+    problem = of(p=p, n_layers=n_layers)
+    assert layouts.together(problem, slots).eval_width == eval_width
+    assert 1 <= layouts.needed_bytes(problem, slots) / NEEDED[case] <= 1.5
 
 
 @pytest.mark.parametrize(
@@ -220,5 +278,63 @@ def test_an_accelerator_trains_all_slots_together(monkeypatch):
     monkeypatch.setattr(layouts, "on_cpu", lambda device: False)
     monkeypatch.setattr(layouts, "fitting", lambda problem, device: 40)
     devices = jax.local_devices()[:1]
-    assert layouts.choose(PROBLEM, 100, 0, devices) == Layout(34, 34, 8, 1)
+    assert layouts.choose(PROBLEM, 100, 0, devices) == Layout(34, 34, 34, 1)
     assert layouts.choose(PROBLEM, 5, 0, devices) == Layout(5, 5, 5, 1)
+
+
+def tpus(n=1, memory=16e9):
+    """Devices that say that they are TPUs."""
+    stats = {"bytes_limit": int(memory)}
+    one = types.SimpleNamespace(platform="tpu", device_kind="TPU v5 lite", process_index=0, memory_stats=lambda: stats)
+    return [one] * n
+
+
+def test_the_rule_for_on_chip_memory(monkeypatch):
+    """128 MiB hold four runs of the mainline; a run that is larger trains alone. The bytes of PROBLEM by hand."""
+    mainline = dataclasses.replace(PROBLEM, model=ModelConfig(), n_train=3830)
+    assert layouts.on_chip(mainline) == 4
+    assert layouts.on_chip(dataclasses.replace(mainline, n_train=12_769)) == 1
+    one = 4 * (7 * 680 + 29 * (2 * 16 + 2 * 7 + 3 * 8))
+    for runs, width in ((0.9, 1), (1, 1), (2, 2), (3.9, 2), (4, 4), (9, 8)):
+        monkeypatch.setattr(layouts, "ON_CHIP_BYTES", int(runs * one))
+        assert layouts.on_chip(PROBLEM) == width
+
+
+@pytest.mark.parametrize(
+    ("n_runs", "slots", "width", "n_devices", "expected"),
+    [
+        (25, 0, 0, 1, (26, 2)),
+        (25, 0, 8, 1, (32, 8)),  # a measured width
+        (25, 0, 0, 4, (8, 2)),
+        (1, 0, 0, 1, (1, 1)),
+        (3, 0, 8, 1, (3, 3)),
+        (64, 0, 2, 1, (64, 2)),
+        (65, 0, 2, 1, (34, 2)),  # two waves
+        (25, 10, 0, 1, (10, 2)),
+        (25, 9, 4, 1, (9, 3)),  # given slots are kept
+        (25, 7, 0, 1, (7, 1)),
+        (5, 7, 2, 1, (5, 1)),
+    ],
+)
+def test_slots_and_vmap_width_are_chosen_apart_on_a_tpu(monkeypatch, n_runs, slots, width, n_devices, expected):
+    monkeypatch.setattr(layouts, "on_chip", lambda problem: 2)
+    layout = layouts.choose(PROBLEM, n_runs, slots, tpus(n_devices), width)
+    assert (layout.slots, layout.vmap_width, layout.eval_width) == (*expected, expected[1])
+    assert (layout.n_devices, layout.backend) == (n_devices, ON_TPU)
+
+
+def test_slots_of_a_tpu_fit_into_its_memory(monkeypatch):
+    monkeypatch.setattr(layouts, "on_chip", lambda problem: 2)
+    memory = layouts.needed_bytes(PROBLEM, 7) / 0.8 + 1
+    assert layouts.choose(PROBLEM, 100, 0, tpus(memory=memory)).slots == 6
+    assert layouts.choose(PROBLEM, 100, 0, tpus(memory=1)).slots == 2
+
+
+def test_a_recorded_layout_of_a_tpu_is_kept():
+    """One from before sets were small, and one from after; both on as many devices and on fewer."""
+    before = {"slots": 34, "lanes": 34, "eval_lanes": 8, "n_devices": 2, "block": 0, "n_parts": 0}
+    after = Layout(8, 2, 2, 2, ON_TPU)
+    assert layouts.relaid(Layout.of(before), PROBLEM, tpus(2)) == Layout(34, 34, 8, 2)
+    assert layouts.relaid(Layout.of(before), PROBLEM, tpus(1)) == Layout(68, 34, 8, 1)
+    assert layouts.relaid(Layout.of(after.record()), PROBLEM, tpus(2)) == after
+    assert layouts.relaid(after, PROBLEM, tpus(1)) == Layout(16, 2, 2, 1, ON_TPU)

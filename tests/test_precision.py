@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import tiny
 from cases import QUICK
+from launches import ROOT
 
 from grokjax import config, sweeps
-from grokjax.core import backends, precision
+from grokjax.core import backends, devices, precision
+from grokjax.errors import InputError
+from grokjax.experiment import load_experiment
 from grokjax.store.metrics import read_metrics
 from grokjax.training import one_run
 
@@ -37,10 +40,29 @@ def test_every_precision_of_the_config_is_known():
 
 @pytest.mark.parametrize("name", config.PRECISIONS)
 def test_a_cpu_is_asked_for_nothing_but_float32(name):
-    with precision.products(name):
-        asked = str(jax.make_jaxpr(jnp.matmul)(*factors()))
-    with jax.default_matmul_precision("float32"):
-        assert asked == str(jax.make_jaxpr(jnp.matmul)(*factors()))
+    text = jax.jit(precision.unemulated(jnp.matmul, name)).lower(*factors()).as_text()
+    assert "precision = [HIGHEST, HIGHEST]" in text
+    assert "algorithm" not in text
+
+
+def test_what_a_tpu_lacks_is_refused_in_a_sentence():
+    for platform in ("cpu", "gpu", "tpu"):
+        for name in set(config.PRECISIONS) - {"tensorfloat32"}:
+            precision.require(name, platform)
+    precision.require("tensorfloat32", "gpu")
+    with pytest.raises(
+        InputError, match=r"config\.precision is tensorfloat32, which a TPU does not have: it has float32, b"
+    ):
+        precision.require("tensorfloat32", "tpu")
+
+
+def test_the_study_leaves_out_what_the_device_lacks(monkeypatch, capsys):
+    file = ROOT / "experiments" / "precision.py"
+    for platform, missing in (("tpu", {"tensorfloat32"}), ("", set()), ("cuda", set())):
+        monkeypatch.setattr(devices, "awaited", lambda platform=platform: platform)
+        _, found = load_experiment(str(file))
+        assert set(config.PRECISIONS) - set(found.sweep.precision) == missing
+        assert ("without tensorfloat32" in capsys.readouterr().err) == bool(missing)
 
 
 @pytest.mark.parametrize("name", ["tensorfloat32", "bfloat16"])

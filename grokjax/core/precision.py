@@ -1,7 +1,8 @@
 """Precision of the products in a training step.
 
-An accelerator has such products; a CPU multiplies in float32 whatever is asked of it, so there they are emulated:
-factors are rounded (or split into rounded parts), products are summed in float32, which is what the hardware does.
+An accelerator has such products, most of them; a CPU multiplies in float32 whatever is asked of it, so in a program for
+one they are emulated: factors are rounded (or split into rounded parts), products are summed in float32, which is what
+the hardware does.
 
 | name | a factor is | bits of the significand |
 | --- | --- | --- |
@@ -12,20 +13,23 @@ factors are rounded (or split into rounded parts), products are summed in float3
 | bfloat16 | rounded | 8 |
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
 
-# By name: that of jax.default_matmul_precision.
+from grokjax.core import platforms
+from grokjax.errors import InputError
+
+# By name: that of jax.default_matmul_precision. Algorithms, where there are any: JAX's own "tensorfloat32" and
+# "bfloat16" are levels, which a GPU takes for float32 and TF32.
 JAX_NAMES = {
-    "float32": "float32",
-    "tensorfloat32": "tensorfloat32",
+    "float32": "highest",
+    "tensorfloat32": "TF32_TF32_F32",
     "bfloat16_6x": "BF16_BF16_F32_X6",
     "bfloat16_3x": "BF16_BF16_F32_X3",
-    "bfloat16": "bfloat16",
+    "bfloat16": "BF16_BF16_F32",
 }
 # On a CPU: bits of the significand stored per part, and the pairs of parts whose products are summed, smallest first.
 EMULATED = {
@@ -37,28 +41,48 @@ EMULATED = {
 CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")  # primitives whose program is inlined
 
 
-def products(name: str) -> contextlib.AbstractContextManager:
-    """A context in which JAX traces products of this precision, as far as the device has them."""
-    # A CPU has none but float32's, and jaxlib before 0.10.2 fails on some of the others.
-    return jax.default_matmul_precision(JAX_NAMES["float32" if jax.default_backend() == "cpu" else name])
+def lacking(platform: str) -> tuple[str, ...]:
+    """The precisions that devices of this platform, as JAX names it, do not have."""
+    return ("tensorfloat32",) if platform == "tpu" else ()
+
+
+def require(name: str, platform: str) -> None:
+    """Refuses a precision that the devices do not have.
+
+    Raises:
+      InputError: devices of this platform, as JAX names it, have no such products.
+    """
+    if name in (missing := lacking(platform)):
+        others = ", ".join(other for other in JAX_NAMES if other not in missing)
+        raise InputError(f"config.precision is {name}, which a {platform.upper()} does not have: it has {others}.")
 
 
 def rounded(function: Callable, name: str) -> Callable:
     """Wraps a function so that its products have this precision: the device's own, or on a CPU emulated ones."""
-
-    def traced(*args):
-        with products(name):
-            return function(*args)
-
-    if jax.default_backend() != "cpu" or name not in EMULATED:
-        return traced
+    if name not in EMULATED:
+        return _of_device(function, name)
 
     def emulated(*args):
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
         results = _evaluate(closed, jax.tree.leaves(args), name)
         return jax.tree.unflatten(jax.tree.structure(shape), results)
 
-    return emulated
+    return lambda *args: platforms.choose(emulated, _of_device(function, name), *args)
+
+
+def unemulated(function: Callable, name: str) -> Callable:
+    """Wraps a function so that its products have this precision where the device has it, and float32 on a CPU."""
+    if name not in EMULATED:
+        return _of_device(function, name)
+    return lambda *args: platforms.choose(_of_device(function, "float32"), _of_device(function, name), *args)
+
+
+def _of_device(function: Callable, name: str) -> Callable:
+    def traced(*args):
+        with jax.default_matmul_precision(JAX_NAMES[name]):
+            return function(*args)
+
+    return traced
 
 
 def _evaluate(closed: jex.ClosedJaxpr, args: Sequence[jax.Array], name: str) -> list[jax.Array]:
@@ -78,8 +102,10 @@ def _apply(eqn, given: list, name: str) -> list[jax.Array]:
         return [_product(given[0], given[1], params, name)]
     if eqn.primitive.name == "scan":
         params = params | {"jaxpr": _rewritten(params["jaxpr"], name)}
-    elif eqn.primitive.name in ("while", "cond"):
-        raise NotImplementedError(f"no products inside '{eqn.primitive.name}' are emulated")
+    elif eqn.primitive.name == "cond":
+        params = params | {"branches": tuple(_rewritten(branch, name) for branch in params["branches"])}
+    elif eqn.primitive.name == "while":
+        raise NotImplementedError("no products inside 'while' are emulated")
     elif eqn.primitive.name in CALLS:
         inner = params.get("jaxpr") or params["call_jaxpr"]
         closed = inner if isinstance(inner, jex.ClosedJaxpr) else jex.ClosedJaxpr(inner, ())

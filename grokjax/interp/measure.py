@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grokjax.core.precision import products
+from grokjax.core.precision import unemulated
 from grokjax.core.problem import Inputs
 from grokjax.interp.checkpoint import Checkpoint, load_checkpoint
 from grokjax.interp.subject import Subject, described, subject_of
@@ -87,7 +87,6 @@ def _compute(
     """Computes values by name, the reason for each that cannot be computed, and the model's answer to every pair."""
     problem, null = subject.problem, {}
 
-    @jax.jit
     def compute(params, train_pairs, answers, keys_K):
         if train_pairs is None:
             rule = problem.key_rule, problem.key_threshold
@@ -112,7 +111,8 @@ def _compute(
                     null[name] = NO_SPLIT
         return values, jnp.argmax(shared.logits_NxP, 1)
 
-    with products(problem.precision):
-        found = compute(subject.params, subject.train_pairs, subject.answers, subject.keys_K)
-        values, given_N = jax.device_get(found)
+    found = jax.jit(unemulated(compute, problem.precision))(
+        subject.params, subject.train_pairs, subject.answers, subject.keys_K
+    )
+    values, given_N = jax.device_get(found)
     return values, null, given_N

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from grokjax import sweeps
@@ -104,8 +105,8 @@ def replay(path: str | Path, wanted: Replay, track=lambda items, text: items, ov
 def _backend(path: Path, problem: Problem) -> Backend:
     """The backend that the sweep was trained by, so that the same question has the same answer, where it is here."""
     used = (backends.recorded(group) for group in (read_record(path) or {"groups": []})["groups"])
-    found = next((backend for backend in used if backend.identity()), XLA)
-    return found if found.serves(problem) else XLA
+    found = next((backend for backend in used if backend.identity() or backend.pairs_last), XLA)
+    return found if found.serves(problem, jax.devices()[0].platform) else XLA
 
 
 def _batches(runs: Iterable[Run]) -> Iterable[list[Run]]:

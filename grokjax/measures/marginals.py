@@ -9,13 +9,14 @@ instead of P² × P products.
 Size letters: N all P² pairs, P residues, K frequencies, C any columns, such as logits or neurons.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from grokjax.core import fourier
+from grokjax.core import fourier, platforms
 
 
 class Spectra(NamedTuple):
@@ -40,8 +41,8 @@ class Spectra(NamedTuple):
 
 def spectra(grid_NxC: Float[Array, "N C"], p: int) -> Spectra:
     """The components of all four averages of a function on the grid, pair (a, b) in row a * P + b."""
-    averages = _averages_by_rows if jax.default_backend() == "cpu" else _averages
-    return Spectra(*map(fourier.transform, averages(grid_NxC, p)))
+    averages = platforms.choose(partial(_averages_by_rows, p=p), partial(_averages, p=p), jnp.asarray(grid_NxC))
+    return Spectra(*map(fourier.transform, averages))
 
 
 def _averages(grid_NxC: jax.Array, p: int) -> tuple[jax.Array, ...]:
@@ -80,8 +81,9 @@ def mean_of_some(grid_NxC: Float[Array, "N C"], chosen_N: Bool[Array, " N"], p: 
     grid_NxC = jnp.asarray(grid_NxC)
     kept_NxC = jnp.where(chosen_N[:, None], grid_NxC, 0)
     n_P = jnp.sum(chosen_N[fourier.sum_index(p, direction)], 1)
-    of = _sums_by_rows if jax.default_backend() == "cpu" else _sums
-    return of(kept_NxC, p, direction) / jnp.maximum(n_P, 1)[:, None].astype(grid_NxC.dtype), n_P
+    here = {"p": p, "direction": direction}
+    sums_PxC = platforms.choose(partial(_sums_by_rows, **here), partial(_sums, **here), kept_NxC)
+    return sums_PxC / jnp.maximum(n_P, 1)[:, None].astype(grid_NxC.dtype), n_P
 
 
 def _sums(grid_NxC: jax.Array, p: int, direction: int) -> jax.Array:

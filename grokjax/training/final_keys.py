@@ -17,7 +17,7 @@ from jaxtyping import Bool
 
 from grokjax.core.backends import XLA, Backend
 from grokjax.core.hosts import ALONE, Hosts
-from grokjax.core.precision import products
+from grokjax.core.precision import unemulated
 from grokjax.core.problem import Inputs, Problem
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
@@ -39,16 +39,15 @@ def _evaluate(
 ):
     """Measures of several models with given keys, or each with its own where `keys_RxK` is None."""
 
-    def one(args):
-        params, inputs, keys_K = args
-        with products(problem.precision):
-            shared = one_run.shared(problem, inputs, params, backend=backend)
-            if keys_K is not None:
-                shared.key_freqs_K = keys_K
-            return registry.compute(dict(measures), shared)
+    def one(params, inputs, keys_K):
+        shared = one_run.shared(problem, inputs, params, backend=backend)
+        if keys_K is not None:
+            shared.key_freqs_K = keys_K
+        return registry.compute(dict(measures), shared)
 
     n = len(inputs.seed)
-    return jax.lax.map(one, (params, inputs, keys_RxK), batch_size=n)
+    of_one = unemulated(one, problem.precision)
+    return jax.lax.map(lambda args: of_one(*args), (params, inputs, keys_RxK), batch_size=n)
 
 
 def evaluate(

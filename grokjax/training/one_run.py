@@ -65,7 +65,7 @@ def shared(
       opt_state: at that step, if it is known; without it there is no next update to measure.
       backend: computes logits and activations.
     """
-    pairs, labels_B = backends.batch(problem, inputs)
+    pairs, labels_B = backends.batch(problem, inputs, backend.pairs_last)
 
     def updates(grads):
         return _optimizer(problem, inputs).update(grads, opt_state, params)[0]
@@ -95,9 +95,12 @@ def evaluate(
       slow: the slow measures instead of the others.
       backend: computes logits and activations.
     """
-    with precision.products(problem.precision):
+
+    def measured(state: State):
         seen = shared(problem, state.inputs, state.params, state.opt_state, backend)
         return registry.compute(registry.in_step(problem.measures, slow), seen)
+
+    return precision.unemulated(measured, problem.precision)(state)
 
 
 def counted(state: State, test_loss: Float[Array, ""]) -> State:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from grokjax.core import backends, model
+from grokjax.core import backends, model, precision
 from grokjax.core.environment import environment
 from grokjax.core.native import kernels
 from grokjax.core.problem import Problem
@@ -47,9 +47,12 @@ def make(job: Job, say: Say | None = None) -> Plan:
       say: told how measuring goes, and may raise to end it; None does not measure, which takes minutes.
 
     Raises:
-      InputError: the directory's config.json does not fit the sweep.
+      InputError: the devices lack a precision of the sweep, or the directory's config.json does not fit the sweep.
     """
     hosts = job.request.hosts
+    platform = jax.devices()[0].platform
+    for problem in {run.problem(): None for run in job.sweep.runs}:
+        precision.require(problem.precision, platform)
     mine = _choices(job, say) if hosts.is_first else []
     told = hosts.all_gather([[one.how, one.layout.record(), one.text, list(one.rates.items())] for one in mine])[0]
     choices = [Choice(how, Layout.of(layout), text, dict(rates)) for how, layout, text, rates in told]
@@ -86,7 +89,7 @@ def _recorded(job: Job) -> dict[int, Choice]:
         raise InputError(f"{job.source}/config.json has layouts of {len(record['groups'])} groups, not {len(groups)}.")
     found: dict[int, Choice] = {}
     for layout, runs in zip(record["groups"], groups, strict=True):
-        relaid = layouts.relaid(Layout.of(layout), runs[0].problem(), jax.device_count())
+        relaid = layouts.relaid(Layout.of(layout), runs[0].problem(), jax.devices())
         found |= dict.fromkeys((run.run for run in runs), Choice("recorded", relaid))
     return found
 

@@ -6,7 +6,8 @@ run's bits depend on its own inputs, the vmap width and the backend, on nothing 
 the number of slots.
 
 On a CPU a width of 1 is fastest: one run's activations stay in cache, where a vmapped population streams through
-memory. On an accelerator all slots of a device train under one vmap.
+memory. So it is with a TPU's on-chip memory and a few runs: a set keeps it for all steps of a segment. On a GPU all
+slots train under one vmap.
 
 Size letters: R slots, W slots under one vmap.
 """
@@ -24,9 +25,7 @@ from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem, State
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
 from grokjax.training import one_run
-from grokjax.training.layouts import Layout
-
-MAX_SEGMENTS = 64  # evaluations in one dispatch, at most; bounds the buffer of results
+from grokjax.training.layouts import MAX_SEGMENTS, Layout
 
 
 class Population:
@@ -133,6 +132,24 @@ def _compiled(problem: Problem, layout: Layout, devices: tuple[jax.Device, ...],
         (runs, PartitionSpec(None, "run")),
     )
     return NamedSharding(mesh, runs), start, advance
+
+
+def lowered(problem: Problem, layout: Layout, devices: Sequence[jax.Device]) -> dict[str, jax.stages.Lowered]:
+    """A population's programs, `start` and `advance`, ready to be compiled for devices that need not be there."""
+    measures = tuple(registry.of_groups(problem.measures))
+    runs, start, advance = _compiled(problem, layout, tuple(devices), measures)
+
+    def stacked(x, sharding=runs):
+        return jax.ShapeDtypeStruct((layout.slots * len(devices), *x.shape), x.dtype, sharding=sharding)
+
+    state = jax.tree.map(stacked, blank(problem))
+    marks = {name: stacked(np.empty((), name)) for name in ("bool", "int32")}
+    switches = jax.ShapeDtypeStruct((), "int32"), jax.ShapeDtypeStruct((), "bool")
+    with_slow = jax.ShapeDtypeStruct((MAX_SEGMENTS,), "bool")
+    return {
+        "start": start.trace(state, marks["bool"], state.inputs).lower(),
+        "advance": advance.trace(state, marks["int32"], *switches, with_slow).lower(),
+    }
 
 
 def blank(problem: Problem) -> State:

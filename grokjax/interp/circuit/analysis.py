@@ -12,7 +12,7 @@ import numpy as np
 
 from grokjax.core import fourier
 from grokjax.core.model import Params
-from grokjax.core.precision import products
+from grokjax.core.precision import unemulated
 from grokjax.core.problem import Problem
 from grokjax.errors import InputError
 from grokjax.interp.checkpoint import Checkpoint, load_checkpoint
@@ -71,8 +71,8 @@ def _values(subject: Subject) -> tuple[dict[str, np.ndarray], np.ndarray]:
     keys_K = np.zeros(fourier.n_freqs(p), bool) if subject.keys_K is None else subject.keys_K
     # The split enters as a mask, so that its size is nothing to compile for.
     problem = dataclasses.replace(subject.problem, n_train=0)
-    with products(problem.precision):
-        return jax.device_get(_compute(problem, subject.params, train_N, subject.answers, keys_K))
+    compute = unemulated(functools.partial(_compute, problem), problem.precision)
+    return jax.device_get(compute(subject.params, train_N, subject.answers, keys_K))
 
 
 @functools.partial(jax.jit, static_argnums=0)
