@@ -11,10 +11,11 @@ import pytest
 import tiny
 
 from grokjax import config, sweeps
+from grokjax.core import model
 from grokjax.core import platforms as platforms_lib
 from grokjax.core.precision import EMULATED, lacking
 from grokjax.measures import registry
-from grokjax.training import one_run, population
+from grokjax.training import population
 from grokjax.training.layouts import Layout
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -94,3 +95,10 @@ def test_evaluations_of_an_accelerator_take_no_frequency_by_itself(platform):
     loops = {p: len(re.findall(r"stablehlo\.while", of_population((p,)))) for p in ("cpu", platform)}
     assert n_freqs > 1
     assert loops[platform] < loops["cpu"]
+
+
+def test_a_bias_is_part_of_its_product_on_a_gpu_alone():
+    """Elsewhere it would only make factors wider: on a TPU 132 columns are padded to 256."""
+    traced = jax.jit(model._dense).trace(np.ones((5, 4), "f"), np.ones((4, 8), "f"), np.ones(8, "f"))
+    texts = {name: traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda", "rocm", "tpu")}
+    assert {name for name, text in texts.items() if "concatenate" in text} == {"cuda", "rocm"}

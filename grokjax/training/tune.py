@@ -237,7 +237,7 @@ def measure(problem: Problem, inputs: Inputs, width: int, device: jax.Device) ->
 
 
 def _timed(problem: Problem, inputs: Inputs, width: int, device: jax.Device) -> float:
-    runs = Population(problem, layouts.measurable(width, device), [device])
+    runs = Population(problem, layouts.measurable(problem, width, device), [device])
     runs.start({slot: inputs._replace(seed=np.uint32(slot)) for slot in range(width)})
 
     def seconds(n_steps: int) -> float:
