@@ -274,7 +274,8 @@ def row(name: str, n_runs: int, precision: str = "float32", p: int = 7):
 def test_a_small_population_compiles(name):
     found = row(name, 2)
     assert found["step"]["flop"] > 0.9 * 3 * 2 * 14 * (2 * 128 * 512 + 128 * 7)
-    assert 20 < found["step"]["kernels"] < 200 < found["evaluation"]["kernels"]
+    assert 20 < found["step"]["kernels"] < 200
+    assert 20 < found["evaluation"]["kernels"] < 600
     assert found["scatters"] == 0
     assert found["found"] == ["highest"]
     assert min(found["bounds"].values()) > 0
