@@ -229,6 +229,8 @@ def test_no_array_has_more_numbers_than_int32_counts(monkeypatch, fields):
 NEEDED = {
     (113, 1, 64, 64): 4_008_018_277,
     (113, 1, 256, 64): 8_257_676_589,
+    (113, 1, 1024, 64): 33_030_555_069,
+    (53, 1, 64, 64): 749_187_773,
     (113, 1, 1, 1): 69_332_817,
     (113, 1, 8, 8): 500_970_589,
     (113, 2, 64, 32): 8_391_283_005,
@@ -262,5 +264,5 @@ def test_an_accelerator_trains_all_slots_together(monkeypatch):
     monkeypatch.setattr(layouts, "on_cpu", lambda device: False)
     monkeypatch.setattr(layouts, "fitting", lambda problem, device: 40)
     devices = jax.local_devices()[:1]
-    assert layouts.choose(PROBLEM, 100, 0, devices) == Layout(34, 34, 17, 1)
+    assert layouts.choose(PROBLEM, 100, 0, devices) == Layout(34, 34, 34, 1)
     assert layouts.choose(PROBLEM, 5, 0, devices) == Layout(5, 5, 5, 1)
