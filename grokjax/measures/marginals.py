@@ -81,8 +81,8 @@ def mean_of_some(grid_NxC: Float[Array, "N C"], chosen_N: Bool[Array, " N"], p: 
     grid_NxC = jnp.asarray(grid_NxC)
     kept_NxC = jnp.where(chosen_N[:, None], grid_NxC, 0)
     n_P = jnp.sum(chosen_N[fourier.sum_index(p, direction)], 1)
-    here = {"p": p, "direction": direction}
-    sums_PxC = platforms.choose(partial(_sums_by_rows, **here), partial(_sums, **here), kept_NxC)
+    by_rows, at_once = (partial(function, p=p, direction=direction) for function in (_sums_by_rows, _sums))
+    sums_PxC = platforms.choose(by_rows, at_once, kept_NxC)
     return sums_PxC / jnp.maximum(n_P, 1)[:, None].astype(grid_NxC.dtype), n_P
 
 
