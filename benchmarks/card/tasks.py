@@ -60,7 +60,7 @@ def carry_out(tasks: Sequence[Task], path: Path, deadline: float, say: Callable[
       say: shows what is going on.
 
     Returns:
-      All figures that the file holds. One that could not be found says why under "failed", and is tried again next time.
+      All figures that the file holds. One that failed says why under "failed" and is tried anew.
     """
     found: Figures = json.loads(path.read_text()) if path.exists() else {}
     for task in tasks:
