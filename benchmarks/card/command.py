@@ -7,11 +7,19 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks import command
-from benchmarks.card import bits, errors, speed, tasks
+from benchmarks.card import bits, errors, precision, profile, speed, sweep, tasks
 from benchmarks.card.tasks import Setting
 from grokjax.cli import terminal
 
-PARTS: dict[str, ModuleType] = {"errors": errors, "bits": bits, "speed": speed}  # in order of worth
+# In order of worth.
+PARTS: dict[str, ModuleType] = {
+    "errors": errors,
+    "bits": bits,
+    "speed": speed,
+    "profile": profile,
+    "sweep": sweep,
+    "precision": precision,
+}
 
 
 def main(argv: Sequence[str]) -> None:
