@@ -1,4 +1,4 @@
-"""Whole sweeps by launch.py, which go on where an earlier call was interrupted: the study of weight decay, precisions."""
+"""Whole sweeps by launch.py, which go on where an earlier call was interrupted."""
 
 import json
 import re
@@ -22,7 +22,7 @@ DRY = ("p=7", "model.d_model=16", "model.d_mlp=32", "model.n_heads=2", "steps=20
 LINES = 60  # of the phases' summary that are kept
 
 
-def trained(experiment: str, overrides: Sequence[str], folder: Path, seconds: float) -> dict[str, Any]:
+def trained(experiment: str, overrides: Sequence[str], folder: Path, by: str, seconds: float) -> dict[str, Any]:
     """Trains a sweep, or goes on with it; returns its wall time in all calls, run-steps and phases.
 
     A sweep that is not done says so under "failed", as a task does, so that the next call goes on with it.
@@ -31,6 +31,7 @@ def trained(experiment: str, overrides: Sequence[str], folder: Path, seconds: fl
       experiment: as launch.py takes it.
       overrides: of its config, FIELD=VALUE.
       folder: its directory.
+      by: the axis by which phases are summarised.
       seconds: it may take.
     """
     flags = [f"--config={experiment}", f"--workdir={folder}", *(f"--config.{one}" for one in overrides)]
@@ -50,8 +51,8 @@ def trained(experiment: str, overrides: Sequence[str], folder: Path, seconds: fl
         "run_steps": int(runs["last_step"].sum()),
         "trained_in": re.findall(r"trained in (.*)", said),
         "layouts": record["groups"],
-        "precisions": sorted({run.get("precision", "float32") for run in record["runs"]}) if "runs" in record else [],
-        "phases": phases(folder),
+        "precision": record["precision"],
+        "phases": phases(folder, by),
         "on": programs.circumstances(),
     }
 
@@ -82,7 +83,7 @@ def _launch(command: Sequence[str], seconds: float) -> tuple[int, str]:
     return process.returncode or 1, said
 
 
-def phases(folder: Path, by: str = "weight_decay") -> str:
+def phases(folder: Path, by: str) -> str:
     """What `grokjax phases` says of a sweep."""
     command = [sys.executable, "-m", "grokjax", "phases", str(folder), f"--by={by}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)

@@ -1,9 +1,9 @@
 """What XLA is told beside the user's XLA_FLAGS, so that a run has the same bits in every process.
 
-On a GPU, XLA times several kernels for a product or a fusion and takes the fastest, which may be another one in the next
-process, and with it other bits; and some of its kernels add in whatever order their threads come. `xla_gpu_deterministic_ops`
-rules out both. It goes with the programs of training and evaluation, not into XLA_FLAGS, so that it holds however far JAX
-has started and changes nothing for other programs of the process.
+On a GPU, XLA times several kernels for a product or a fusion and takes the fastest, which may be another one in the
+next process, and with it other bits; and some of its kernels add in whatever order their threads come. The option
+`xla_gpu_deterministic_ops` rules out both. It goes with the programs of training and evaluation, not into XLA_FLAGS, so
+that it holds however far JAX has started and changes nothing for other programs of the process.
 """
 
 import os
