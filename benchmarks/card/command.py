@@ -91,7 +91,9 @@ def record(folder: Path) -> Record:
     if not places:
         raise InputError(f"--out={folder} holds no figures: name a part to measure.")
     if len({_place(one) for one in places}) > 1:
-        raise InputError(f"--out={folder} holds figures of different machines or commits: keep them in different folders.")
+        raise InputError(
+            f"--out={folder} holds figures of different machines or commits: keep them in different folders."
+        )
     return {
         "benchmark": "card",
         "command": "python -m benchmarks.card all",

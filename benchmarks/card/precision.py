@@ -17,7 +17,12 @@ def tasks(setting: Setting) -> list[Task]:
         Task(
             key,
             sweeps.trained,
-            (EXPERIMENT, ("sweep.seed=range(2)" if setting.dry else seeds, *dry), setting.work / f"precision_{n}", "precision"),
+            (
+                EXPERIMENT,
+                ("sweep.seed=range(2)" if setting.dry else seeds, *dry),
+                setting.work / f"precision_{n}",
+                "precision",
+            ),
         )
         for n, (key, seeds) in enumerate(list(SIZES.items())[: 1 if setting.dry else None])
     ]

@@ -19,7 +19,12 @@ def tasks(setting: Setting) -> list[Task]:
         Task(
             precision,
             sweeps.trained,
-            (EXPERIMENT, (f"precision={precision}", *sweeps.DRY * setting.dry), setting.work / f"sweep_{precision}", "weight_decay"),
+            (
+                EXPERIMENT,
+                (f"precision={precision}", *sweeps.DRY * setting.dry),
+                setting.work / f"sweep_{precision}",
+                "weight_decay",
+            ),
         )
         for precision in (order(setting.out / "speed.json")[: 1 if setting.dry else None])
     ]
