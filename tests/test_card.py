@@ -1,4 +1,4 @@
-"""What is to be run on a card runs here on a tiny problem; a part goes on where it was, and one that fails costs no other."""
+"""What is to run on a card runs here on a tiny problem; a part goes on where it was, and no task costs another."""
 
 import json
 import os

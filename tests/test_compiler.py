@@ -1,4 +1,4 @@
-"""What XLA is told of determinism: only on a GPU, never over the user's own flags, recorded, and told of where it changes."""
+"""What XLA is told of determinism: on a GPU, never over the user's own flags; recorded, and changes are told."""
 
 import jax
 import jax.numpy as jnp

@@ -13,7 +13,6 @@ from benchmarks import command
 from benchmarks.card import bits, errors, precision, profile, speed, sweep, tasks
 from benchmarks.card.tasks import Figures, Setting
 from benchmarks.command import ROOT, Record
-from grokjax.cli import terminal
 from grokjax.errors import InputError
 
 # In order of worth.
