@@ -51,6 +51,7 @@ def trained(experiment: str, overrides: Sequence[str], folder: Path, by: str, se
         "run_steps": int(runs["last_step"].sum()),
         "trained_in": re.findall(r"trained in (.*)", said),
         "layouts": record["groups"],
+        "width": record["width"],
         "precision": record["precision"],
         "phases": phases(folder, by),
         "on": programs.circumstances(),

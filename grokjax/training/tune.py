@@ -241,7 +241,7 @@ def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
                 "memory_gib": round(devices_lib.memory(device) / 2**30),
                 "versions": {"grokjax": __version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__},
                 "xla_flags": os.environ.get("XLA_FLAGS", ""),
-            "compiler_options": compiler.options(device.platform),
+                "compiler_options": compiler.options(device.platform),
                 "problem": {name: problem_fields[name] for name in fields},
             }
         )
