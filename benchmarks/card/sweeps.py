@@ -43,7 +43,8 @@ def trained(experiment: str, overrides: Sequence[str], folder: Path, by: str, se
         files.put(json.dumps(walls).encode(), _walls_file(folder))
     found = {"experiment": experiment, "overrides": list(overrides), "walls_s": walls, "status": status}
     if status:
-        return found | {"said": said.strip()[-1500:], "failed": f"not done, exit status {status}: give the command again"}
+        failed = f"not done, exit status {status}: give the command again"
+        return found | {"said": said.strip()[-1500:], "failed": failed}
     runs = read_runs(folder)
     record = json.loads((folder / "config.json").read_text())
     return found | {
