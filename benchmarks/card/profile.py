@@ -75,10 +75,10 @@ def _is_device(plane: str, line: str) -> bool:
 
 def summary(kernels: Sequence[Kernel], n: int) -> dict[str, Any]:
     """Time by kind of kernel, per step or evaluation of `n`."""
-    times: Counter[str] = Counter()
+    times: dict[str, float] = {}
     counts: Counter[str] = Counter()
     for kernel in kernels:
-        times[kernel.name] += kernel.end - kernel.start
+        times[kernel.name] = times.get(kernel.name, 0.0) + kernel.end - kernel.start
         counts[kernel.name] += 1
     total = sum(times.values())
     products = sum(time for name, time in times.items() if PRODUCT.search(name))
@@ -91,7 +91,7 @@ def summary(kernels: Sequence[Kernel], n: int) -> dict[str, Any]:
         "rest_us": (total - products) / n / 1e3,
         "top": [
             {"name": name[:200], "count": counts[name] / n, "us": time / n / 1e3}
-            for name, time in times.most_common(TOP)
+            for name, time in sorted(times.items(), key=lambda item: -item[1])[:TOP]
         ],
     }
 
