@@ -21,8 +21,8 @@ def _runs(record) -> str:
     least = record.groupby(["train_fraction", "weight_decay"]).size().min()
     grokked, budget = record["grokked_by"].notna().sum(), record["steps"].max()
     return (
-        f"{len(record):,} runs are in, {least} seeds or more in each cell; {grokked:,} reached 99 % test accuracy within "
-        f"{budget:,} steps."
+        f"{len(record):,} runs are in, {least} seeds or more in each cell; {grokked:,} reached 99 % test accuracy "
+        f"within {budget:,} steps."
     )
 
 

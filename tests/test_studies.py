@@ -76,10 +76,9 @@ def planted_record(noise: float = 0.02) -> pd.DataFrame:
 
 def test_planted_exponents_are_found():
     planted = planted_record()
-    time, rate, decay = (np.log(planted[name]) for name in ("grokked_by", "learning_rate", "weight_decay"))
-    exponents, r_squared = statistics.line(
-        np.log(planted["grokked_by"] - 100).to_numpy(), rate.to_numpy(), decay.to_numpy()
-    )
+    time = np.log((planted["grokked_by"] - 100).to_numpy())
+    rate, decay = (np.log(planted[name].to_numpy()) for name in ("learning_rate", "weight_decay"))
+    exponents, r_squared = statistics.line(time, rate, decay)
     assert exponents == pytest.approx([-1, -0.8], abs=0.02)
     assert r_squared > 0.99
     assert "72 of 72 runs are in; 72 grokked" in laws.page(planted)
