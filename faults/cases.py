@@ -143,7 +143,7 @@ def make(number: int, whole: Path, folder: Path) -> Case:
 
 def _a_file(kind: str, whole: Path, draw: random.Random) -> tuple[str, Path]:
     """A whole file of a kind; without PyTorch an npz in place of its own."""
-    found = sorted(path for path in whole.glob("[mt]*/*") if path.match(FILES[kind][0]))
+    found = sorted(path for path in whole.glob("[mrt]*/*") if path.match(FILES[kind][0]))
     return (kind, draw.choice(found)) if found else _a_file("npz", whole, draw)
 
 

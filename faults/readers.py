@@ -63,7 +63,7 @@ READERS: dict[str, Callable[[Case, Path], object]] = {
     ),
     "resume": _resume,
 }
-OUTPUTS = ("out.npz", "out.json", "out.csv", "out.parquet")
+OUTPUTS = ("out.npz", "out.json", "out.csv", "out.parquet", "metrics.report")
 # Damage that nothing hides, of a file that is no checksum itself.
 SURE = ("emptied", "cut", "missing", "foreign", "link to nothing", "link to itself", "folder")
 
