@@ -196,7 +196,7 @@ def test_what_training_depends_on_is_measured_apart():
 def test_an_accelerator_is_measured_once(accelerator):
     first = tune.choose(runs(70))
     assert first.how == "measured"
-    assert first.layout == Layout(24, 24, 8, 1)
+    assert first.layout == Layout(24, 24, 24, 1)
     assert accelerator == [8, 16, 32]
     kind = DEVICE.device_kind
     assert first.text == f"24 runs side by side, measured on this {kind}"
@@ -230,7 +230,7 @@ def test_what_is_interrupted_is_kept(accelerator):
 
 def test_devices_share_the_runs(accelerator):
     choice = tune.choose(runs(70), devices=[DEVICE] * 2)
-    assert choice.layout == Layout(18, 18, 8, 2)
+    assert choice.layout == Layout(18, 18, 18, 2)
     assert choice.text.startswith("18 runs side by side on each device, measured on this ")
 
 
