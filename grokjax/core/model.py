@@ -375,6 +375,10 @@ def _spread(pairs: Pairs, a_PxX: jax.Array, b_PxX: jax.Array) -> tuple[jax.Array
 @jax.custom_vjp
 def _dense(x_BxI, W_IxO, b_O):
     """x @ W + b for I < O; the gradient of W from a transposed copy of x, the narrower factor."""
+    return _affine(x_BxI, W_IxO, b_O)
+
+
+def _affine(x_BxI, W_IxO, b_O):
     return platforms.choose_gpu(_with_ones, lambda x_BxI, W_IxO, b_O: x_BxI @ W_IxO + b_O, x_BxI, W_IxO, b_O)
 
 
@@ -390,7 +394,7 @@ def _with_ones(x_BxI, W_IxO, b_O):
 
 
 _dense.defvjp(
-    lambda x_BxI, W_IxO, b_O: (_dense(x_BxI, W_IxO, b_O), (x_BxI, W_IxO)),
+    lambda x_BxI, W_IxO, b_O: (_affine(x_BxI, W_IxO, b_O), (x_BxI, W_IxO)),
     lambda kept, ct_BxO: (ct_BxO @ kept[1].T, _copied(kept[0].T) @ ct_BxO, jnp.sum(ct_BxO, 0)),
 )
 

@@ -22,7 +22,7 @@ MAX_SEGMENTS = 64  # evaluations in one dispatch, at most; bounds the buffer of 
 EVAL_WIDTH = 64  # slots evaluated together, since an evaluation is some 170 kernels however many they are
 EVAL_BYTES = 4 << 30  # of their activations
 MOST_NUMBERS = (1 << 31) - 1  # in an array, whose indices are int32
-MARGIN = 1.15  # of memory, over what is counted
+MARGIN = 1.13  # of memory, over what is counted
 
 
 @dataclasses.dataclass(frozen=True)
