@@ -216,7 +216,7 @@ def parse(page: str, line: str, words: list[str]) -> None:
         train_flags(page, words[words.index("launch.py") + 1 :])
     elif "-m" in words and words[0].endswith("python"):
         module = words[words.index("-m") + 1]
-        if module.split(".")[0] in ("benchmarks", "faults", "tools"):
+        if module.split(".")[0] in ("benchmarks", "faults", "studies", "tools"):
             flags(page, module, words)
         else:
             assert importlib.util.find_spec(module) or module in ("sphinx", "venv"), f"{page}: no module {module}"

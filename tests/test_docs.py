@@ -114,7 +114,7 @@ def test_ci_runs_the_readmes_commands(command):
 
 def test_modules_that_are_named_exist():
     for page in PAGES:
-        for name in set(re.findall(r"python -m ((?:grokjax|benchmarks|faults|tools)\.\w+)", page.read_text())):
+        for name in set(re.findall(r"python -m ((?:grokjax|benchmarks|faults|studies|tools)\.\w+)", page.read_text())):
             assert (ROOT / (name.replace(".", "/") + ".py")).is_file(), f"{page.name} names {name}"
 
 
@@ -128,7 +128,9 @@ def test_every_paper_that_the_code_cites_is_listed(monkeypatch):
 
 def test_names_in_prose_exist():
     """In pages and in the package's own comments; the changelog names what is gone."""
-    sources = [path for room in ("grokjax", "benchmarks", "faults", "tools") for path in (ROOT / room).rglob("*.py")]
+    sources = [
+        path for room in ("grokjax", "benchmarks", "faults", "studies", "tools") for path in (ROOT / room).rglob("*.py")
+    ]
     texts = {path: path.read_text() for path in [*PAGES, *sources] if path.name != "CHANGELOG.md"}
     named = {name for text in texts.values() for name in re.findall(r"`(grokjax(?:\.\w+)+)[`(]", text)}
     assert "grokjax.core.precision" in named

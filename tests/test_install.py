@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = [
     *("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"),
     *("CONTRIBUTING.md", "launch.py", "grokjax", "benchmarks", "constraints", "docs", "experiments", "faults"),
-    *("notebooks", "scripts", "tests", "tools"),
+    *("notebooks", "scripts", "studies", "tests", "tools"),
 ]
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "*.pyc", "_build")
 SETUP = configparser.ConfigParser()
@@ -102,7 +102,7 @@ IMPORT = """
 import importlib, importlib.util, pathlib, pkgutil, sys
 import grokjax
 assert pathlib.Path(grokjax.__file__).is_relative_to(sys.prefix), grokjax.__file__
-for name in ("benchmarks", "experiments", "tests", "tools", "launch"):
+for name in ("benchmarks", "experiments", "studies", "tests", "tools", "launch"):
     assert importlib.util.find_spec(name) is None, name
 for module in pkgutil.walk_packages(grokjax.__path__, "grokjax."):
     importlib.import_module(module.name)

@@ -1,4 +1,5 @@
-"""Makes the generated parts of README.md and docs/ anew, from the code and from what benchmarks and faults filed.
+"""Makes the generated parts of README.md and docs/ anew, from the code and from what benchmarks, faults and
+studies filed.
 
     python -m tools.docs                              # every part that is stale
     python -m tools.docs --check                      # writes nothing; exit status 1 if any is stale
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from grokjax.cli import terminal
 from grokjax.core import cache
+from studies import pages
 from tools import blocks, circuit, commands, figures, performance, phases, references, reliability, rooms, tables
 
 
@@ -37,6 +39,7 @@ def stale(models: Sequence[str] = ()) -> dict[Path, str]:
             "docs/references.md": {"references": references.references()},
             "docs/reliability.md": {"found": reliability.found()},
         }
+        | {f"docs/studies/{name}.md": {"found": text} for name, text in pages.found().items()}
     )
     figures = {"figures": circuit.figures(models)} if models else {}
     same = circuit.same if models else str.__eq__

@@ -1,0 +1,86 @@
+"""Where do runs memorise only, grok, or generalise at once? Weight decay against the share of training pairs."""
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.markdown import table
+from grokjax.phases.survival import threshold
+from studies import text
+
+
+def page(record: pd.DataFrame) -> str:
+    """What the record says, as Markdown."""
+    if not len(record):
+        return "No run is in yet."
+    shares, decays = sorted(record["train_fraction"].unique()), sorted(record["weight_decay"].unique())
+    parts = [_runs(record), _times(record, shares, decays), _classes(record, shares, decays)]
+    return "\n\n".join([*parts, _critical_shares(record, decays), _critical_decays(record, shares)])
+
+
+def _runs(record) -> str:
+    least = record.groupby(["train_fraction", "weight_decay"]).size().min()
+    grokked, budget = record["grokked_by"].notna().sum(), record["steps"].max()
+    return (
+        f"{len(record):,} runs are in, {least} seeds or more in each cell; {grokked:,} reached 99 % test accuracy "
+        f"within {budget:,} steps."
+    )
+
+
+def _cells(record, shares, decays, cell) -> str:
+    rows = []
+    for decay in decays[::-1]:
+        of_decay = record[record["weight_decay"] == decay]
+        rows.append([text.number(decay, 2), *(cell(of_decay[of_decay["train_fraction"] == share]) for share in shares)])
+    return table(["λ", *(f"{share:.0%}" for share in shares)], rows, numbers=len(shares) + 1)
+
+
+def _times(record, shares, decays) -> str:
+    def cell(runs) -> str:
+        grokked = runs["grokked_by"].notna()
+        times = runs["grokked_by"].fillna(runs["last_step"])
+        median = text.time(times, grokked, runs["steps"].max()).split(" [")[0] if len(runs) else "–"
+        return f"{median} ({grokked.sum()}/{len(runs)})"
+
+    return "Median step to 99 % test accuracy (runs that reach it / runs), by share of the pairs:\n\n" + _cells(
+        record, shares, decays, cell
+    )
+
+
+def _classes(record, shares, decays) -> str:
+    def cell(runs) -> str:
+        classes = runs["run_class"].value_counts()
+        return f"{classes.idxmax()} {classes.max()}/{len(runs)}" if len(classes) else "–"
+
+    return "The commonest class of run (docs/phases.md) in each cell:\n\n" + _cells(record, shares, decays, cell)
+
+
+def _critical(record, by, along, values) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for value in values:
+        runs = record[record[by] == value]
+        grokked = runs["grokked_by"].notna().to_numpy()
+        found = threshold(runs[along].to_numpy(), grokked, runs["grokked_by"].to_numpy())
+        rows.append(
+            [
+                f"{value:.0%}" if by == "train_fraction" else text.number(value, 2),
+                len(runs),
+                text.estimate(found.critical),
+            ]
+        )
+    return rows
+
+
+def _critical_shares(record, decays) -> str:
+    p = int(record["p"].iloc[0])
+    rows = _critical(record, "weight_decay", "train_fraction", decays)
+    published = np.log(p) / p
+    return (
+        "Critical share, at which half of the runs generalise within the budget, by logistic regression, with "
+        f"bootstrap intervals (P log P of the P² pairs would be {published:.3f}):\n\n"
+        + table(["λ", "runs", "critical share"], rows, numbers=2)
+    )
+
+
+def _critical_decays(record, shares) -> str:
+    rows = _critical(record, "train_fraction", "weight_decay", shares)
+    return "Critical weight decay likewise:\n\n" + table(["share", "runs", "λ_c"], rows, numbers=2)
