@@ -5,6 +5,7 @@ python -m benchmarks.host       what writing, transfer and display cost, and a t
 python -m benchmarks.scaling    seconds per run-step against width, P, d_model and devices
 python -m benchmarks.sweep      any sweep wall to wall
 python -m benchmarks.measures   what evaluating each group of measures costs
+python -m benchmarks.ahead      the programs for TPUs and GPUs, compiled without one: memory, bytes, bounds
 
 `python -m tools.docs` makes docs/performance.md from the records.
 """

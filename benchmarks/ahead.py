@@ -47,6 +47,8 @@ def measure(args: argparse.Namespace, say: Say) -> dict[str, Any]:
     """
     jax.config.update("jax_platforms", "cpu")  # a device that is there is left alone
     names = [args.chip] if args.chip else list(CHIPS)
+    for name in names:
+        chips.require(name)
     found: dict[str, Any] = {"rows": []}
     if args.chip:
         found["variant"] = f"_{args.chip}" + f"_{args.precision}" * (args.precision != "float32")
@@ -65,9 +67,6 @@ def compiled(problem: Problem, name: str, n_runs: int) -> Record:
       problem: what its runs share.
       name: of the chip, in `CHIPS`.
       n_runs: of the population.
-
-    Raises:
-      InputError: no compiler is installed for the chip.
     """
     devices = chips.devices(name)[:1]
     layout = layouts.choose(problem, n_runs, slots=n_runs, devices=devices)
@@ -83,14 +82,18 @@ def _program(lowered: jax.stages.Lowered, name: str) -> tuple[str, Record]:
     """A program's text, and what compiling it took and needs (processor seconds, bytes)."""
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        options = chips.GPU_OPTIONS | {"xla_dump_to": folder} if not CHIPS[name].topology else None
+        options: dict[str, str | bool] = {}
+        if not CHIPS[name].topology:
+            options = {**chips.GPU_OPTIONS, "xla_dump_to": folder}
         result = lowered.compile(options)
         ptx = "".join(path.read_text() for path in Path(folder).glob("*.ptx"))
-    memory = result.memory_analysis()
+    text, memory = result.as_text(), result.memory_analysis()
+    assert text
+    assert memory
     kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    taken = {"compile_s": time.process_time() - started, "temporaries": memory.temp_size_in_bytes}
-    row = taken | {"needed": kept + memory.temp_size_in_bytes}
-    return result.as_text(), row | {"ptx": in_ptx(ptx)} if ptx else row
+    row: Record = {"compile_s": time.process_time() - started, "temporaries": memory.temp_size_in_bytes}
+    row["needed"] = kept + memory.temp_size_in_bytes
+    return text, row | {"ptx": in_ptx(ptx)} if ptx else row
 
 
 def in_ptx(text: str) -> list[str]:

@@ -29,7 +29,7 @@ platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 10 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-GPU_OPTIONS = {"xla_gpu_autotune_level": 0}  # there is nothing to time candidates on
+GPU_OPTIONS = {"xla_gpu_autotune_level": "0"}  # there is nothing to time candidates on
 # How a product that a program asks for is done: which rate, and how many products it takes.
 ON_GPU = {"highest": ("float32", 1), "high": ("float32", 1), "default": ("tensorfloat32", 1)}
 ON_TPU = {"highest": ("bfloat16", 6), "high": ("bfloat16", 3), "default": ("bfloat16", 1)}
@@ -105,16 +105,20 @@ def _there(module: str) -> bool:
         return False
 
 
-def devices(name: str) -> Sequence[jax.Device]:
-    """Describes a chip's devices, for programs to be compiled for; nothing can be put on them.
+def require(name: str) -> None:
+    """Refuses a chip that nothing here compiles for.
 
     Raises:
       InputError: what compiles for it is not installed.
     """
     if missing(name):
         raise InputError(
-            f"--chip={name} needs a compiler that is not installed: pip install -e '.[ahead]' has those for TPUs and GPUs."
+            f"--chip={name} needs a compiler that is not installed: pip install -e '.[ahead]' brings those for all."
         )
+
+
+def devices(name: str) -> Sequence[jax.Device]:
+    """Describes a chip's devices, for programs to be compiled for; nothing can be put on them."""
     if CHIPS[name].topology:
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no process holds a TPU

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.timing import Contestant
 from grokjax.core import model
-from grokjax.core.precision import products
+from grokjax.core.precision import unemulated
 from grokjax.core.problem import Problem
 
 BANDWIDTH = "bandwidth"
@@ -76,14 +76,12 @@ def contestants(problem: Problem, square: int, side_by_side: int) -> list[Contes
 def _products(precision: str, factors) -> Callable[[int], None]:
     """Multiplies the factors one after another, with nothing between them."""
 
-    @jax.jit
     def multiply(first, *others):
-        with products(precision):
-            for other in others:
-                first = first @ other
+        for other in others:
+            first = first @ other
         return first
 
-    return _repeated(multiply, *factors)
+    return _repeated(jax.jit(unemulated(multiply, precision)), *factors)
 
 
 def _repeated(function: Callable, *args) -> Callable[[int], None]:

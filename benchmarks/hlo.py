@@ -200,8 +200,8 @@ class Program:
         if one.opcode == "fusion":
             inside = one.called("calls")[0]
             read = sum(self._read(inside, number, sizes[name]) for number, name in enumerate(one.operands))
-            results = zip(one.arrays, self._written(inside, self._roots[inside]), strict=False)
-            return read + sum(size for array, size in results if array.space == 0)
+            sizes_written = self._written(inside, self._roots[inside])
+            return read + sum(size for array, size in zip(one.arrays, sizes_written, strict=False) if not array.space)
         return self._plain(one, sizes)
 
     @staticmethod

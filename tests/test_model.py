@@ -145,17 +145,17 @@ def by_the_definition(cfg, params, pairs_B, answers, active_BxM):
 
 
 def check_both_forms(case, n_pairs):
-    """Loss, logits, activations and gradients, factored and token by token, are those of float64.
+    """Loss, logits, activations and gradients, factored (with pairs last too) and token by token, are those of float64.
 
-    5e-6 for each of the two, so that the two agree within 1e-5.
+    5e-6 for each of the three, so that any two agree within 1e-5.
     """
     pairs_B = some_pairs(case.cfg.p, n_pairs)
     answers = case.answers[pairs_B]
     expected_logits, expected_acts = oracle.forward(case.params, pairs_B, case.cfg.act)
     expected_loss = oracle.mean_loss(expected_logits, answers)
     exact = {key: value.astype(np.float64) for key, value in case.params.items()}
-    for form in (model.factored, model.token_by_token):
-        pairs = model.lookup(pairs_B, case.cfg.p)
+    for form, pairs_last in ((model.factored, False), (model.factored, True), (model.token_by_token, False)):
+        pairs = model.lookup(pairs_B, case.cfg.p, pairs_last)
         loss, logits, acts, grads = everything(case.cfg, form, case.params, pairs, answers)
         assert float(loss) == pytest.approx(expected_loss, rel=5e-6)
         assert relative_error(logits, expected_logits) < 5e-6
@@ -168,7 +168,7 @@ def check_both_forms(case, n_pairs):
         for key in grads:
             assert expected[key].dtype == np.float64
             assert np.max(np.abs(expected[key])) > 0, key
-            assert relative_error(grads[key], expected[key]) < 5e-6, (form.__name__, key)
+            assert relative_error(grads[key], expected[key]) < 5e-6, (form.__name__, pairs_last, key)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=name)
@@ -183,6 +183,30 @@ def test_factored_equals_token_by_token_in_the_mainline_s_shape():
 
 def test_factored_equals_token_by_token_on_a_trained_model(training_run):
     check_both_forms(training_run[300], 300)
+
+
+def test_gradients_with_pairs_last_are_those_of_rows():
+    """In the mainline's shape, but by GELU: rounding switches single ReLUs on or off, whose gradient jumps."""
+    case = random_case(**MAINLINE, act="gelu")
+    pairs_B = some_pairs(113, 600)
+    rows, last = (
+        everything(case.cfg, model.factored, case.params, model.lookup(pairs_B, 113, pairs_last), case.answers[pairs_B])
+        for pairs_last in (False, True)
+    )
+    for key in case.params:
+        assert relative_error(last[3][key], rows[3][key]) < 3e-7, key
+
+
+@pytest.mark.parametrize("pairs_last", [False, True])
+def test_factored_in_float64_is_token_by_token(pairs_last):
+    with jax.enable_x64(True):
+        case = random_case(12, d_model=16, n_heads=4, d_mlp=32, act="gelu")
+        params = {key: jnp.asarray(value, float) for key, value in case.params.items()}
+        pairs_B, answers = some_pairs(12, 100), case.answers[some_pairs(12, 100)]
+        found = everything(case.cfg, model.factored, params, model.lookup(pairs_B, 12, pairs_last), answers)
+        expected = everything(case.cfg, model.token_by_token, params, model.lookup(pairs_B, 12), answers)
+        for got, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            assert relative_error(got, wanted) < 1e-12
 
 
 def test_gradient_is_that_of_the_definition():
@@ -222,15 +246,17 @@ def test_gradient_through_lookup_is_that_of_plain_indexing():
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("act", ["relu", pytest.param("gelu", marks=pytest.mark.long)])
-def test_second_derivatives_are_those_of_token_by_token(act):
+@pytest.mark.parametrize(
+    ("act", "pairs_last"), [("relu", False), pytest.param("gelu", False, marks=pytest.mark.long), ("relu", True)]
+)
+def test_second_derivatives_are_those_of_token_by_token(act, pairs_last):
     """A Hessian times a vector, forward over reverse, as the curvature measures take it."""
     with jax.enable_x64(True):
         case = random_case(7, d_model=8, n_heads=2, d_mlp=12, act=act)
         params = {key: jnp.asarray(value, float) for key, value in case.params.items()}
         rng = np.random.default_rng(1)
         direction = {key: jnp.asarray(rng.normal(size=value.shape)) for key, value in params.items()}
-        pairs = model.lookup(jnp.asarray(some_pairs(7, 30)), 7)
+        pairs = model.lookup(jnp.asarray(some_pairs(7, 30)), 7, pairs_last)
         answers = jnp.asarray(case.answers)[pairs.pairs_B]
 
         @functools.partial(compiled, static_argnums=0)
@@ -260,25 +286,46 @@ def test_no_scatter_in_the_gradient():
         assert "scatter" not in program
 
 
+def test_pairs_last_gathers_nothing():
+    """Neither forward nor backward: on a TPU a gather is slow."""
+    case = random_case(5)
+
+    def program(pairs_last):
+        pairs = model.lookup(some_pairs(5, 10), 5, pairs_last)
+        answers = jnp.asarray(case.answers)[pairs.pairs_B]
+
+        def loss(params):
+            return jnp.mean(losses.cross_entropy(model.forward(case.cfg, params, pairs)[0], answers))
+
+        return str(jax.make_jaxpr(jax.grad(loss))(case.params))
+
+    assert "gather" in program(False)
+    assert "gather" not in program(True)
+
+
+@pytest.mark.parametrize("pairs_last", [False, True])
 @pytest.mark.parametrize("shape", SHAPES[:2], ids=name)
-def test_grid_is_lookup_of_all_pairs(shape):
+def test_grid_is_lookup_of_all_pairs(shape, pairs_last):
     case = random_case(**shape)
     p = case.cfg.p
     for got, expected in zip(
-        factored(case.cfg, case.params, model.grid(p)),
+        factored(case.cfg, case.params, model.grid(p, pairs_last)),
         factored(case.cfg, case.params, model.lookup(jnp.arange(p * p), p)),
         strict=True,
     ):
         assert relative_error(got, expected) < 2e-6
     assert (
-        relative_error(factored(case.cfg, case.params, model.grid(p))[0], oracle.all_logits(case.params, case.cfg.act))
+        relative_error(
+            factored(case.cfg, case.params, model.grid(p, pairs_last))[0], oracle.all_logits(case.params, case.cfg.act)
+        )
         < 5e-6
     )
 
 
-def test_attention_from_tables_is_the_definition_s_pattern():
+@pytest.mark.parametrize("pairs_last", [False, True])
+def test_attention_from_tables_is_the_definition_s_pattern(pairs_last):
     case = random_case(11, d_model=12, n_heads=3)
-    pattern, z = model.attend(case.cfg, model.tables(case.cfg, case.params), model.grid(11))
+    pattern, z = model.attend(case.cfg, model.tables(case.cfg, case.params), model.grid(11, pairs_last))
     assert pattern.shape == (121, 3, 3)
     np.testing.assert_allclose(np.sum(pattern, 2), 1, rtol=1e-6)
     weights = {key: value.astype(np.float64) for key, value in case.params.items()}

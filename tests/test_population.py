@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import types
 
 import jax
 import numpy as np
@@ -13,10 +14,11 @@ from cases import QUICK
 from grokjax import config, sweeps
 from grokjax.core import backends
 from grokjax.core import devices as devices_lib
-from grokjax.core.backends import Backend
+from grokjax.core.backends import ON_TPU, Backend
+from grokjax.core.model import ModelConfig
 from grokjax.core.native import kernels
 from grokjax.core.problem import HYPERPARAMETERS
-from grokjax.training import layouts, one_run, tune
+from grokjax.training import layouts, one_run, population, tune
 from grokjax.training.layouts import Layout
 from grokjax.training.population import Population
 
@@ -31,6 +33,7 @@ LAYOUTS = {
     "one lane": Layout(3, 1, 1, 1),
     "in blocks": Layout(3, 1, 1, 1, backend=Backend(8)),
     "three lanes": Layout(3, 3, 3, 1),
+    "two lanes in sets, as on a TPU": Layout(4, 2, 2, 1, backend=ON_TPU),
     "in C++": Layout(3, 1, 1, 1, backend=Backend(n_parts=1)),
     "in C++ in parts": Layout(3, 1, 1, 1, backend=Backend(n_parts=3)),
 }
@@ -69,6 +72,19 @@ def test_bits_do_not_depend_on_slot_or_neighbours(layout):
     assert_same(one[2], other[1])
     assert_same(one[0], alone[1])
     assert not np.array_equal(one[0][0]["embed.W_E"], one[1][0]["embed.W_E"])
+
+
+def test_what_is_lowered_without_arrays_is_what_runs():
+    layout = Layout(2, 1, 1, 1)
+    pop = Population(PROBLEM, layout)
+    lowered = population.lowered(PROBLEM, layout, jax.local_devices()[:1])
+    inputs = jax.tree.map(lambda *x: np.stack(x), *(run.inputs() for run in RUNS[:2]))
+    started = pop._start.lower(pop.state, pop._put(np.zeros(2, bool)), pop._put(inputs))
+    counts, switches = pop._put(np.zeros(2, np.int32)), (np.int32(1), np.bool_(True))
+    advanced = pop._advance.lower(pop.state, counts, *switches, np.zeros(population.MAX_SEGMENTS, bool))
+    assert {"start": started.as_text(), "advance": advanced.as_text()} == {
+        name: one.as_text() for name, one in lowered.items()
+    }
 
 
 def test_bits_do_not_depend_on_how_steps_are_dispatched(layout):
@@ -223,3 +239,61 @@ def test_an_accelerator_trains_all_slots_together(monkeypatch):
     devices = jax.local_devices()[:1]
     assert layouts.choose(PROBLEM, 100, 0, devices) == Layout(34, 34, 8, 1)
     assert layouts.choose(PROBLEM, 5, 0, devices) == Layout(5, 5, 5, 1)
+
+
+def tpus(n=1, memory=16e9):
+    """Devices that say that they are TPUs."""
+    stats = {"bytes_limit": int(memory)}
+    one = types.SimpleNamespace(platform="tpu", device_kind="TPU v5 lite", process_index=0, memory_stats=lambda: stats)
+    return [one] * n
+
+
+def test_the_rule_for_on_chip_memory(monkeypatch):
+    """128 MiB hold two runs of the mainline; a run that is larger trains alone."""
+    mainline = dataclasses.replace(PROBLEM, model=ModelConfig(), n_train=3830)
+    assert layouts.on_chip(mainline) == 2
+    assert layouts.on_chip(dataclasses.replace(mainline, n_train=12_769)) == 1
+    one = layouts.run_bytes(PROBLEM)
+    for runs, width in ((0.9, 1), (1, 1), (2, 2), (3.9, 2), (4, 4), (9, 8)):
+        monkeypatch.setattr(layouts, "ON_CHIP_BYTES", int(runs * one))
+        assert layouts.on_chip(PROBLEM) == width
+
+
+@pytest.mark.parametrize(
+    ("n_runs", "slots", "width", "n_devices", "expected"),
+    [
+        (25, 0, 0, 1, (26, 2)),
+        (25, 0, 8, 1, (32, 8)),  # a measured width
+        (25, 0, 0, 4, (8, 2)),
+        (1, 0, 0, 1, (1, 1)),
+        (3, 0, 8, 1, (3, 3)),
+        (64, 0, 2, 1, (64, 2)),
+        (65, 0, 2, 1, (34, 2)),  # two waves
+        (25, 10, 0, 1, (10, 2)),
+        (25, 9, 4, 1, (9, 3)),  # given slots are kept
+        (25, 7, 0, 1, (7, 1)),
+        (5, 7, 2, 1, (5, 1)),
+    ],
+)
+def test_slots_and_vmap_width_are_chosen_apart_on_a_tpu(monkeypatch, n_runs, slots, width, n_devices, expected):
+    monkeypatch.setattr(layouts, "on_chip", lambda problem: 2)
+    layout = layouts.choose(PROBLEM, n_runs, slots, tpus(n_devices), width)
+    assert (layout.slots, layout.vmap_width, layout.eval_width) == (*expected, expected[1])
+    assert (layout.n_devices, layout.backend) == (n_devices, ON_TPU)
+
+
+def test_slots_of_a_tpu_fit_into_its_memory(monkeypatch):
+    monkeypatch.setattr(layouts, "on_chip", lambda problem: 2)
+    memory = 7 * layouts.run_bytes(PROBLEM) / 0.6
+    assert layouts.choose(PROBLEM, 100, 0, tpus(memory=memory)).slots == 6
+    assert layouts.choose(PROBLEM, 100, 0, tpus(memory=1)).slots == 2
+
+
+def test_a_recorded_layout_of_a_tpu_is_kept():
+    """One from before sets were small, and one from after; both on as many devices and on fewer."""
+    before = {"slots": 34, "lanes": 34, "eval_lanes": 8, "n_devices": 2, "block": 0, "n_parts": 0}
+    after = Layout(8, 2, 2, 2, ON_TPU)
+    assert layouts.relaid(Layout.of(before), PROBLEM, tpus(2)) == Layout(34, 34, 8, 2)
+    assert layouts.relaid(Layout.of(before), PROBLEM, tpus(1)) == Layout(68, 34, 8, 1)
+    assert layouts.relaid(Layout.of(after.record()), PROBLEM, tpus(2)) == after
+    assert layouts.relaid(after, PROBLEM, tpus(1)) == Layout(16, 2, 2, 1, ON_TPU)

@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from grokjax import sweeps
-from grokjax.core.backends import Backend
+from grokjax.core.backends import ON_TPU, Backend
 from grokjax.core.native import kernels
 from grokjax.errors import InputError
 from grokjax.store import files
@@ -19,7 +19,8 @@ from grokjax.training.layouts import Layout
 def begun(tmp_path):
     """A directory whose sweep has begun, with a layout of each kind."""
     workdir = Workdir(tmp_path / "a", sweeps.expand(tiny.get_config()))
-    layouts = Layout(3, 1, 1, 1), Layout(4, 2, 1, 2, Backend(8)), Layout(4, 1, 1, 1, Backend(n_parts=MOST_PARTS))
+    backends = Backend(), Backend(8), Backend(n_parts=MOST_PARTS), ON_TPU
+    layouts = [Layout(4, 2, 1, 2, backend) for backend in backends]
     workdir.begin([layout.record() for layout in layouts])
     workdir.close()
     return workdir.path
@@ -38,7 +39,12 @@ def rewrite(path, change):
 
 def test_what_begins_a_sweep_is_read_back(begun):
     record = read_record(begun)
-    assert [group["slots"] for group in record["groups"]] == [3, 4, 4]
+    assert [Layout.of(group).backend for group in record["groups"]] == [
+        Backend(),
+        Backend(8),
+        Backend(n_parts=MOST_PARTS),
+        ON_TPU,
+    ]
     assert [run["run"] for run in record["runs"]] == [0, 1, 2, 3]
 
 
@@ -63,11 +69,13 @@ def test_the_most_parts_are_those_of_the_kernels():
     [
         {"slots": 3, "lanes": 1, "eval_lanes": 1, "n_devices": 1},
         {"slots": 3, "lanes": 1, "eval_lanes": 1, "n_devices": 1, "block": 0},
+        {"slots": 3, "lanes": 1, "eval_lanes": 1, "n_devices": 1, "block": 0, "n_parts": 0},
     ],
 )
 def test_older_layouts_are_read(begun, group):
     rewrite(begun, lambda record: record.update(groups=[group]))
     assert read_record(begun)["groups"] == [group]
+    assert Layout.of(group) == Layout(3, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +94,7 @@ def test_older_layouts_are_read(begun, group):
         (lambda r: r["groups"][0].update(block=-1), "'groups' have impossible layouts"),
         (lambda r: r["groups"][0].update(lanes=(1 << 20) + 1), "'groups' have impossible layouts"),
         (lambda r: r["groups"][0].update(n_parts=MOST_PARTS + 1), "'groups' have impossible layouts"),
+        (lambda r: r["groups"][0].update(pairs_last=2), "'groups' have impossible layouts"),
         (lambda r: r.update(n_devices=0), "'n_devices' is no number of devices"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 import tiny
 
 from grokjax import sweeps
+from grokjax.core.backends import ON_TPU
 from grokjax.store import workdir
 from grokjax.training import layouts, population, tune
 from grokjax.training.layouts import Layout
@@ -298,6 +299,60 @@ def test_only_the_groups_that_are_wanted_are_measured(tmp_path, monkeypatch, acc
     text = tiny.train(c, tmp_path / "sweep", only=[25], plan_only=True)[1]
     assert seen == ["sgd"]
     assert "20 slots per device at vmap width 20" in text
+
+
+@pytest.fixture
+def tpu(monkeypatch, accelerator):
+    """The CPU taken for a TPU whose on-chip memory holds two runs; the widths measured."""
+    rates = {1: 900.0, 2: 1_000.0, 4: 1_100.0, 8: 700.0}
+    monkeypatch.setattr(layouts, "on_tpu", lambda device: True)
+    monkeypatch.setattr(layouts, "on_chip", lambda problem: 2)
+    monkeypatch.setattr(
+        tune, "measure", lambda problem, inputs, width, device: accelerator.append(width) or rates[width]
+    )
+    return accelerator
+
+
+def test_a_tpu_is_measured_from_one_run_on(home, tpu):
+    planned = tune.choose(runs(70), say=None)
+    assert planned.text == "will be measured at the start; 2 of 36 runs side by side fit"
+    first = tune.choose(runs(70))
+    assert tpu == [1, 2, 4, 8]
+    assert (first.how, first.layout) == ("measured", Layout(36, 4, 4, 1, ON_TPU))
+    assert first.text == f"4 of 36 runs side by side, measured on this {DEVICE.device_kind}"
+    second = tune.choose(runs(70), say=None)
+    assert (second.how, second.layout, second.rates) == ("cached", first.layout, first.rates)
+    assert len(list(home.iterdir())) == 1
+
+
+def test_a_tpu_s_rates_are_not_those_of_the_form_before(tpu, monkeypatch):
+    here = tune.signature(PROBLEM, DEVICE)
+    monkeypatch.setattr(layouts, "on_tpu", lambda device: False)
+    assert here.keys() - tune.signature(PROBLEM, DEVICE).keys() == {"attention"}
+
+
+@pytest.mark.parametrize(
+    ("rates", "n_runs", "width"),
+    [
+        ({1: 900, 2: 1000, 4: 1060}, 100, 4),
+        ({1: 900, 2: 1000, 4: 1020}, 100, 2),  # close to the best is enough
+        ({1: 900, 2: 1000, 4: 1060}, 5, 1),  # two sets of 4 take 8 / 1060 s, five of 1 take 5 / 900
+        ({1: 900, 2: None}, 100, 1),
+        ({1: None}, 100, 1),
+    ],
+)
+def test_the_width_of_a_set_follows_from_the_rates(rates, n_runs, width):
+    assert tune.best_set(rates, n_runs) == width
+
+
+def test_a_tpu_is_measured_with_the_program_that_it_trains_by(tpu, monkeypatch):
+    seen = []
+    monkeypatch.undo()
+    monkeypatch.setattr(layouts, "on_tpu", lambda device: True)
+    monkeypatch.setattr(tune, "Population", lambda problem, layout, devices: seen.append(layout) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tune.measure(PROBLEM, INPUTS, 4, DEVICE)
+    assert seen == [Layout(4, 4, 4, 1, ON_TPU)]
 
 
 def test_a_directory_that_is_refused_is_not_measured_for(tmp_path, accelerator):

@@ -35,7 +35,7 @@ def stale(models: Sequence[str] = ()) -> dict[Path, str]:
             "docs/rooms.md": {"rooms": rooms.page()},
             "docs/measures.md": {"measures": tables.measures_by_group()},
             "docs/phases.md": {"planted": phases.checked()},
-            "docs/performance.md": {"measured": performance.measured(records)},
+            "docs/performance.md": {"measured": performance.measured(records), "bounds": performance.bounds()},
             "docs/references.md": {"references": references.references()},
             "docs/reliability.md": {"found": reliability.found()},
         }

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import host, machine, run, scaling, sweep
+from benchmarks import ahead, host, machine, run, scaling, sweep
 from benchmarks.command import Record
 from tools.blocks import ROOT
 
@@ -42,6 +42,15 @@ def measured(found: Records) -> str:
                 parts += [f"{circumstances(one)}.\n\n{page(one)}" for one in found[place][name]]
                 parts += [] if found[place][name] else [f"Not yet measured: `{usage}`.\n"]
     return "\n".join(parts)
+
+
+def bounds(folder: Path = RECORDS) -> str:
+    """What was compiled for accelerators, and the bounds that follow."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("cpu_ahead*.json"))]
+    if not found:
+        return "Not yet compiled: `python -m benchmarks.ahead`."
+    rows = [row for record in found for row in record["rows"]]
+    return "\n\n".join([*(f"{circumstances(record)}." for record in found), ahead.page({"rows": rows})])
 
 
 def scaled(found: Records) -> dict[str, Record]:

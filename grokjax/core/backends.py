@@ -30,22 +30,24 @@ class Backend:
     Attributes:
       block: training pairs whose gradients XLA takes at a time, for models of one layer; 0 for all of them.
       n_parts: of the training pairs whose gradients C++ takes side by side, at most `kernels.MOST_PARTS`; 0 for XLA.
+      pairs_last: whether XLA lays attention out as TPUs want it, for models of one layer.
     """
 
     block: int = 0
     n_parts: int = 0
+    pairs_last: bool = False
 
     def gradient(self, problem: Problem, inputs: Inputs) -> Callable[[Params], Params]:
         """The gradient of a run's training loss, as a function of the parameters; made once, outside the loop."""
         if self.n_parts:
             tokens = kernels.tokens(inputs.train_pairs, inputs.answers, problem.model.p)
             return lambda params: kernels.gradient(problem.model, params, tokens, self.n_parts)
-        pairs = blocks(problem, inputs, self.block)
+        pairs = blocks(problem, inputs, self.block, self.pairs_last)
         return lambda params: gradient(problem, params, pairs)
 
     def forward(self, cfg: ModelConfig, params: Params) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
         """Logits and MLP activations of all pairs; not necessarily differentiable."""
-        return (kernels.forward if self.n_parts else model.forward_grid)(cfg, params)
+        return kernels.forward(cfg, params) if self.n_parts else model.forward_grid(cfg, params, self.pairs_last)
 
     def serves(self, problem: Problem, platform: str) -> bool:
         """Whether this backend can compute such runs on devices of this platform, as JAX names it."""
@@ -57,8 +59,14 @@ class Backend:
         """The compiler that bits depend on beside JAX's own, in a line; None where there is none."""
         return kernels.identity() if self.n_parts else None
 
+    def record(self) -> dict[str, int]:
+        """The backend as config.json holds it; `pairs_last` only where it is so."""
+        fields = {"block": self.block, "n_parts": self.n_parts}
+        return {**fields, "pairs_last": 1} if self.pairs_last else fields
+
 
 XLA = Backend()
+ON_TPU = Backend(pairs_last=True)
 
 
 def suits(problem: Problem) -> bool:
@@ -68,7 +76,7 @@ def suits(problem: Problem) -> bool:
 
 def recorded(record: Mapping[str, Any]) -> Backend:
     """The backend of `record`, or of a directory from before there was a choice."""
-    return Backend(record.get("block", 0), record.get("n_parts", 0))
+    return Backend(record.get("block", 0), record.get("n_parts", 0), bool(record.get("pairs_last", 0)))
 
 
 def on_cpu(problem: Problem, n_devices: int, n_beside: int) -> Backend:
@@ -107,18 +115,19 @@ class Blocks(NamedTuple):
     weights: Float[Array, "blocks B"]  # 1 for a pair and 0 for what fills the last block
 
 
-def batch(problem: Problem, inputs: Inputs) -> tuple[model.Pairs, Int[Array, " B"]]:
+def batch(problem: Problem, inputs: Inputs, pairs_last: bool = False) -> tuple[model.Pairs, Int[Array, " B"]]:
     """Prepares all training pairs for the forward pass, and looks up their answers."""
-    return model.lookup(inputs.train_pairs, problem.model.p), inputs.answers[inputs.train_pairs]
+    return model.lookup(inputs.train_pairs, problem.model.p, pairs_last), inputs.answers[inputs.train_pairs]
 
 
-def blocks(problem: Problem, inputs: Inputs, size: int = 0) -> Blocks:
+def blocks(problem: Problem, inputs: Inputs, size: int = 0, pairs_last: bool = False) -> Blocks:
     """The training pairs in blocks.
 
     Args:
       problem: of the run.
       inputs: of the run.
       size: pairs per block at most, of a model with one layer; 0 for one block.
+      pairs_last: as in `Backend`.
     """
     n, p = problem.n_train, problem.model.p
     n_blocks = -(-n // (size or n)) if problem.model.n_layers == 1 else 1
@@ -126,7 +135,9 @@ def blocks(problem: Problem, inputs: Inputs, size: int = 0) -> Blocks:
     filled = jnp.resize(inputs.train_pairs, (n_blocks, length))
     weights = (jnp.arange(n_blocks * length) < n).astype(float).reshape(n_blocks, length)
     return Blocks(
-        jax.vmap(lambda pairs_B: model.lookup(pairs_B, p))(filled), jnp.asarray(inputs.answers)[filled], weights
+        jax.vmap(lambda pairs_B: model.lookup(pairs_B, p, pairs_last))(filled),
+        jnp.asarray(inputs.answers)[filled],
+        weights,
     )
 
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import ctypes
+import importlib.util
 import os
+from pathlib import Path
 
 import jax
 
@@ -40,6 +42,18 @@ def spread(n_runs: int, recorded: int | None = None) -> int:
     except RuntimeError:  # JAX has started already
         return wanted
     return 0
+
+
+def awaited() -> str:
+    """The platform that JAX will start on, as far as that shows without starting it; "" where it does not.
+
+    Once JAX has started, a CPU's devices are no longer to be chosen (`spread`).
+    """
+    if wanted := jax.config.values["jax_platforms"]:
+        return wanted.partition(",")[0]
+    # A virtual machine with TPUs shows them as one or the other, by their generation.
+    has_tpu = any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*"))
+    return "tpu" if has_tpu and importlib.util.find_spec("libtpu") else ""
 
 
 def require() -> None:

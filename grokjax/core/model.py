@@ -201,28 +201,33 @@ def tokens(pairs_B: Int[Array, " B"], p: int) -> Int[Array, "B 3"]:
     return jnp.stack([pairs_B // p, pairs_B % p, jnp.full_like(pairs_B, p)], 1)
 
 
-class Pairs(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Pairs:
     """Some pairs, ready for the factored forward to look up their tokens' tables; made by `lookup` or `grid`.
 
     Attributes:
       pairs_B: each a * P + b.
       one_hot_a_PxB: the first tokens, and
       one_hot_b_PxB: the second tokens as one-hot columns; both None for the whole grid in order.
+      pairs_last: whether attention is computed with the pairs as the last axis, as a TPU wants it; static.
     """
 
     pairs_B: Int[Array, " B"]
     one_hot_a_PxB: Float[Array, "P B"] | None = None
     one_hot_b_PxB: Float[Array, "P B"] | None = None
+    pairs_last: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
-def lookup(pairs_B: Int[Array, " B"], p: int) -> Pairs:
+def lookup(pairs_B: Int[Array, " B"], p: int, pairs_last: bool = False) -> Pairs:
     """Prepares any pairs; call it once, outside a loop. One-hot columns make the look-up's transpose a product."""
-    return Pairs(pairs_B, jax.nn.one_hot(pairs_B // p, p, axis=0), jax.nn.one_hot(pairs_B % p, p, axis=0))
+    one_hot_a_PxB, one_hot_b_PxB = (jax.nn.one_hot(tokens_B, p, axis=0) for tokens_B in (pairs_B // p, pairs_B % p))
+    return Pairs(pairs_B, one_hot_a_PxB, one_hot_b_PxB, pairs_last)
 
 
-def grid(p: int) -> Pairs:
+def grid(p: int, pairs_last: bool = False) -> Pairs:
     """Prepares all P² pairs in order: tables are broadcast, nothing is looked up."""
-    return Pairs(jnp.arange(p * p))
+    return Pairs(jnp.arange(p * p), pairs_last=pairs_last)
 
 
 # --- factored ---------------------------------------------------------------------------------------------------------
@@ -290,6 +295,8 @@ def factored_tables(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[Float[Ar
 
 def attend(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[Float[Array, "B H 3"], Float[Array, "B H E"]]:
     """The pattern from "=" over a, b, "=" and the weighted values z: a softmax over three positions per pair."""
+    if pairs.pairs_last:
+        return _attend_pairs_last(cfg, t, pairs)
     h, e = cfg.n_heads, cfg.d_head
     a_BxX, b_BxX = _spread(pairs, t.a_PxX, t.b_PxX)
     n = a_BxX.shape[0]
@@ -298,6 +305,23 @@ def attend(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[Float[Array, "B H
     v_a, v_b = a_BxX[:, h:].reshape(n, h, e), b_BxX[:, h:].reshape(n, h, e)
     w_a, w_b, w_last = (pattern_BxHx3[:, :, i, None] for i in range(3))
     return pattern_BxHx3, w_a * v_a + w_b * v_b + w_last * t.last_X[h:].reshape(h, e)
+
+
+def _attend_pairs_last(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
+    """Computes `attend` for a TPU, whose memory comes in tiles of 8 × 128: as a last axis, heads are padded to 128.
+
+    Scores stand apart from values, with pairs last; a product with a constant spreads the weights over their heads'
+    columns. The three weights of a pair add up to 1, so that values may be counted from those of "=", which saves one.
+    """
+    h, e = cfg.n_heads, cfg.d_head
+    last_H, last_D = t.last_X[:h], t.last_X[h:]
+    a_BxH, b_BxH = _spread(pairs, t.a_PxX[:, :h], t.b_PxX[:, :h])
+    scores = jnp.stack([a_BxH.T, b_BxH.T, jnp.broadcast_to(last_H[:, None], a_BxH.T.shape)])
+    pattern_3xHxB = jax.nn.softmax(scores, 0)
+    a_BxD, b_BxD = _spread(pairs, t.a_PxX[:, h:] - last_D, t.b_PxX[:, h:] - last_D)
+    columns_HxD = jnp.repeat(jnp.eye(h, dtype=scores.dtype), e, 1)
+    w_a, w_b = (pattern_3xHxB[i].T @ columns_HxD for i in range(2))
+    return pattern_3xHxB.transpose(2, 1, 0), (w_a * a_BxD + w_b * b_BxD + last_D).reshape(-1, h, e)
 
 
 def factored(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
@@ -340,6 +364,8 @@ def _spread(pairs: Pairs, a_PxX: jax.Array, b_PxX: jax.Array) -> tuple[jax.Array
         shape = (p, p, x)
         a = jnp.broadcast_to(a_PxX[:, None], shape).reshape(p * p, x)
         return a, jnp.broadcast_to(b_PxX[None], shape).reshape(p * p, x)
+    if pairs.pairs_last:  # a gather is slow on a TPU
+        return pairs.one_hot_a_PxB.T @ a_PxX, pairs.one_hot_b_PxB.T @ b_PxX
     return (
         _rows(a_PxX, pairs.pairs_B // p, pairs.one_hot_a_PxB),
         _rows(b_PxX, pairs.pairs_B % p, pairs.one_hot_b_PxB),
@@ -406,9 +432,11 @@ def forward(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Array
     return (factored if cfg.n_layers == 1 else token_by_token)(cfg, params, pairs)
 
 
-def forward_grid(cfg: ModelConfig, params: Params) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
+def forward_grid(
+    cfg: ModelConfig, params: Params, pairs_last: bool = False
+) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
     """Runs `forward` on all P² pairs."""
-    return forward(cfg, params, grid(cfg.p))
+    return forward(cfg, params, grid(cfg.p, pairs_last))
 
 
 def neuron_to_logit(cfg: ModelConfig, params: Params) -> Float[Array, "P M"]:

@@ -105,7 +105,7 @@ def replay(path: str | Path, wanted: Replay, track=lambda items, text: items, ov
 def _backend(path: Path, problem: Problem) -> Backend:
     """The backend that the sweep was trained by, so that the same question has the same answer, where it is here."""
     used = (backends.recorded(group) for group in (read_record(path) or {"groups": []})["groups"])
-    found = next((backend for backend in used if backend.identity()), XLA)
+    found = next((backend for backend in used if backend.identity() or backend.pairs_last), XLA)
     return found if found.serves(problem, jax.devices()[0].platform) else XLA
 
 

@@ -19,6 +19,7 @@ from grokjax.measures.vectors import ratio
 Forward = tuple[Float[Array, "N P"], Float[Array, "N M"]]  # logits and activations
 
 NEURON_FVE = 0.85  # from which on a neuron counts as one of its frequency (Nanda et al. 2023, §4.3)
+BATCH_NUMBERS = 1 << 25  # logits of a run in one batch of excluded losses; 64 runs at a time still count in int32
 LOGIT_SHARES = 3  # a frequency is key by "logits" with this many times the share it had if all shared alike
 
 
@@ -263,8 +264,8 @@ class Shared:
     def excluded_loss_per_freq_K(self) -> Float[Array, " K"]:
         """Training loss after removing the sum directions of one frequency, for each.
 
-        A CPU takes one at a time, so that its caches hold it; elsewhere all are one batch, since each would be some
-        kernels too small to fill a device.
+        A CPU takes one at a time, so that its caches hold it; elsewhere they are a batch, or few batches, since each
+        would be some kernels too small to fill a device.
         """
         basis_PxP = jnp.asarray(fourier.basis(self.cfg.p), self.sum_spectrum_PxP.dtype)
         spectrum_PxP = self.sum_spectrum_PxP
@@ -280,7 +281,13 @@ class Shared:
         # Made here: what is first made inside the loop belongs to its trace and must not be kept.
         _ = self.train_others_BxP, self.train_right_B, self.train_sums_B
         all_K = jnp.arange(fourier.n_freqs(self.cfg.p))
-        return platforms.choose(lambda all_K: jax.lax.map(without, all_K), jax.vmap(without), all_K)
+        n_batches = -(-all_K.size * self.train_others_BxP.size // BATCH_NUMBERS)
+        size = -(-all_K.size // min(n_batches, all_K.size))
+        return platforms.choose(
+            lambda all_K: jax.lax.map(without, all_K),
+            lambda all_K: jax.lax.map(without, all_K, batch_size=size),
+            all_K,
+        )
 
     @cached_property
     def train_others_BxP(self) -> Float[Array, "B P"]:

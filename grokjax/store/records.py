@@ -16,8 +16,9 @@ LAYOUT = {
     **dict.fromkeys(("slots", "lanes", "eval_lanes", "n_devices"), (1, MOST_SLOTS)),
     "block": (0, MOST_SLOTS),
     "n_parts": (0, MOST_PARTS),
+    "pairs_last": (0, 1),
 }
-NEEDED = LAYOUT.keys() - {"block", "n_parts"}  # which are younger
+NEEDED = LAYOUT.keys() - {"block", "n_parts", "pairs_last"}  # which are younger
 
 
 def read_record(path: str | Path) -> dict[str, Any] | None:

@@ -12,6 +12,10 @@ from grokjax.core import devices as devices_lib
 from grokjax.core.backends import XLA, Backend
 from grokjax.core.problem import Problem
 
+ON_CHIP_BYTES = 128 << 20  # of a TPU's core, from v5e on
+MOST_SETS = 32  # of slots that follow one another on a TPU: enough to keep it busy, few enough to be seen side by side
+EVAL_WIDTH = 32  # slots of a GPU evaluated together, at most: an evaluation is some 160 kernels however many
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -39,7 +43,7 @@ class Layout:
     def record(self) -> dict[str, int]:
         """The layout as config.json holds it."""
         widths = {"slots": self.slots, "lanes": self.vmap_width, "eval_lanes": self.eval_width}
-        return {**widths, "n_devices": self.n_devices, **dataclasses.asdict(self.backend)}
+        return {**widths, "n_devices": self.n_devices, **self.backend.record()}
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Layout":
@@ -48,19 +52,24 @@ class Layout:
         return cls(slots, vmap_width, eval_width, n, backends.recorded(record))
 
 
-def choose(problem: Problem, n_runs: int, slots: int = 0, devices: Sequence[jax.Device] | None = None) -> Layout:
+def choose(
+    problem: Problem, n_runs: int, slots: int = 0, devices: Sequence[jax.Device] | None = None, vmap_width: int = 0
+) -> Layout:
     """The layout for this machine.
 
     Args:
       problem: to be trained.
       n_runs: how many runs there are.
       slots: runs per device; 0 chooses: on a CPU up to 4, so that progress is seen side by side and an interrupt is
-        answered soon; on an accelerator as many as fit into its memory, in equal waves (`tune` measures what is
-        fastest).
+        answered soon; on a TPU whole sets, up to `MOST_SETS`; on other accelerators as many as fit into
+        memory, in equal waves (`tune` measures what is fastest).
       devices: those to use, by default all of all processes.
+      vmap_width: on a TPU; 0 chooses `on_chip`.
     """
     devices = list(devices or jax.devices())
     per_device = -(-n_runs // len(devices))
+    if on_tpu(devices[0]):
+        return _chosen_sets(problem, per_device, slots, devices, vmap_width)
     if not slots:
         most = 4 if on_cpu(devices[0]) else fitting(problem, devices[0])
         waves = -(-per_device // most)
@@ -77,9 +86,44 @@ def on_cpu(device: jax.Device) -> bool:
     return device.platform == "cpu"
 
 
+def on_tpu(device: jax.Device) -> bool:
+    """Whether sets of a few runs follow one another on this device, each set small enough for on-chip memory."""
+    return device.platform == "tpu"
+
+
+def in_sets(n_sets: int, vmap_width: int, n_devices: int = 1) -> Layout:
+    """The layout of a TPU: sets that follow one another, each under a vmap."""
+    return Layout(n_sets * vmap_width, vmap_width, min(vmap_width, 8), n_devices, backends.ON_TPU)
+
+
+def _chosen_sets(problem: Problem, n_runs: int, slots: int, devices: Sequence[jax.Device], vmap_width: int) -> Layout:
+    """The layout of TPUs with so many runs for each; given slots are kept, by sets of the largest width that fits."""
+    vmap_width = min(vmap_width or on_chip(problem), n_runs)
+    if slots := min(slots, n_runs):
+        vmap_width = max(width for width in range(1, vmap_width + 1) if slots % width == 0)
+        return in_sets(slots // vmap_width, vmap_width, len(devices))
+    n_sets = -(-n_runs // vmap_width)
+    most = max(1, min(MOST_SETS, fitting(problem, devices[0]) // vmap_width))
+    return in_sets(-(-n_sets // -(-n_sets // most)), vmap_width, len(devices))
+
+
+def on_chip(problem: Problem) -> int:
+    """Runs whose training a TPU's on-chip memory holds, by estimate: a power of two, at least 1.
+
+    What one set needs stays there for all steps of a segment; a larger set moves to and from memory at every step.
+    """
+    return 1 << max(0, (ON_CHIP_BYTES // run_bytes(problem)).bit_length() - 1)
+
+
+def measurable(width: int, device: jax.Device) -> Layout:
+    """The layout of so many runs under one vmap, as this device would train them."""
+    return in_sets(1, width) if on_tpu(device) else together(width)
+
+
 def together(slots: int, n_devices: int = 1) -> Layout:
-    """The layout of an accelerator: all slots of a device under one vmap."""
-    return Layout(slots, slots, min(slots, 8), n_devices)
+    """The layout of an accelerator other than a TPU: all slots of a device under one vmap."""
+    n_sets = -(-slots // EVAL_WIDTH)
+    return Layout(slots, slots, -(-slots // n_sets), n_devices)
 
 
 def relaid(recorded: Layout, problem: Problem, devices: Sequence[jax.Device]) -> Layout:

@@ -65,7 +65,7 @@ def shared(
       opt_state: at that step, if it is known; without it there is no next update to measure.
       backend: computes logits and activations.
     """
-    pairs, labels_B = backends.batch(problem, inputs)
+    pairs, labels_B = backends.batch(problem, inputs, backend.pairs_last)
 
     def updates(grads):
         return _optimizer(problem, inputs).update(grads, opt_state, params)[0]

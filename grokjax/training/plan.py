@@ -5,7 +5,7 @@ import math
 
 import jax
 
-from grokjax.core import backends, model
+from grokjax.core import backends, model, precision
 from grokjax.core.environment import environment
 from grokjax.core.native import kernels
 from grokjax.core.problem import Problem
@@ -46,9 +46,12 @@ def make(job: Job, say: Say | None = None) -> Plan:
       say: told how measuring goes, and may raise to end it; None does not measure, which takes minutes.
 
     Raises:
-      InputError: the directory's config.json does not fit the sweep.
+      InputError: the devices lack a precision of the sweep, or the directory's config.json does not fit the sweep.
     """
     hosts = job.request.hosts
+    platform = jax.devices()[0].platform
+    for problem in {run.problem(): None for run in job.sweep.runs}:
+        precision.require(problem.precision, platform)
     mine = _choices(job, say) if hosts.is_first else []
     told = hosts.all_gather([[one.how, one.layout.record(), one.text, list(one.rates.items())] for one in mine])[0]
     choices = [Choice(how, Layout.of(layout), text, dict(rates)) for how, layout, text, rates in told]

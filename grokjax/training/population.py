@@ -6,7 +6,8 @@ run's bits depend on its own inputs, the vmap width and the backend, on nothing 
 the number of slots.
 
 On a CPU a width of 1 is fastest: one run's activations stay in cache, where a vmapped population streams through
-memory. On an accelerator all slots of a device train under one vmap.
+memory. So it is with a TPU's on-chip memory and a few runs: a set keeps it for all steps of a segment. On a GPU all
+slots train under one vmap.
 
 Size letters: R slots, W slots under one vmap.
 """

@@ -1,6 +1,7 @@
 """Tuning: the number of runs side by side on an accelerator, measured once per kind of device, then remembered.
 
-The compiled training itself is timed with 8, 16, 32, … runs, until doubling gains little or memory ends. The rates are
+The compiled training itself is timed with 8, 16, 32, … runs (a TPU: 1, 2, 4, …), until doubling gains little or memory
+ends. On a TPU these are the runs of a set, and the sets follow one another; elsewhere they are all slots. The rates are
 kept in the user's cache folder, and the choice follows from them and the number of runs alone, so that sweeps on one
 kind of device get the same widths, which their bits depend on. A sweep's layout is recorded in its config.json; going
 on with it never measures.
@@ -39,7 +40,8 @@ from grokjax.version import __version__
 Rates = dict[int, float | None]  # run-steps per second of one device, by width; None where its memory did not suffice
 Say = Callable[[str], None]  # told what is going on; may raise to end it
 
-SMALLEST = 8  # width measured
+SMALLEST = 8  # width measured, but on a TPU
+SPILLING = 4  # times the width that a TPU's on-chip memory holds, by estimate, is the largest measured there
 GAIN = 0.05  # of doubling, below which the climb ends
 CLOSE = 0.03  # to the best rate, which is close enough for the smaller width
 TIMING_SECONDS = 0.2  # of one timing, at least
@@ -52,8 +54,8 @@ class Choice:
     """A layout and where it comes from.
 
     Attributes:
-      how: "given" by config.slots, "recorded" by the sweep, "cpu rule", "memory" (as many as fit: too few runs or too
-        little work to measure for, or not measured yet), "measured" or "cached".
+      how: "given" by config.slots, "recorded" by the sweep, "cpu rule", "memory" (as many as fit, on a TPU into on-chip
+        memory: too few runs or too little work to measure for, or not measured yet), "measured" or "cached".
       layout: the one chosen.
       text: about it, for the plan; empty where the layout says everything.
       rates: what was measured.
@@ -86,19 +88,34 @@ def choose(
     layout = layouts.choose(problem, len(runs), slots, devices)
     if slots or layouts.on_cpu(device):
         return Choice("given" if slots else "cpu rule", layout)
-    widths = ladder(per_device, layouts.fitting(problem, device))
-    together = "runs side by side" + " on each device" * (len(devices) > 1)
+    widths = widths_on(device, problem, per_device)
     if len(widths) == 1 or operations(runs) / len(devices) < SHORT:
         why = "too few runs" if len(widths) == 1 else "too little work"
-        return Choice("memory", layout, f"{layout.slots} {together}, as many as fit: {why} to measure for")
+        return Choice("memory", layout, f"{side_by_side(layout, device)}, as many as fit: {why} to measure for")
     found = table(problem, runs[0].inputs(), widths, device, say)
     if found is None:
-        return Choice("memory", layout, f"will be measured at the start; {layout.slots} {together} fit")
+        return Choice("memory", layout, f"will be measured at the start; {side_by_side(layout, device)} fit")
     rates, is_new = found
-    layout = layouts.choose(problem, len(runs), best(rates, per_device), devices)
+    if layouts.on_tpu(device):
+        layout = layouts.choose(problem, len(runs), 0, devices, best_set(rates, per_device))
+    else:
+        layout = layouts.choose(problem, len(runs), best(rates, per_device), devices)
     source = f"measured on this {device.device_kind}{'' if is_new else ', cached'}"
-    text = f"{layout.slots} {together}, {source}"
-    return Choice("measured" if is_new else "cached", layout, text, rates)
+    return Choice("measured" if is_new else "cached", layout, f"{side_by_side(layout, device)}, {source}", rates)
+
+
+def side_by_side(layout: Layout, device: jax.Device) -> str:
+    """Says how many runs train side by side on each device."""
+    of_all = f" of {layout.slots}" if layouts.on_tpu(device) else ""
+    return f"{layout.vmap_width}{of_all} runs side by side" + " on each device" * (layout.n_devices > 1)
+
+
+def widths_on(device: jax.Device, problem: Problem, n_runs: int) -> list[int]:
+    """The widths to measure on a device for so many runs."""
+    fitting = layouts.fitting(problem, device)
+    if layouts.on_tpu(device):
+        return ladder(n_runs, min(fitting, SPILLING * layouts.on_chip(problem)), 1)
+    return ladder(n_runs, fitting)
 
 
 def operations(runs: Sequence[Run]) -> float:
@@ -110,9 +127,9 @@ def operations(runs: Sequence[Run]) -> float:
     return 6.0 * n_params * positions * problem.n_train * sum(run.steps for run in runs)
 
 
-def ladder(n_runs: int, most: int) -> list[int]:
-    """The widths to measure: 8, 16, 32, … up to the number of runs, rounded up, and at most `most`."""
-    widths = [min(SMALLEST, 1 << (most.bit_length() - 1))]
+def ladder(n_runs: int, most: int, smallest: int = SMALLEST) -> list[int]:
+    """The widths to measure: `smallest` and its doubles up to the number of runs, rounded up, and at most `most`."""
+    widths = [min(smallest, 1 << (most.bit_length() - 1))]
     while widths[-1] < n_runs and 2 * widths[-1] <= most:
         widths.append(2 * widths[-1])
     return widths
@@ -146,6 +163,12 @@ def best(rates: Mapping[int, float | None], n_runs: int) -> int:
         return -(-n_runs // slots) * slots / rate_at(rates, slots)
 
     return above if above <= max(known) and seconds(above) < (1 - CLOSE) * seconds(below) else below
+
+
+def best_set(rates: Mapping[int, float | None], n_runs: int) -> int:
+    """Runs of a set on a TPU: the smallest width that trains so many runs, the last set being full or not, fast."""
+    seconds = {width: -(-n_runs // width) * width / rate for width, rate in sorted(rates.items()) if rate is not None}
+    return next((width for width in seconds if (1 - CLOSE) * seconds[width] <= min(seconds.values())), 1)
 
 
 def rate_at(rates: Mapping[int, float | None], slots: int) -> float:
@@ -214,7 +237,7 @@ def measure(problem: Problem, inputs: Inputs, width: int, device: jax.Device) ->
 
 
 def _timed(problem: Problem, inputs: Inputs, width: int, device: jax.Device) -> float:
-    runs = Population(problem, layouts.together(width), [device])
+    runs = Population(problem, layouts.measurable(width, device), [device])
     runs.start({slot: inputs._replace(seed=np.uint32(slot)) for slot in range(width)})
 
     def seconds(n_steps: int) -> float:
@@ -242,6 +265,7 @@ def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
                 "versions": {"grokjax": __version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__},
                 "xla_flags": os.environ.get("XLA_FLAGS", ""),
                 "problem": {name: problem_fields[name] for name in fields},
+                **({"attention": "pairs last"} if layouts.on_tpu(device) else {}),  # rates of another form are older
             }
         )
     )
