@@ -49,6 +49,8 @@ def line(found: Mapping[str, Any]) -> str:
     versions = found["versions"]
     parts = [f"{found['processor']}, {found['memory_gib']} GiB"] if "processor" in found else []
     parts.append(f"JAX on {found['n_devices']} × {found['device_kind']} with {_threads(found['cpu_threads'])}")
+    if found.get("driver"):
+        parts.append(f"driver {found['driver']}")
     if "torch_device" in found:
         parts.append(f"PyTorch on {found['torch_device']} with {_threads(found['torch_threads'])}")
     named = [f"{name} {versions[name]}" for name in ("python", "jax", "jaxlib", "torch") if versions.get(name)]

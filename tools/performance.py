@@ -5,17 +5,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import ahead, host, machine, run, scaling, sweep
+from benchmarks.card import command as card
 from benchmarks.command import Record
 from tools.blocks import ROOT
 
 RECORDS = ROOT / "benchmarks" / "records"
 PLACES = {"cpu": "CPU", "gpu": "GPU", "tpu": "TPU"}
+FOR_ACCELERATORS = ("card",)
 POPULATION = "population_4"  # as many slots as a CPU's device has
 ALWAYS = ("cpu", "gpu")  # have a section even if nothing has been measured
 SECTIONS = {
     "run": ("Training, start-up, memory", "python -m benchmarks.run", run.page),
     "host": ("The host beside the device", "python -m benchmarks.host", host.page),
     "scaling": ("Scaling", "python -m benchmarks.scaling", scaling.page),
+    "card": ("What a card answers", "python -m benchmarks.card all", card.page),
     "sweep": ("Whole sweeps", "python -m benchmarks.sweep --config=experiments/wd_sweep.py", sweep.page),
 }
 
@@ -38,6 +41,8 @@ def measured(found: Records) -> str:
         if place in ALWAYS or any(found[place].values()):
             parts.append(f"## {title}\n")
             for name, (heading, usage, page) in SECTIONS.items():
+                if place == "cpu" and name in FOR_ACCELERATORS:
+                    continue
                 parts.append(f"### {heading}\n")
                 parts += [f"{circumstances(one)}.\n\n{page(one)}" for one in found[place][name]]
                 parts += [] if found[place][name] else [f"Not yet measured: `{usage}`.\n"]

@@ -3,6 +3,7 @@
 Size letters: R runs.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,9 @@ TOP = 3  # measures that the table names
 def tasks(setting: Setting) -> list[Task]:
     """One at the first step, one where runs have grokked."""
     late = DRY_STEPS if setting.dry else TRAINED_STEPS
-    return [Task(f"step {n}", compared, (setting.dry, n), apart.COLD) for n in (0, late)]
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    both = {"JAX_PLATFORMS": f"{platforms},cpu"} if platforms and "cpu" not in platforms.split(",") else {}
+    return [Task(f"step {n}", compared, (setting.dry, n), apart.COLD | both) for n in (0, late)]
 
 
 def compared(dry: bool, n_steps: int, seconds: float) -> dict[str, Any]:

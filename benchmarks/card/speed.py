@@ -96,8 +96,8 @@ def page(figures: Mapping[str, Any]) -> str:
 def _row(figures: Mapping[str, Any], width: int) -> Sequence[object]:
     trained, evaluated = figures.get(f"train {width}", {}), figures.get(f"evaluate {width}", {})
     rates = trained.get("run_steps_per_s", {})
-    cells = [number(rates[name]["median"]) if name in rates else "–" for name in config.PRECISIONS]
+    cells = [number(rates[name]["median"]) if name in rates else "not measured" for name in config.PRECISIONS]
     if "evaluation_s" not in evaluated:
-        return [width, *cells, "–", "–", "–", "–"]
+        return [width, *cells, *["not measured"] * 4]
     cells += [number(evaluated["evaluation_s"]["median"]), number(evaluated["compile_s"])]
     return [width, *cells, *(number(evaluated[name] / 1e9) for name in ("peak_bytes", "estimated_bytes"))]

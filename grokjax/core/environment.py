@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from grokjax.core import compiler
 from grokjax.core import devices as devices_lib
 
 PACKAGES = ("grokjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow")
@@ -26,6 +27,7 @@ def environment() -> dict[str, Any]:
         # XLA's CPU backend splits long contractions by its thread pool, so bits depend on it.
         "cpu_threads": devices_lib.n_cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "compiler_options": compiler.options(devices[0].platform),
         "git_commit": git_commit(),
     }
 

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
+from grokjax.core import compiler
 from grokjax.core.backends import XLA, Backend
 from grokjax.core.hosts import ALONE, Hosts
 from grokjax.core.precision import unemulated
@@ -28,7 +29,12 @@ from grokjax.sweeps import Run
 from grokjax.training import one_run
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.cache
+def _compiled(platform: str):
+    """`_evaluate`, compiled for devices of this platform."""
+    return jax.jit(_evaluate, static_argnums=(0, 1, 2), compiler_options=compiler.options(platform) or None)
+
+
 def _evaluate(
     problem: Problem,
     measures: tuple[tuple[str, Measure], ...],
@@ -71,12 +77,12 @@ def evaluate(
     Returns:
       Columns as they are stored, one entry per model; those that are undefined here are left out.
     """
-    batches = []
+    batches, run = [], _compiled(jax.default_backend())
     for start in range(0, len(models), width):
         index = [min(start + i, len(models) - 1) for i in range(width)]
         stacked = jax.tree.map(lambda *x: np.stack(x), *(models[i] for i in index))
         keys = None if keys_RxK is None else keys_RxK[index]
-        batches.append(jax.device_get(_evaluate(problem, tuple(columns.items()), backend, *stacked, keys)))
+        batches.append(jax.device_get(run(problem, tuple(columns.items()), backend, *stacked, keys)))
     values = {name: np.concatenate([b[name] for b in batches])[: len(models)] for name in batches[0]}
     return registry.counts_to_shares(columns, values, problem.model, problem.n_train)
 

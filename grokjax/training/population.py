@@ -21,6 +21,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int, Shaped
 
+from grokjax.core import compiler
 from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem, State
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
@@ -120,13 +121,15 @@ def _compiled(problem: Problem, layout: Layout, devices: tuple[jax.Device, ...],
     mesh = jax.sharding.Mesh(np.array(devices), ("run",))
     runs, everywhere = PartitionSpec("run"), PartitionSpec()
 
-    def on_each_device(function, in_specs, out_specs, **options):
+    options = compiler.options(devices[0].platform)
+
+    def on_each_device(function, in_specs, out_specs, **more):
         # Nothing is exchanged between devices, so there is no replication to check (check_vma).
         mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-        return jax.jit(mapped, donate_argnums=0, **options)
+        return jax.jit(mapped, donate_argnums=0, compiler_options=options | more or None)
 
     # Drawing weights runs once per run: on a CPU, where optimizing it takes seconds, it is not worth optimizing.
-    quick = {"compiler_options": {"xla_backend_optimization_level": 0}} if devices[0].platform == "cpu" else {}
+    quick = {"xla_backend_optimization_level": 0} if devices[0].platform == "cpu" else {}
     start = on_each_device(functools.partial(_start, problem), (runs,) * 3, runs, **quick)
     advance = on_each_device(
         functools.partial(_advance, problem, layout),

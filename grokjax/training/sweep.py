@@ -90,6 +90,8 @@ def _warn_of_changes(record: Mapping[str, Any], request: Request) -> None:
     names = ["platform", "device_kind", "xla_flags"]
     if now["platform"] == "cpu":
         names += ["n_devices", "cpu_threads"]
+    if now["platform"] == "gpu":
+        names.append("compiler_options")
     if any(group.get("n_parts") for group in record["groups"]):
         names.append("native")
         now["native"] = kernels.identity()

@@ -26,7 +26,7 @@ import jax
 import jaxlib
 import numpy as np
 
-from grokjax.core import cache, model
+from grokjax.core import cache, compiler, model
 from grokjax.core import devices as devices_lib
 from grokjax.core.problem import Inputs, Problem
 from grokjax.errors import StorageError
@@ -264,6 +264,7 @@ def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
                 "memory_gib": round(devices_lib.memory(device) / 2**30),
                 "versions": {"grokjax": __version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__},
                 "xla_flags": os.environ.get("XLA_FLAGS", ""),
+                "compiler_options": compiler.options(device.platform),
                 "problem": {name: problem_fields[name] for name in fields},
                 **({"attention": "pairs last"} if layouts.on_tpu(device) else {}),  # rates of another form are older
             }
