@@ -49,7 +49,7 @@ def measure(args: argparse.Namespace, say: Say) -> dict[str, Any]:
     names = [args.chip] if args.chip else list(CHIPS)
     for name in names:
         chips.require(name)
-    found: dict[str, Any] = {"rows": []}
+    found: dict[str, Any] = {"compilers": chips.versions(), "rows": []}
     if args.chip:
         found["variant"] = f"_{args.chip}" + f"_{args.precision}" * (args.precision != "float32")
     for name in names:

@@ -3,10 +3,12 @@
 A topology describes a chip to the compiler. Rates and bandwidths are the makers' peaks, which no program reaches.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 
 import jax
 from jax.experimental import topologies
@@ -29,6 +31,7 @@ platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 10 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
+COMPILERS = ("libtpu", "jax-cuda13-pjrt", "nvidia-cuda-nvcc")  # by distribution
 GPU_OPTIONS = {"xla_gpu_autotune_level": "0"}  # there is nothing to time candidates on
 # How a product that a program asks for is done: which rate, and how many products it takes.
 ON_GPU = {"highest": ("float32", 1), "high": ("float32", 1), "default": ("tensorfloat32", 1)}
@@ -105,6 +108,15 @@ def _there(module: str) -> bool:
         return False
 
 
+def versions() -> dict[str, str]:
+    """The installed compilers."""
+    found = {}
+    for name in COMPILERS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
 def require(name: str) -> None:
     """Refuses a chip that nothing here compiles for.
 
@@ -122,7 +134,7 @@ def devices(name: str) -> Sequence[jax.Device]:
     if CHIPS[name].topology:
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no process holds a TPU
-        os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
         return topologies.get_topology_desc(platform="tpu", topology_name=CHIPS[name].topology).devices
     return topologies.get_topology_desc(
         platform="cuda", topology_name="one", target_config=H100, topology="1x1x1"

@@ -234,7 +234,13 @@ def test_the_page_names_bounds_and_both_cards():
 
 def test_docs_have_what_was_filed(tmp_path):
     assert "Not yet compiled" in performance.bounds(tmp_path)
-    record = {"command": "python -m benchmarks.ahead", "date": "2026-01-02", "rows": [ROW], "machine": MACHINE}
+    record = {
+        "command": "python -m benchmarks.ahead",
+        "date": "2026-01-02",
+        "machine": MACHINE,
+        "others_share_of_processor": 0.5,
+    }
+    record |= {"compilers": {"libtpu": "0.0.42"}, "rows": [ROW]}
     (tmp_path / "cpu_ahead_h100.json").write_text(json.dumps(record))
     (tmp_path / "cpu_ahead_v5e.json").write_text(
         json.dumps(record | {"rows": [{**ROW, "chip": "v5e", "p": 23, "bounds": {"v5e": 2500.0}}]})
@@ -242,6 +248,8 @@ def test_docs_have_what_was_filed(tmp_path):
     text = performance.bounds(tmp_path)
     assert text.index("H100 SXM | 64, 64") < text.index("TPU v5e | 64, 64 (P = 23)")
     assert "jax 0.10.2" in text
+    assert "libtpu 0.0.42." in text
+    assert "other programs" not in text
 
 
 MACHINE = {

@@ -92,7 +92,7 @@ def test_at_equal_width_it_is_the_run_of_a_sweep(tmp_path, monkeypatch):
     c = tiny.get_config()
     c.steps = 60
     seeds, decays = (0, 1), (0.0, 1.0)
-    monkeypatch.setattr(layouts, "choose", lambda problem, n_runs, *_, **__: layouts.together(n_runs))
+    monkeypatch.setattr(layouts, "choose", lambda problem, n_runs, *_, **__: layouts.together(problem, n_runs))
     monkeypatch.setattr(layouts, "on_cpu", lambda device: False)
     status, said = tiny.train(c, tmp_path / "sweep")
     assert status == 0, said

@@ -197,7 +197,7 @@ def test_what_training_depends_on_is_measured_apart():
 def test_an_accelerator_is_measured_once(accelerator):
     first = tune.choose(runs(70))
     assert first.how == "measured"
-    assert first.layout == Layout(24, 24, 8, 1)
+    assert first.layout == Layout(24, 24, 24, 1)
     assert accelerator == [8, 16, 32]
     kind = DEVICE.device_kind
     assert first.text == f"24 runs side by side, measured on this {kind}"
@@ -231,7 +231,7 @@ def test_what_is_interrupted_is_kept(accelerator):
 
 def test_devices_share_the_runs(accelerator):
     choice = tune.choose(runs(70), devices=[DEVICE] * 2)
-    assert choice.layout == Layout(18, 18, 8, 2)
+    assert choice.layout == Layout(18, 18, 18, 2)
     assert choice.text.startswith("18 runs side by side on each device, measured on this ")
 
 
@@ -279,7 +279,7 @@ def test_a_sweep_says_and_records_its_width(tmp_path, accelerator):
     assert "8 runs: 1,000 run-steps/s" in text
     assert "width  20 runs side by side, measured on this " in text
     record = json.loads((tmp_path / "sweep" / "config.json").read_text())
-    assert record["groups"] == [{"slots": 20, "lanes": 20, "eval_lanes": 8, "n_devices": 1, "block": 0, "n_parts": 0}]
+    assert record["groups"] == [{"slots": 20, "lanes": 20, "eval_lanes": 20, "n_devices": 1, "block": 0, "n_parts": 0}]
     rates = {"8": 1_000.0, "16": 1_800.0, "32": 3_000.0}
     assert record["width"] == [{"how": "measured", "run_steps_per_second": rates}]
 
@@ -303,10 +303,10 @@ def test_only_the_groups_that_are_wanted_are_measured(tmp_path, monkeypatch, acc
 
 @pytest.fixture
 def tpu(monkeypatch, accelerator):
-    """The CPU taken for a TPU whose on-chip memory holds two runs; the widths measured."""
+    """The CPU taken for a TPU whose on-chip memory holds four runs; the widths measured."""
     rates = {1: 900.0, 2: 1_000.0, 4: 1_100.0, 8: 700.0}
     monkeypatch.setattr(layouts, "on_tpu", lambda device: True)
-    monkeypatch.setattr(layouts, "on_chip", lambda problem: 2)
+    monkeypatch.setattr(layouts, "on_chip", lambda problem: 4)
     monkeypatch.setattr(
         tune, "measure", lambda problem, inputs, width, device: accelerator.append(width) or rates[width]
     )
@@ -315,7 +315,7 @@ def tpu(monkeypatch, accelerator):
 
 def test_a_tpu_is_measured_from_one_run_on(home, tpu):
     planned = tune.choose(runs(70), say=None)
-    assert planned.text == "will be measured at the start; 2 of 36 runs side by side fit"
+    assert planned.text == "will be measured at the start; 4 of 36 runs side by side fit"
     first = tune.choose(runs(70))
     assert tpu == [1, 2, 4, 8]
     assert (first.how, first.layout) == ("measured", Layout(36, 4, 4, 1, ON_TPU))

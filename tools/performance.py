@@ -54,8 +54,13 @@ def bounds(folder: Path = RECORDS) -> str:
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("cpu_ahead*.json"))]
     if not found:
         return "Not yet compiled: `python -m benchmarks.ahead`."
-    rows = [row for record in found for row in record["rows"]]
-    return "\n\n".join([*(f"{circumstances(record)}." for record in found), ahead.page({"rows": rows})])
+    parts = []
+    for record in found:
+        compilers = ", ".join(f"{name} {version}" for name, version in record["compilers"].items())
+        # Who else was busy changes nothing but the time to compile.
+        of_it = {name: value for name, value in record.items() if name != "others_share_of_processor"}
+        parts.append(f"{circumstances(of_it)}, {compilers}.")
+    return "\n\n".join([*parts, ahead.page({"rows": [row for record in found for row in record["rows"]]})])
 
 
 def scaled(found: Records) -> dict[str, Record]:

@@ -289,7 +289,7 @@ def factored_tables(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[Float[Ar
     """Computes `factored` from the model's tables."""
     _, z_BxHxE = attend(cfg, t, pairs)
     z_BxX = z_BxHxE.reshape(-1, cfg.d_model)
-    acts_BxM = FACTORED_ACTIVATIONS[cfg.act](_dense(z_BxX, t.in_DxM) + t.in_M)
+    acts_BxM = FACTORED_ACTIVATIONS[cfg.act](_dense(z_BxX, t.in_DxM, t.in_M))
     return _dense_transposed(acts_BxM, t.out_PxM) + (_dense_transposed(z_BxX, t.skip_PxD) + t.skip_P), acts_BxM
 
 
@@ -373,14 +373,25 @@ def _spread(pairs: Pairs, a_PxX: jax.Array, b_PxX: jax.Array) -> tuple[jax.Array
 
 
 @jax.custom_vjp
-def _dense(x_BxI, W_IxO):
-    """x @ W for I < O; the gradient of W from a transposed copy of x, the narrower factor."""
-    return x_BxI @ W_IxO
+def _dense(x_BxI, W_IxO, b_O):
+    """x @ W + b for I < O; the gradient of W from a transposed copy of x, the narrower factor."""
+    return platforms.choose_gpu(_with_ones, lambda x_BxI, W_IxO, b_O: x_BxI @ W_IxO + b_O, x_BxI, W_IxO, b_O)
+
+
+def _with_ones(x_BxI, W_IxO, b_O):
+    """x @ W + b as one product, x having more columns: 1 and three times 0, so that a row is whole vectors of 16 bytes.
+
+    A GPU's sum would be a kernel of its own, since a product takes in what is done to its factors, but no sum. A TPU's
+    takes in both, and pads 132 columns to 256.
+    """
+    more_Bx4 = jnp.broadcast_to(jnp.array([1, 0, 0, 0], x_BxI.dtype), (x_BxI.shape[0], 4))
+    rows = [W_IxO, b_O[None], jnp.zeros((3, b_O.size), b_O.dtype)]
+    return jnp.concatenate([x_BxI, more_Bx4], 1) @ jnp.concatenate(rows)
 
 
 _dense.defvjp(
-    lambda x_BxI, W_IxO: (x_BxI @ W_IxO, (x_BxI, W_IxO)),
-    lambda kept, ct_BxO: (ct_BxO @ kept[1].T, _copied(kept[0].T) @ ct_BxO),
+    lambda x_BxI, W_IxO, b_O: (_dense(x_BxI, W_IxO, b_O), (x_BxI, W_IxO)),
+    lambda kept, ct_BxO: (ct_BxO @ kept[1].T, _copied(kept[0].T) @ ct_BxO, jnp.sum(ct_BxO, 0)),
 )
 
 

@@ -1,20 +1,28 @@
 """Layouts: slots and vmap widths of a population on a machine's devices, which are compiled in and change bits."""
 
+import bisect
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from grokjax.core import backends, model
 from grokjax.core import devices as devices_lib
 from grokjax.core.backends import XLA, Backend
+from grokjax.core.model import ModelConfig
 from grokjax.core.problem import Problem
+from grokjax.measures import registry
 
 ON_CHIP_BYTES = 128 << 20  # of a TPU's core, from v5e on
 MOST_SETS = 32  # of slots that follow one another on a TPU: enough to keep it busy, few enough to be seen side by side
-EVAL_WIDTH = 32  # slots of a GPU evaluated together, at most: an evaluation is some 160 kernels however many
+MAX_SEGMENTS = 64  # evaluations in one dispatch, at most; bounds the buffer of results
+# On an accelerator, at most:
+EVAL_WIDTH = 32  # slots evaluated together, since an evaluation is some 160 kernels however many they are
+EVAL_BYTES = 4 << 30  # of their activations
+MOST_NUMBERS = (1 << 31) - 1  # in an array, whose indices are int32
+MARGIN = 1.1  # of memory, over what is counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +84,7 @@ def choose(
         slots = -(-per_device // waves)
     slots = min(slots, per_device)
     if not on_cpu(devices[0]):
-        return together(slots, len(devices))
+        return together(problem, slots, len(devices))
     n_beside = sum(device.process_index == devices[0].process_index for device in devices)
     return Layout(slots, 1, 1, len(devices), backends.on_cpu(problem, len(devices), n_beside))
 
@@ -112,17 +120,24 @@ def on_chip(problem: Problem) -> int:
 
     What one set needs stays there for all steps of a segment; a larger set moves to and from memory at every step.
     """
-    return 1 << max(0, (ON_CHIP_BYTES // run_bytes(problem)).bit_length() - 1)
+    cfg = problem.model
+    n_params = model.n_parameters(cfg.p, cfg.n_layers, cfg.d_model, cfg.d_mlp)
+    neurons = 2 * cfg.d_mlp * (1 if cfg.n_layers == 1 else 3 * cfg.n_layers)  # before and after their nonlinearity
+    one = 4 * (7 * n_params + problem.n_train * (neurons + 2 * cfg.p + 3 * cfg.d_model))
+    return 1 << max(0, (ON_CHIP_BYTES // one).bit_length() - 1)
 
 
-def measurable(width: int, device: jax.Device) -> Layout:
+def measurable(problem: Problem, width: int, device: jax.Device) -> Layout:
     """The layout of so many runs under one vmap, as this device would train them."""
-    return in_sets(1, width) if on_tpu(device) else together(width)
+    return in_sets(1, width) if on_tpu(device) else together(problem, width)
 
 
-def together(slots: int, n_devices: int = 1) -> Layout:
+def together(problem: Problem, slots: int, n_devices: int = 1) -> Layout:
     """The layout of an accelerator other than a TPU: all slots of a device under one vmap."""
-    n_sets = -(-slots // EVAL_WIDTH)
+    most = min(
+        EVAL_WIDTH, EVAL_BYTES // _evaluation_bytes(problem), MOST_NUMBERS // _largest(problem, problem.model.p**2)
+    )
+    n_sets = -(-slots // max(1, most))
     return Layout(slots, slots, -(-slots // n_sets), n_devices)
 
 
@@ -143,14 +158,48 @@ def by_xla(layout: Layout, problem: Problem) -> Layout:
 
 
 def fitting(problem: Problem, device: jax.Device) -> int:
-    """Runs that fit side by side into 60 % of a device's memory, by estimate; at least 1."""
-    return max(1, int(0.6 * devices_lib.memory(device) / run_bytes(problem)))
+    """Runs that fit side by side into 80 % of a device's memory, by estimate, no array being too long; at least 1."""
+    most, limit = MOST_NUMBERS // _largest(problem, problem.n_train), 0.8 * devices_lib.memory(device)
+    fit = bisect.bisect_right(range(1, most + 1), limit, key=lambda slots: needed_bytes(problem, slots))
+    while fit > 1 and needed_bytes(problem, fit) > limit:  # more slots may be evaluated in smaller sets
+        fit -= 1
+    return max(1, fit)
 
 
-def run_bytes(problem: Problem) -> int:
-    """The bytes that one run in training needs on a device, estimated: state, gradients and activations, float32."""
+def needed_bytes(problem: Problem, slots: int) -> int:
+    """The bytes of an accelerator's memory that slots training together need, evaluation included, estimated.
+
+    Their states and results stay; activations of a training step and those of an evaluation take the same place.
+    """
     cfg = problem.model
-    n_params = sum(int(np.prod(shape)) for shape in model.shapes(cfg).values())
-    per_pair = 4 * cfg.d_mlp + 6 * cfg.d_model + 8 * cfg.p
-    positions = 1 if cfg.n_layers == 1 else 3 * cfg.n_layers
-    return 4 * (6 * n_params + problem.n_train * per_pair * positions)
+    n_params = model.n_parameters(cfg.p, cfg.n_layers, cfg.d_model, cfg.d_mlp)
+    dims = {name: dim(cfg) for name, dim in registry.DIMS.items()}
+    row = sum(math.prod(dims[d] for d in m.shape) for m in registry.of_groups(problem.measures))
+    kept = 4 * (3 * n_params + problem.n_train + cfg.p**2 + MAX_SEGMENTS * row)
+    step = 4 * (4 * n_params + problem.n_train * _step_columns(cfg))
+    evaluated = together(problem, slots).eval_width * _evaluation_bytes(problem)
+    return int(MARGIN * (slots * kept + max(slots * step, evaluated)))
+
+
+def _step_columns(cfg: ModelConfig) -> int:
+    """Numbers per training pair that a step holds: neurons before their nonlinearity and after, and narrower arrays.
+
+    What is taken of each array is fitted to XLA's own account for an H100, which tests/test_population.py holds.
+    """
+    if cfg.n_layers == 1:
+        return 2 * cfg.d_mlp + 3 * cfg.d_model + 2 * cfg.p
+    positions = 3 * (cfg.n_layers - 1) + 1  # of the last layer "=" alone
+    return 2 * cfg.d_mlp * positions + 10 * cfg.d_model * cfg.n_layers + 15 * cfg.p
+
+
+def _evaluation_bytes(problem: Problem) -> int:
+    """Of one run's evaluation: activations of the whole grid."""
+    cfg = problem.model
+    neurons = 2 * cfg.d_mlp if cfg.n_layers == 1 else 3 * cfg.d_mlp + 6 * cfg.d_model
+    return 4 * cfg.p**2 * (neurons + cfg.p + 8 * cfg.n_heads)
+
+
+def _largest(problem: Problem, n_pairs: int) -> int:
+    """Numbers in the largest array that a run has of so many pairs."""
+    cfg = problem.model
+    return n_pairs * max(cfg.p, max(cfg.d_mlp, cfg.d_model) * (1 if cfg.n_layers == 1 else 3))

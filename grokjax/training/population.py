@@ -26,9 +26,7 @@ from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem, State
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
 from grokjax.training import one_run
-from grokjax.training.layouts import Layout
-
-MAX_SEGMENTS = 64  # evaluations in one dispatch, at most; bounds the buffer of results
+from grokjax.training.layouts import MAX_SEGMENTS, Layout
 
 
 class Population:

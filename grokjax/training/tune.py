@@ -41,7 +41,7 @@ Rates = dict[int, float | None]  # run-steps per second of one device, by width;
 Say = Callable[[str], None]  # told what is going on; may raise to end it
 
 SMALLEST = 8  # width measured, but on a TPU
-SPILLING = 4  # times the width that a TPU's on-chip memory holds, by estimate, is the largest measured there
+SPILLING = 2  # times the width that a TPU's on-chip memory holds, by estimate, is the largest measured there
 GAIN = 0.05  # of doubling, below which the climb ends
 CLOSE = 0.03  # to the best rate, which is close enough for the smaller width
 TIMING_SECONDS = 0.2  # of one timing, at least
@@ -237,7 +237,7 @@ def measure(problem: Problem, inputs: Inputs, width: int, device: jax.Device) ->
 
 
 def _timed(problem: Problem, inputs: Inputs, width: int, device: jax.Device) -> float:
-    runs = Population(problem, layouts.measurable(width, device), [device])
+    runs = Population(problem, layouts.measurable(problem, width, device), [device])
     runs.start({slot: inputs._replace(seed=np.uint32(slot)) for slot in range(width)})
 
     def seconds(n_steps: int) -> float:
