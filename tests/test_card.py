@@ -220,7 +220,9 @@ def test_the_faster_accurate_precision_is_swept_first(tmp_path):
 # --- the record -----------------------------------------------------------------------------------------------------
 
 
-def test_no_part_and_an_empty_folder_are_refused(tmp_path):
+def test_no_part_an_unknown_one_and_an_empty_folder_are_refused(tmp_path):
+    with pytest.raises(InputError, match="'sped' is unknown.*speed"):
+        command.main(["sped"])
     with pytest.raises(InputError, match="no part is named"):
         command.main([])
     with pytest.raises(InputError, match="holds no figures"):

@@ -1,5 +1,6 @@
 """Run-steps per second by width and precision, and what an evaluation, a compilation and memory cost."""
 
+import concurrent.futures
 import functools
 import itertools
 import time
@@ -18,6 +19,7 @@ from grokjax import config
 from grokjax.training import layouts
 
 WIDTHS, DRY_WIDTHS = (64, 256, 8, 1, 512, 1024, 32, 128), (2, 1)  # in order of worth
+LEFT_TO_TIME = 15.0  # seconds of a task that are not for compiling
 ROUNDS, SECONDS = 5, 0.3  # of each program at each width, and how long a visit should take
 
 
@@ -35,23 +37,31 @@ def tasks(setting: Setting) -> list[Task]:
 
 
 def train(dry: bool, width: int, seconds: float) -> dict[str, Any]:
-    """Seconds per run-step of so many runs in every precision, visited in turn, without evaluations."""
+    """Run-steps per second of so many runs in every precision, visited in turn, without evaluations."""
     deadline = time.monotonic() + seconds
-    contestants, compile_s, missing = [], {}, {}
-    for precision in config.PRECISIONS:
-        started = time.monotonic()
-        if contestants and deadline - started < 2 * max(compile_s.values()) + 10:
-            missing[precision] = "no time left"
-            continue
-        try:
-            contestants.append(_contestant(dry, width, precision))
-        except Exception as error:  # whatever a device that lacks it, or its memory, says
-            missing[precision] = str(error).partition("\n")[0][:300]
-            continue
-        compile_s[precision] = time.monotonic() - started
-    times = timing.measure(contestants, 2 if dry else ROUNDS, 0.01 if dry else SECONDS, deadline=deadline - 5)
+    built, missing = _built(dry, width, seconds - LEFT_TO_TIME)
+    times = timing.measure(built, 2 if dry else ROUNDS, 0.01 if dry else SECONDS, deadline=deadline - 5)
     rates = {key: timing.spread(1 / values) for key, values in times.items()}
-    return {"run_steps_per_s": rates, "compile_s": compile_s, "missing": missing, "on": programs.circumstances()}
+    return {"run_steps_per_s": rates, "missing": missing, "on": programs.circumstances()}
+
+
+def _built(dry: bool, width: int, seconds: float) -> tuple[list[Contestant], dict[str, str]]:
+    """A population of each precision, compiled side by side, and why others are missing."""
+    built, missing = [], {}
+    pool = concurrent.futures.ThreadPoolExecutor(len(config.PRECISIONS))
+    futures = {name: pool.submit(_contestant, dry, width, name) for name in config.PRECISIONS}
+    concurrent.futures.wait(futures.values(), timeout=max(0.0, seconds))
+    for name, future in futures.items():
+        if not future.done():
+            missing[name] = "no time left to compile it"
+        elif error := future.exception():  # whatever a device that lacks it, or its memory, says
+            missing[name] = str(error).partition("\n")[0][:300]
+        else:
+            built.append(future.result())
+    pool.shutdown(wait=False, cancel_futures=True)
+    if not built:
+        raise RuntimeError(f"no precision could be timed: {missing}")
+    return built, missing
 
 
 def _contestant(dry: bool, width: int, precision: str) -> Contestant:
