@@ -71,8 +71,11 @@ def test_every_product_of_an_accelerator_is_of_the_precision_that_is_asked_for(p
     text = of_population((platform,), name)
     found = products(text)
     assert len(found) > 20
-    assert not [line for line in found if ASKED[name] not in line]
-    assert "reduce_precision" not in text
+    is_split = platform == "cuda" and name.endswith("x")  # from rounded parts; evaluations are float32's
+    asked = (ASKED["bfloat16"], ASKED["float32"]) if is_split else (ASKED[name],)
+    assert not [line for line in found if not any(one in line for one in asked)]
+    assert all(any(one in line for line in found) for one in asked)
+    assert ("reduce_precision" in text) == is_split
     assert "optimization_barrier" not in text
 
 

@@ -1,8 +1,8 @@
 """Precision of the products in a training step.
 
-An accelerator has such products, most of them; a CPU multiplies in float32 whatever is asked of it, so in a program for
-one they are emulated: factors are rounded (or split into rounded parts), products are summed in float32, which is what
-the hardware does.
+An accelerator has such products, most of them. A CPU multiplies in float32 whatever is asked of it, and a GPU loses
+digits where a product takes several bfloat16 ones; in a program for one of these they are emulated: factors are rounded
+(or split into rounded parts), products are summed in float32, which is what the hardware does.
 
 | name | a factor is | bits of the significand |
 | --- | --- | --- |
@@ -31,7 +31,8 @@ JAX_NAMES = {
     "bfloat16_3x": "BF16_BF16_F32_X3",
     "bfloat16": "BF16_BF16_F32",
 }
-# On a CPU: bits of the significand stored per part, and the pairs of parts whose products are summed, smallest first.
+# Where they are emulated: bits of the significand stored per part, and the pairs of parts whose products are summed,
+# smallest first.
 EMULATED = {
     "tensorfloat32": (10, ((0, 0),)),
     "bfloat16_6x": (7, ((2, 0), (1, 1), (0, 2), (1, 0), (0, 1), (0, 0))),
@@ -58,23 +59,50 @@ def require(name: str, platform: str) -> None:
 
 
 def rounded(function: Callable, name: str) -> Callable:
-    """Wraps a function so that its products have this precision: the device's own, or on a CPU emulated ones."""
+    """Wraps a function so that its products have this precision: the device's own, or emulated ones where it has none.
+
+    Emulated are all on a CPU, and on a GPU those that are split: from rounded parts, by the GPU's own bfloat16 products.
+    """
     if name not in EMULATED:
         return _of_device(function, name)
+    if not _is_split(name):
+        return lambda *args: platforms.choose(_emulated(function, name), _of_device(function, name), *args)
+    of_gpu = _emulated(function, name, "bfloat16")
 
-    def emulated(*args):
-        closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-        results = _evaluate(closed, jax.tree.leaves(args), name)
-        return jax.tree.unflatten(jax.tree.structure(shape), results)
+    def elsewhere(*args):
+        return platforms.choose_gpu(of_gpu, _of_device(function, name), *args)
 
-    return lambda *args: platforms.choose(emulated, _of_device(function, name), *args)
+    return lambda *args: platforms.choose(_emulated(function, name), elsewhere, *args)
 
 
 def unemulated(function: Callable, name: str) -> Callable:
-    """Wraps a function so that its products have this precision where the device has it, and float32 on a CPU."""
+    """Wraps a function so that its products have this precision where the device has it by itself, else float32."""
     if name not in EMULATED:
         return _of_device(function, name)
-    return lambda *args: platforms.choose(_of_device(function, "float32"), _of_device(function, name), *args)
+    exact, own = _of_device(function, "float32"), _of_device(function, name)
+    if not _is_split(name):
+        return lambda *args: platforms.choose(exact, own, *args)
+    return lambda *args: platforms.choose(exact, lambda *args: platforms.choose_gpu(exact, own, *args), *args)
+
+
+def _is_split(name: str) -> bool:
+    """Whether products are sums over parts of the factors.
+
+    On an H200 XLA's own lost what the smaller parts hold (jaxlib 0.11.2; the errors are in docs/performance.md).
+    """
+    return len(EMULATED[name][1]) > 1
+
+
+def _emulated(function: Callable, name: str, parts: str = "float32") -> Callable:
+    """A function with every product emulated, from products of the parts in a precision that holds these exactly."""
+
+    def emulated(*args):
+        with jax.default_matmul_precision(JAX_NAMES[parts]):
+            closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+        results = _evaluate(closed, jax.tree.leaves(args), name)
+        return jax.tree.unflatten(jax.tree.structure(shape), results)
+
+    return emulated
 
 
 def _of_device(function: Callable, name: str) -> Callable:
