@@ -20,9 +20,9 @@ def page(record: pd.DataFrame) -> str:
 def _runs(record) -> str:
     least = record.groupby(["train_fraction", "weight_decay"]).size().min()
     grokked, budget = record["grokked_by"].notna().sum(), record["steps"].max()
+    of_all = f"{len(record):,} of {record['total'].max():,} runs are in"
     return (
-        f"{len(record):,} runs are in, {least} seeds or more in each cell; {grokked:,} reached 99 % test accuracy "
-        f"within {budget:,} steps."
+        f"{of_all}, {least} seeds or more in each cell; {grokked:,} reached 99 % test accuracy within {budget:,} steps."
     )
 
 

@@ -22,9 +22,14 @@ def page(record: pd.DataFrame) -> str:
 def _runs(record) -> str:
     seeds = record.groupby("weight_decay").size()
     return (
-        f"{len(record)} runs are in, {seeds.min()} to {seeds.max()} seeds for each λ, {record['last_step'].max():,.0f} "
+        f"{len(record)} runs are in, {_range(seeds)} seeds for each λ, {record['last_step'].max():,.0f} "
         f"steps each; {int((record['last_step'] * 1.0).sum()):,} run-steps in all."
     )
+
+
+def _range(counts: pd.Series) -> str:
+    low, high = counts.min(), counts.max()
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _times(by_decay) -> str:

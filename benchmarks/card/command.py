@@ -77,15 +77,20 @@ def section(name: str, figures: Figures) -> str:
 
 
 def page(found: Record) -> str:
-    """A record as Markdown, all parts."""
-    return "\n\n".join(section(name, found["parts"].get(name, {})) for name in PARTS) + "\n"
+    """A record as Markdown, all parts, each with the commits that it was measured at."""
+    texts = []
+    for name in PARTS:
+        figures = found["parts"].get(name, {})
+        commits = {str(figure["on"]["git_commit"])[:12] for figure in figures.values() if "on" in figure}
+        texts.append(section(name, figures) + (f"\n\nMeasured at {', '.join(sorted(commits))}." if commits else ""))
+    return "\n\n".join(texts) + "\n"
 
 
 def record(folder: Path) -> Record:
     """All figures in a folder as one record.
 
     Raises:
-      InputError: there are none, or they are of different machines.
+      InputError: there are none, or they are of different machines; of different commits they may be.
     """
     files = {name: folder / f"{name}.json" for name in PARTS}
     parts: dict[str, Figures] = {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()}
@@ -93,9 +98,7 @@ def record(folder: Path) -> Record:
     if not places:
         raise InputError(f"--out={folder} holds no figures: name a part to measure.")
     if len({_place(one) for one in places}) > 1:
-        raise InputError(
-            f"--out={folder} holds figures of different machines or commits: keep them in different folders."
-        )
+        raise InputError(f"--out={folder} holds figures of different machines: keep them in different folders.")
     return {
         "benchmark": "card",
         "command": "python -m benchmarks.card all",
@@ -106,4 +109,4 @@ def record(folder: Path) -> Record:
 
 
 def _place(one: Mapping[str, Any]) -> tuple[Any, ...]:
-    return one["device_kind"], one["driver"], one["versions"]["jaxlib"], one["git_commit"]
+    return one["device_kind"], one["driver"], one["versions"]["jaxlib"]

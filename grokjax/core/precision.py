@@ -61,7 +61,7 @@ def require(name: str, platform: str) -> None:
 def rounded(function: Callable, name: str) -> Callable:
     """Wraps a function so that its products have this precision: the device's own, or emulated ones where it has none.
 
-    Emulated are all on a CPU, and on a GPU those that are split: from rounded parts, by the GPU's own bfloat16 products.
+    Emulated are all on a CPU, and on a GPU those that are split, by its own bfloat16 products of the parts.
     """
     if name not in EMULATED:
         return _of_device(function, name)
