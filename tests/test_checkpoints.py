@@ -185,7 +185,7 @@ def test_what_there_is_not_is_said(uneven):
     assert str(error.value) == f"{uneven} has no snapshot of run 1 at step 40: it has steps 0, 20."
     with pytest.raises(InputError) as error:
         load_params(uneven / "nowhere", 0)
-    assert str(error.value) == f"{uneven / 'nowhere'} has no snapshot of run 0: it has none."
+    assert str(error.value) == f"{uneven / 'nowhere'} does not exist."
 
 
 def test_a_folder_that_holds_fewer_runs_than_its_name_says_is_damaged(tmp_path):

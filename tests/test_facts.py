@@ -12,6 +12,7 @@ from pages import hand_made, row_of_run, rows_of
 from grokjax import phases
 from grokjax.report import document, facts, tables
 from grokjax.report.results import first_run, groups, label, sentence, shown_value
+from grokjax.store import locks
 
 NAN = np.nan
 NOW = datetime.datetime(2025, 1, 2, 3, 4)
@@ -30,7 +31,10 @@ def test_the_head_of_the_page(held):
         "weight_decay = 1: 2 of 2 grok, median 1,000 steps.",
         "weight_decay = 2: 0 of 1 grok within 2,100 steps.",
     ]
-    assert "This sweep was still being trained at 2025-01-02 03:04 UTC" in text
+    assert "This sweep was interrupted" in text
+    lock = locks.take(held.path)
+    assert "This sweep was still being trained at 2025-01-02 03:04 UTC" in str(facts.header(held, NOW))
+    lock.close()
     over = dataclasses.replace(held, runs=held.runs[2:3], axes=[], by=[])
     text = str(facts.header(over, NOW))
     assert "<li>1 of 1 grok, at step 1,000.</li>" in text
@@ -49,17 +53,19 @@ def test_many_values_of_an_axis_are_abridged(held, n, text):
 
 def test_what_the_figures_leave_out(held):
     spectra = [{"low": 1.0, "high": 1.0**254}, {"low": 1.0, "high": 1.05**254}]
-    text = str(facts.notes(held, {"curve_limit": 1_234, "image_limit": 5_678, "spectra": spectra}))
+    text = str(facts.notes(held, {"curve_limit": 1_234, "image_limit": 5_678, "spectra": spectra, "figures": []}))
     assert "Curves were thinned to 1,234 points" in text
     assert "Images were thinned to 5,678 columns" in text
     assert "one of 255 levels, 5.0 % apart; those below 1e-5 of the sweep&#x27;s largest have the lowest." in text
     assert "1 run diverged; counted as censored where they did." in text
     text = str(
         facts.notes(
-            dataclasses.replace(held, runs=held.runs[:4]), {"curve_limit": None, "image_limit": None, "spectra": []}
+            dataclasses.replace(held, runs=held.runs[:4]),
+            {"curve_limit": None, "image_limit": None, "spectra": [], "figures": []},
         )
     )
-    assert text.count("<li>") == 2
+    assert text.count("<li>") == 3
+    assert "products_loss." in text  # of what no figure shows
     assert "Curves are not thinned" in text
 
 

@@ -224,7 +224,8 @@ def test_groups_of_one_program_are_timed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(speeds, "TIMING_SECONDS", 0.01)
     c = tiny.get_config()
     c.sweep.task = ("quadratic", "random", "add")
-    made = plan_of(sweeps.expand(c), tmp_path, [layouts.together(4)] * 3)
+    sweep = sweeps.expand(c)
+    made = plan_of(sweep, tmp_path, [layouts.together(sweep.runs[0].problem(), 4)] * 3)
     said = []
     speeds.measure(made, said.append)
     assert said == ["timing 4 runs of task quadratic …", "timing 4 runs of task add …"]
