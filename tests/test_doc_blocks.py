@@ -31,7 +31,7 @@ PAGES = [page for page in dict.fromkeys(PAGES) if "_build" not in page]
 SMALL = {
     "experiments/wd_sweep.py:study": "experiments/wd_sweep.py:small",
     "experiments/wd_sweep.py --workdir": "experiments/wd_sweep.py:small --workdir",
-    "experiments/laws.py --workdir": "experiments/laws.py:small --workdir",
+    "experiments/laws.py --workdir": "experiments/laws.py:small --config.stop_loss=100 --workdir",
     "experiments/phase_diagram.py --workdir": (
         "experiments/phase_diagram.py:small --config.steps=100 --config.snapshot_every=100 --workdir"
     ),
