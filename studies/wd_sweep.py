@@ -91,8 +91,8 @@ def _hidden(record) -> str:
     for decay, runs in record[record["grokked_by"].isna()].groupby("weight_decay"):
         loss = runs["heldout_restricted_loss"]
         said.append(
-            f"{text.number(loss.min(), 2)} to {text.number(loss.max(), 2)} at λ = {decay:g}, below half of a guess's in "
-            f"{text.share(int((loss < guess / 2).sum()), len(runs))}"
+            f"{text.number(loss.min(), 2)} to {text.number(loss.max(), 2)} at λ = {decay:g}, below half of a guess's "
+            f"in {text.share(int((loss < guess / 2).sum()), len(runs))}"
         )
     return f"Held-out restricted loss of runs that have not grokked (a guess has {guess:.2f}): {'; '.join(said)}."
 
