@@ -110,7 +110,7 @@ def make_ready(whole: Path, errors: str) -> None:
     with contextlib.suppress(ImportError):
         import torch  # noqa: F401 (counted as had)
     warnings.simplefilter("ignore")
-    terminal.SLOW_SECONDS = 1e6  # what is read here is a command's last word, not that it is still at it
+    waiting.SLOW_SECONDS = 1e6  # what is read here is a command's last word, not that it is still at it
     jax.devices()
     load_params(whole / "sweeps" / "done", 0)  # starts Orbax's threads
     had = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

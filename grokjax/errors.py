@@ -132,7 +132,7 @@ def line_in(error: BaseException, file: str) -> str:
 
 
 def refuse_clash(what: str, old, new) -> None:
-    """Refuses a name that another function has already; a function defined twice by loading its file twice is none.
+    """Refuses a name that another function has already; one defined again is none: a file loaded twice, a cell edited.
 
     Args:
       what: the name with its kind, such as "task 'add'".
@@ -142,6 +142,9 @@ def refuse_clash(what: str, old, new) -> None:
     Raises:
       InputError: they are not the same.
     """
-    there, here = ((f.__code__.co_filename, f.__qualname__) for f in (old, new))
+    # Each state of a notebook's cell is a file of its own, but all are of the module __main__.
+    there, here = (
+        (f.__module__ if f.__module__ == "__main__" else f.__code__.co_filename, f.__qualname__) for f in (old, new)
+    )
     if there != here:
         raise InputError(f"{what} is already defined in {there[0]}: choose another name.")

@@ -16,8 +16,7 @@ import pytest
 import tiny
 from cases import QUICK, Case, hyperparameters
 
-from grokjax import tasks
-from grokjax.cli import terminal
+from grokjax import tasks, waiting
 from grokjax.core.model import ModelConfig
 from grokjax.core.problem import Inputs, Problem
 from grokjax.training import one_run
@@ -60,7 +59,7 @@ def finished(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def busy_machine(monkeypatch):
     """Where the machine is busy, commands say what they are doing beside what a test expects: not here."""
-    monkeypatch.setattr(terminal, "SLOW_SECONDS", 1e6)
+    monkeypatch.setattr(waiting, "SLOW_SECONDS", 1e6)
 
 
 @pytest.fixture

@@ -76,6 +76,21 @@ def test_a_clash_names_the_file_of_the_first():
     assert str(refused.value) == f"task 'x' is already defined in {__file__}: choose another name."
 
 
+def test_an_edited_cell_of_a_notebook_is_no_clash():
+    def cell(source, file):
+        names = {"__name__": "__main__"}
+        exec(compile(source, file, "exec"), names)
+        return names
+
+    before = cell("def mine(a, b, p): return a\ndef other(a, b, p): return a", "/tmp/ipykernel_1/1.py")
+    after = cell("def mine(a, b, p): return b", "/tmp/ipykernel_1/2.py")
+    errors.refuse_clash("task 'mine'", before["mine"], after["mine"])
+    with pytest.raises(InputError, match="task 'x' is already defined in __main__: choose another name"):
+        errors.refuse_clash("task 'x'", before["other"], after["mine"])
+    with pytest.raises(InputError):
+        errors.refuse_clash("task 'x'", test_an_edited_cell_of_a_notebook_is_no_clash, after["mine"])
+
+
 @pytest.mark.parametrize(
     ("shell", "python"),
     [

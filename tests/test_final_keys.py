@@ -1,12 +1,14 @@
 """Final keys: the keys of every run that has ended are finalised, with those of its group, in batches."""
 
+import known
 import pytest
+import tiny
 from pretended import MANY, config, ending, recorder_of, rows, train
 
 from grokjax import sweeps
 from grokjax.columns import FINAL
 from grokjax.measures import registry
-from grokjax.store.metrics import read_runs
+from grokjax.store.metrics import read_metrics, read_runs
 from grokjax.training import final_keys, scheduler
 
 
@@ -73,3 +75,19 @@ def test_what_another_group_has_left_unfinished_waits_for_it(tmp_path):
     one.ledger.update({"run": [2, 0, 3], "step": [200] * 3} | {name: [1.0] * 3 for name in FINAL})
     for group, runs in ((0, [0]), (1, [2, 3])):
         assert [run.run for run in one.unfinished(sweep.groups()[group][0].problem())] == runs
+
+
+def test_a_sweep_of_keyed_measures_of_ones_own_ends(tmp_path):
+    known.register()
+    try:
+        c = tiny.get_config()
+        c.measures = ("test_known",)
+        assert tiny.train(c, tmp_path / "out")[0] == 0
+        before = read_runs(tmp_path / "out")["key_freqs"]
+        assert "is finished: nothing to do" in tiny.train(c, tmp_path / "out")[1]
+    finally:
+        known.unregister()
+    metrics = read_metrics(tmp_path / "out", columns=["run", "step", "key_freqs", "known_keys"])
+    last = metrics[metrics["step"] == metrics["step"].max()]
+    assert list(map(list, last["key_freqs"])) == list(map(list, last["known_keys"]))
+    assert before.notna().all()

@@ -3,6 +3,8 @@
 import json
 
 import jax
+import pandas as pd
+import pyarrow as pa
 import pytest
 import tiny
 from commands import call
@@ -11,7 +13,9 @@ from pretended import plan_of
 from grokjax import sweeps
 from grokjax.api import requests
 from grokjax.cli import train
+from grokjax.columns import runs_schema
 from grokjax.core import cache
+from grokjax.store import files
 from grokjax.training import layouts, speeds
 from grokjax.training.layouts import Layout
 from grokjax.training.request import Request
@@ -193,6 +197,27 @@ def test_what_a_sweep_took_is_what_the_next_plan_says(tmp_path, home):
     in_turn = -(-20 // one.layout.n_devices) * 200
     assert one.training == pytest.approx(kept["step"] * in_turn)
     assert not (tmp_path / "second").exists()
+
+
+def test_a_plan_of_a_sweep_that_has_begun_is_of_what_is_left(tmp_path, capsys):
+    c = tiny.get_config()
+    assert tiny.train(c, tmp_path / "out")[0] == 0
+    table = pd.read_parquet(tmp_path / "out" / "runs.parquet")
+    done = requests.done(requests.plan(Request(c, tmp_path / "out")))
+    assert done == dict.fromkeys(range(4), 200)
+    schema = runs_schema()
+    begun = table.assign(status=["finished", "stopped", "training", "waiting"], last_step=[200, 50, 80, None])
+    files.write_parquet(pa.Table.from_pandas(begun, schema), tmp_path / "out" / "runs.parquet")
+    made = requests.plan(Request(c, tmp_path / "out"))
+    assert requests.done(made) == {0: 200, 1: 200, 2: 80, 3: 0}
+    (one,) = speeds.estimates(made, requests.done(made))
+    assert one.left == [0, 0, 120, 200]
+    assert " for the 320 run-steps that are left, as timed " in speeds.text(made, [one])
+    assert speeds.record(made, [one])["run_steps_left"] == 320
+    (one,) = speeds.estimates(made, dict.fromkeys(range(4), 200))
+    assert one.seconds == 0
+    assert speeds.text(made, [one]) == "     time  none: every run is trained"
+    assert requests.done(requests.plan(Request(c, tmp_path / "out", overwrite=True))) == {}
 
 
 def planning(capsys, *args):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from commands import call
 
+from grokjax import waiting
 from grokjax.cli import terminal, train
 from grokjax.cli.main import main
 
@@ -16,12 +17,12 @@ def test_what_takes_long_says_so_on_stderr(capsys, monkeypatch):
         time.sleep(0.01)
     assert list(terminal.track(range(3), "counting")) == [0, 1, 2]
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(terminal, "SLOW_SECONDS", 0.01)
+    monkeypatch.setattr(waiting, "SLOW_SECONDS", 0.01)
     with terminal.busy("thinking"):
         time.sleep(0.3)
     out, err = capsys.readouterr()
     assert (out, err) == ("", "thinking … 0 s so far\n")
-    monkeypatch.setattr(terminal, "LINE_SECONDS", 0.01)
+    monkeypatch.setattr(waiting, "LINE_SECONDS", 0.01)
     for _ in terminal.track(range(2), "counting"):
         time.sleep(0.3)
     out, err = capsys.readouterr()
@@ -30,7 +31,7 @@ def test_what_takes_long_says_so_on_stderr(capsys, monkeypatch):
 
 
 def test_what_fails_is_not_busy_any_more(capsys, monkeypatch):
-    monkeypatch.setattr(terminal, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(waiting, "SLOW_SECONDS", 0.05)
     with pytest.raises(ZeroDivisionError), terminal.busy("dividing"):
         print(1 / 0)
     time.sleep(0.1)

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from grokjax import waiting
 from grokjax.columns import disagreement, moduli, redefined
 from grokjax.errors import StorageError
 from grokjax.report import write
 from grokjax.store import files
+from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import how_to_read, parts, read_metrics, read_part, read_runs
 from grokjax.store.opening import opened
 from grokjax.store.records import part, read_record
@@ -37,6 +39,18 @@ def plan(request: Request, measure: bool = False) -> Plan:
     if measure:
         speeds.measure(made, request.tell)
     return made
+
+
+def done(plan: Plan) -> dict[int, int]:
+    """The steps that the directory of a plan has of each of its runs, by runs.parquet; those that are over have all."""
+    path, runs = plan.job.path, {run.run: run for run in plan.job.sweep.runs}
+    if plan.job.request.overwrite or not (path / "runs.parquet").is_file():
+        return {}
+    table = read_runs(path)
+    steps = zip(table["run"], table["status"], table["last_step"].fillna(0), strict=True)
+    return {
+        int(run): runs[run].steps if status in Ledger.OVER else int(last) for run, status, last in steps if run in runs
+    }
 
 
 def train(request: Request) -> int:
@@ -88,7 +102,8 @@ def _write_missing(workdir: Workdir, found: Findings, request: Request) -> None:
 def _report(path: Path, request: Request) -> None:
     """Writes the report; if that fails the sweep is still done, and a sentence says how to get the report."""
     try:
-        write.write(path)
+        with waiting.busy("writing the report", request.tell):
+            write.write(path)
     except Exception as error:  # a full disk, say: hours of training must not end as a failure for want of a page
         request.tell(
             f"note: the results are whole, but the report could not be written ({type(error).__name__}: {error}). "

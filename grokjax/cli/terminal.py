@@ -6,11 +6,12 @@ import json
 import math
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn, TypeVar
 
+from grokjax import waiting
 from grokjax.errors import HostLost, InputError, StorageError, one_line, plain
 
 
@@ -48,35 +49,9 @@ def _jsonable(value: Any) -> Any:
     return None if str(value) in ("<NA>", "NaT") else str(value)
 
 
-SLOW_SECONDS = 5.0  # of silence before a command says what it is doing
-LINE_SECONDS = 15.0  # between lines
-
-
-@contextlib.contextmanager
-def busy(text: str, left: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Says on stderr what a command is doing, once that has taken some seconds, and then now and then.
-
-    Args:
-      text: what, such as "measuring model.npz".
-      left: says how far it is, or nothing.
-    """
-    done, started = threading.Event(), time.monotonic()
-
-    def tell() -> None:
-        seconds = SLOW_SECONDS
-        while not done.wait(seconds):
-            seconds = LINE_SECONDS
-            told = left() or f"{time.monotonic() - started:.0f} s so far"
-            with contextlib.suppress(OSError, ValueError):  # a stream that is gone
-                print(plain(f"{text} … {told}"), file=sys.stderr, flush=True)
-
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+def busy(text: str, left: Callable[[], str] = lambda: "") -> AbstractContextManager[None]:
+    """Says on stderr what a command is doing, as `waiting.busy` does."""
+    return waiting.busy(text, lambda line: print(plain(line), file=sys.stderr, flush=True), left)
 
 
 Item = TypeVar("Item")

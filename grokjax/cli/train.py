@@ -184,7 +184,7 @@ def _plan(request, measure: bool, as_json: bool) -> None:
     from grokjax.training import plan, speeds
 
     made = requests.plan(request, measure)
-    found = speeds.estimates(made)
+    found = speeds.estimates(made, requests.done(made))
     if as_json and request.hosts.is_first:
         terminal.say_json(speeds.record(made, found))
     elif not as_json:

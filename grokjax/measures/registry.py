@@ -190,8 +190,12 @@ def in_step(names: Iterable[str], slow: bool = False) -> dict[str, Measure]:
 
 
 def final(names: Iterable[str]) -> dict[str, Measure]:
-    """The keyed measures of these groups by the column they fill once a run has ended and its keys are final."""
-    return {m.name: m for m in of_groups(names) if m.keyed}
+    """The keyed measures of these groups by the column they fill once a run has ended and its keys are final.
+
+    Where there are any, the keys themselves are among them: by their column a sweep knows that it has them.
+    """
+    found = {m.name: m for m in of_groups(names) if m.keyed}
+    return found | {"key_freqs": MEASURES["key_freqs"]} if found else found
 
 
 def compute(columns: Mapping[str, Measure], shared: Shared) -> dict[str, jax.Array]:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from grokjax import waiting
 from grokjax.core.hosts import Hosts
 from grokjax.errors import InputError
 from grokjax.store import recovery
@@ -58,7 +59,8 @@ def _held(path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callabl
 def _found(workdir: Workdir, sweep: Sweep, hosts: Hosts, tell: Callable[[str], None]) -> Findings:
     found = Findings(Ledger(sweep.runs))
     if hosts.is_first and workdir.record:
-        found = recovery.examine(workdir.path, sweep)
+        with waiting.busy(f"examining {workdir.path}", tell):
+            found = recovery.examine(workdir.path, sweep)
         for place, what in found.troubles.items():
             tell(f"note: {place} {what}; it is set aside.")
         if found.troubles and found.lost:

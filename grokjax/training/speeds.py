@@ -10,6 +10,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -115,28 +116,37 @@ def busiest(layout: Layout, slots: Iterable[int]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What a group will take, from its first step.
+    """What a group will take, from where it is.
 
     Attributes:
       runs: of the group.
       speed: of its program; None where nothing is known.
+      done: steps that are trained already, by run.
     """
 
     runs: tuple[Run, ...]
     layout: Layout
     speed: Speed | None
+    done: Mapping[int, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def left(self) -> list[int]:
+        """Steps of each run that are to be trained."""
+        return [run.steps - self.done.get(run.run, 0) for run in self.runs]
 
     @property
     def training(self) -> float | None:
         """Seconds, if no run stops early."""
         if self.speed is None:
             return None
-        return self.speed.step * steps_in_turn([run.steps for run in self.runs], self.layout)
+        return self.speed.step * steps_in_turn(self.left, self.layout)
 
     @property
     def seconds(self) -> float | None:
         """Of compilation and training."""
-        return None if self.training is None or not self.speed else self.speed.compilation + self.training
+        if self.training is None or not self.speed:
+            return None
+        return self.speed.compilation + self.training if self.training else 0.0
 
 
 def steps_in_turn(steps: Iterable[int], layout: Layout) -> int:
@@ -148,9 +158,14 @@ def steps_in_turn(steps: Iterable[int], layout: Layout) -> int:
     return max(loads)
 
 
-def estimates(plan: Plan) -> list[Estimate]:
-    """An estimate for each group of a plan, from what is in the cache."""
-    return [Estimate(runs, layout, read(key)) for runs, layout, key in _groups(plan)]
+def estimates(plan: Plan, done: Mapping[int, int] = MappingProxyType({})) -> list[Estimate]:
+    """An estimate for each group of a plan, from what is in the cache.
+
+    Args:
+      plan: of a sweep.
+      done: steps that are trained already, by run.
+    """
+    return [Estimate(runs, layout, read(key), done) for runs, layout, key in _groups(plan)]
 
 
 def _groups(plan: Plan) -> list[tuple[tuple[Run, ...], Layout, dict[str, Any]]]:
@@ -170,13 +185,17 @@ def text(plan: Plan, found: list[Estimate]) -> str:
 
 
 def _total(found: list[Estimate], known: list[Estimate]) -> str:
+    left, whole = sum(sum(one.left) for one in found), sum(run.steps for one in found for run in one.runs)
+    if not left:
+        return "none: every run is trained"
     if not known:
         return "not known: no such program has been timed on this machine; --plan=measure does, in about a minute"
-    seconds = duration(sum(one.seconds or 0 for one in known))
+    rest = f" for the {left:,} run-steps that are left" if left < whole else ""
+    seconds = f"{duration(sum(one.seconds or 0 for one in known))}{rest}"
     if len(found) == 1:
         return f"about {seconds}, as timed on this machine: {_one(found[0])}"
-    rest = len(found) - len(known)
-    others = f"; {rest} of {len(found)} groups are not known, which --plan=measure times" if rest else ""
+    unknown = len(found) - len(known)
+    others = f"; {unknown} of {len(found)} groups are not known, which --plan=measure times" if unknown else ""
     return f"about {seconds}, as timed on this machine, one group after another{others}"
 
 
@@ -197,7 +216,9 @@ def _name(plan: Plan, one: Estimate) -> str:
 def record(plan: Plan, found: list[Estimate]) -> dict[str, Any]:
     """The plan and the estimates as JSON holds them; null for what is not known."""
     seconds = [one.seconds for one in found]
-    made = plan_lib.record(plan) | {"seconds": None if None in seconds else sum(filter(None, seconds))}
+    left = sum(sum(one.left) for one in found)
+    made = plan_lib.record(plan)
+    made |= {"run_steps_left": left, "seconds": None if None in seconds else sum(filter(None, seconds))}
     for group, one in zip(made["groups"], found, strict=True):
         group |= {"compilation_seconds": one.speed and one.speed.compilation, "training_seconds": one.training}
     return made
