@@ -18,6 +18,7 @@ from rich.console import Console
 
 from faults import cases
 from faults.cases import PAYLOAD, Case
+from grokjax import waiting
 from grokjax.api import requests
 from grokjax.cli import check, circuit, export, measure, phases, replay, report, terminal
 from grokjax.store.snapshots import load_params
