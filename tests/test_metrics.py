@@ -214,6 +214,17 @@ def test_fill_sets_the_rows_that_are_named_and_no_others(tmp_path):
     assert [_may_hold(part, np.array([run])) for run in (1, 2, 3)] == [False, True, False]
 
 
+@pytest.mark.parametrize("said", [b"\x80\x04K\x01.", b'{"index_columns": ["step"]}', b"[1, 2]"])
+def test_what_else_a_table_says_to_pandas_is_passed_over(said, writer, tmp_path):
+    writer.add(rows([0, 1], [0, 0]))
+    writer.flush()
+    (part,) = parts(tmp_path / "metrics")
+    table = pq.read_table(part)
+    files.write_parquet(table.replace_schema_metadata(table.schema.metadata | {b"pandas": said}), part)
+    assert read_metrics(tmp_path, ["run", "step"]).to_dict("list") == {"run": [0, 1], "step": [0, 0]}
+    assert list(read_part(part).schema.metadata) == [b"config"]
+
+
 def test_a_measure_s_column_says_everything():
     def column(name, **more):
         facts = {"unit": "nats", "description": "D.", "source": "S, §1", "range": "[0, 1]", **more}

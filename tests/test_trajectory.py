@@ -1,6 +1,7 @@
 """Trajectories: files and folders of many checkpoints become a metrics table, and one is named by its step."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -229,6 +230,14 @@ def test_a_checkpoint_that_cannot_be_read_or_is_of_another_run_is_named_before_a
     files.save_npz(states[40], case.cfg, folder / "copy_40.npz")
     with pytest.raises(InputError, match=r"two files of step 40, copy_40\.npz and seed1_step40\.npz"):
         trajectory.find(folder)
+
+
+def test_a_pipe_in_place_of_a_file_is_told(folder):
+    broken = folder / "seed1_step40.npz"
+    broken.unlink()
+    os.mkfifo(broken)
+    with pytest.raises(InputError, match=r"seed1_step40\.npz is no file"):
+        trajectory_table.measure_all(trajectory.find(folder))
 
 
 def test_the_split_must_be_known(tmp_path, case, states):

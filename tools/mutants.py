@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,6 +139,12 @@ def run(folder: Path, tests: list[str], limit: float | None = None) -> tuple[int
     return status, round(time.monotonic() - started, 1)
 
 
+def whole_room(whole: Path, tests: list[str]) -> dict[str, Any]:
+    """Runs a room's tests on the package as it is."""
+    status, seconds = run(whole, tests)
+    return {"outcome": "passes" if status == 0 else "FAILS", "seconds": seconds}
+
+
 def judge(whole: Path, mutant: Mutant, text: str, tests: list[str], limit: float) -> dict[str, Any]:
     """Runs the tests on one mutant, in a copy of its own."""
     with tempfile.TemporaryDirectory(prefix="mutant-", ignore_cleanup_errors=True) as name:
@@ -149,7 +156,7 @@ def judge(whole: Path, mutant: Mutant, text: str, tests: list[str], limit: float
     old, new = ([*set(a.splitlines()) - set(b.splitlines())] for a, b in ((before, text), (text, before)))
     change = f"{' '.join(map(str.strip, old))}  →  {' '.join(map(str.strip, new)) or '(gone)'}"
     outcome = {0: "survived", None: "timed out"}.get(status, "caught")
-    return {"what": str(mutant), "outcome": outcome, "seconds": seconds, "change": change}
+    return {"outcome": outcome, "seconds": seconds, "change": change}
 
 
 def summary(rows: list[tuple[Mutant, dict[str, Any]]]) -> str:
@@ -186,22 +193,28 @@ def main(argv: list[str] | None = None) -> None:
         print(
             f"{len(drawn)} mutants of the last commit; first the tests of {len(rooms)} rooms as they are.", flush=True
         )
-        for one in rooms:
-            path = next(mutant.path for mutant in drawn if room(mutant.path) == one)
-            status, seconds = run(whole, tests_of(path, modules, whole))
-            print(f"{one}: {'pass' if status == 0 else 'FAIL'}, {seconds:.0f} s", flush=True)
 
-        def found(mutant: Mutant) -> tuple[Mutant, dict[str, Any]]:
-            row = known.get(str(mutant))
+        def kept(what: str, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+            row = known.get(what)
             if row is None:
-                row = judge(whole, mutant, drawn[mutant], tests_of(mutant.path, modules, whole), args.limit)
+                row = {"what": what} | find()
                 if args.json:
                     with args.json.open("a") as file:
                         file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            print(f"{mutant} {row['outcome']} {row['seconds']:.0f} s", flush=True)
-            return mutant, row
+            print(f"{what} {row['outcome']} {row['seconds']:.0f} s", flush=True)
+            return row
+
+        def unchanged(name: str) -> dict[str, Any]:
+            path = next(mutant.path for mutant in drawn if room(mutant.path) == name)
+            return kept(f"{name} as it is", lambda: whole_room(whole, tests_of(path, modules, whole)))
+
+        def found(mutant: Mutant) -> tuple[Mutant, dict[str, Any]]:
+            tests = tests_of(mutant.path, modules, whole)
+            return mutant, kept(str(mutant), lambda: judge(whole, mutant, drawn[mutant], tests, args.limit))
 
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+            for _ in pool.map(unchanged, rooms):
+                pass
             print(summary(list(pool.map(found, drawn))))
 
 

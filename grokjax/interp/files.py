@@ -53,6 +53,8 @@ def load(path: str) -> Any:
     Raises:
       InputError: the file is neither, or cannot be read.
     """
+    if os.path.exists(path) and not os.path.isfile(path):  # pipes and devices would not end
+        raise InputError(f"{path} is no file.")
     try:
         with open(path, "rb") as file:
             head = file.read(9)

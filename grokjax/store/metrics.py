@@ -106,6 +106,9 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
         table = pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
         table.validate(full=True)
+        # What pandas would be told of types and indices: nothing of ours says any, and it is read unchecked.
+        about = {name: value for name, value in (table.schema.metadata or {}).items() if name != b"pandas"}
+        table = table.replace_schema_metadata(about)
     except Exception as error:  # pyarrow has several, some of which no class of it covers
         raise Damaged(f"{path} cannot be read as Parquet ({error})") from None
     lacks = [name for name in columns or () if name not in table.column_names]
