@@ -184,8 +184,8 @@ def disagreement(found: Mapping[str, tuple[int, int]]) -> str:
 
 
 def moduli(record: Mapping[str, Any]) -> list[int]:
-    """P of the runs of a sweep, of which `record` is the config.json."""
-    return list(record["axes"].get("p", [record["config"]["p"]]))
+    """P of the runs of a sweep, each once, of which `record` is the config.json."""
+    return list(dict.fromkeys(run["p"] for run in record["runs"]))
 
 
 def _version(field: pa.Field, p: int) -> int:

@@ -1,8 +1,9 @@
 """Finite groups by name, or from a Cayley table of one's own. No JAX.
 
-A group is its Cayley table: entry [a, b] is the number of a∘b, elements being numbered from 0. The order of the elements is
-part of it, since the bits of a run depend on it, and depends on no library: residues as they are, permutations sorted by
-their images of 0, 1, 2, …, so that the identity is element 0; of a product, the second factor's elements vary fastest.
+A group is its Cayley table: entry [a, b] is the number of a∘b, elements being numbered from 0. The order of the
+elements is part of it, since the bits of a run depend on it, and depends on no library: residues as they are,
+permutations sorted by their images of 0, 1, 2, …, so that the identity is element 0; of a product, the second factor's
+elements vary fastest.
 Permutations compose from left to right: a∘b takes i to b(a(i)).
 
 Size letters: P elements.
@@ -95,8 +96,8 @@ def named(name: str) -> Group:
     """Makes a group.
 
     Args:
-      name: Z_n (residues under addition), D_n (of a polygon with n corners; of order 2n), S_n, A_n, Q_8 (quaternions), a
-        product of these, "S_3 x Z_7", or the path of a Cayley table, which ends in .npy and may be followed by @ and
+      name: Z_n (residues under addition), D_n (of a polygon with n corners; of order 2n), S_n, A_n, Q_8 (quaternions),
+        a product of these, "S_3 x Z_7", or the path of a Cayley table, which ends in .npy and may be followed by @ and
         the first digits of its digest, as `recorded` writes it.
 
     Raises:
@@ -219,7 +220,9 @@ def checked(given: np.ndarray, said: str) -> np.ndarray:
         with the first elements that show it.
     """
     if not isinstance(given, np.ndarray) or given.ndim != 2 or given.shape[0] != given.shape[1]:
-        raise InputError(f"{said} is {getattr(given, 'dtype', 'no array')} {list(np.shape(given))}, but it must be [P, P].")
+        raise InputError(
+            f"{said} is {getattr(given, 'dtype', 'no array')} {list(np.shape(given))}, but it must be [P, P]."
+        )
     if given.dtype.kind not in "iu":
         raise InputError(f"{said} is {given.dtype}, but a Cayley table holds integers, the number of a∘b at [a, b].")
     n = len(given)
@@ -231,7 +234,8 @@ def checked(given: np.ndarray, said: str) -> np.ndarray:
         raise InputError(f"{said} is not closed: {a}∘{b} is {given[a, b]}, but it must be from 0 to {n - 1}.")
     table = given.astype(np.int32)
     identity = _identity(table, said)
-    for a, has_inverse in enumerate(np.any((table == identity) & (table.T == identity), 1)):
+    is_identity = table == identity
+    for a, has_inverse in enumerate(np.any(is_identity & is_identity.T, 1)):
         if not has_inverse:
             raise InputError(f"{said} has no inverse of {a}: no b has {a}∘b and b∘{a} both {identity}, the identity.")
     _refuse_unassociative(table, said)
@@ -239,7 +243,8 @@ def checked(given: np.ndarray, said: str) -> np.ndarray:
 
 
 def _identity(table: np.ndarray, said: str) -> int:
-    fits = (table == np.arange(len(table))) & (table.T == np.arange(len(table)))  # [e, a]: e∘a = a = a∘e
+    every = np.arange(len(table))
+    fits = (table == every) & (table == every[:, None]).T  # [e, a]: e∘a = a = a∘e
     found = np.flatnonzero(fits.all(1))
     if len(found):
         return int(found[0])

@@ -98,5 +98,5 @@ def test_tables_of_two_definitions_are_told_apart():
 
 
 def test_moduli_of_a_sweep():
-    assert columns.moduli({"config": {"p": 7}, "axes": {"seed": [0, 1]}}) == [7]
-    assert columns.moduli({"config": {"p": 7}, "axes": {"p": [5, 12]}}) == [5, 12]
+    assert columns.moduli({"runs": [{"p": 7}, {"p": 7}]}) == [7]
+    assert columns.moduli({"runs": [{"p": 5}, {"p": 12}]}) == [5, 12]

@@ -42,7 +42,7 @@ def compute(cfg, direction, params, train_pairs, answers):
 def measured(case):
     """All later measures of a case by plain name, counts made shares as on disk; and the gradient."""
     values, grads = compute(case.cfg, case.direction, case.params, case.train_pairs, case.answers)
-    return registry.counts_to_shares(COLUMNS, values, case.cfg, len(case.train_pairs)), grads
+    return registry.counts_to_shares(COLUMNS, values, case.problem), grads
 
 
 def expected(case, grads):
@@ -235,7 +235,7 @@ def test_shapes_and_dtypes_are_as_declared():
     case = random_case(5)
     for name, x in compute(case.cfg, case.direction, case.params, case.train_pairs, case.answers)[0].items():
         m = MEASURES[name]
-        assert x.shape == tuple(registry.DIMS[dim](case.cfg) for dim in m.shape), name
+        assert x.shape == tuple(registry.DIMS[dim](case.problem) for dim in m.shape), name
         assert x.dtype == {"float": np.float32}.get(m.dtype, m.dtype), name
 
 

@@ -55,8 +55,8 @@ def measure(
     subject = subject_of(checkpoint, tuple(keys), rule, threshold, split, task)
     values, null, given_N = _compute(subject, columns)
     with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 where there are no test pairs
-        values = registry.counts_to_shares(columns, values, checkpoint.cfg, subject.n_train or 0)
-    no_test = ["there are no test pairs"] if subject.n_train == checkpoint.cfg.p**2 else []
+        values = registry.counts_to_shares(columns, values, subject.problem)
+    no_test = ["there are no test pairs"] if subject.n_train == registry.n_pairs(subject.problem) else []
     for name in [name for name, value in values.items() if not np.all(np.isfinite(value))]:
         null[name] = ", or ".join(filter(None, [columns[name].undefined, *no_test])) or "it is not finite"
     found = {name: None if name in null else plain(m, values[name]) for name, m in columns.items()}
@@ -91,7 +91,9 @@ def _compute(
     def compute(params, train_pairs, answers, keys_K):
         if train_pairs is None:
             rule = problem.key_rule, problem.key_threshold
-            shared = Shared(problem.model, problem.direction, params, answers[:0], answers, None, *rule)
+            shared = Shared(
+                problem.model, problem.direction, params, answers[:0], answers, None, *rule, nonzero_b=problem.nonzero_b
+            )
             del shared.train_pairs_B  # so that what asks for them, however far down, fails
         else:
             shared = one_run.shared(problem, Inputs(0, {}, train_pairs, answers), params)

@@ -72,7 +72,7 @@ def _register_right_logit(which, pick):
 
 
 _register_right_logit("train", lambda s: s.train_mask_N)
-_register_right_logit("test", lambda s: ~s.train_mask_N)
+_register_right_logit("test", lambda s: s.test_mask_N)
 
 
 @measure(

@@ -27,23 +27,30 @@ from typing import Any
 import jax
 import numpy as np
 
+from grokjax import tasks
 from grokjax.columns import Column
 from grokjax.core import fourier
+from grokjax.core.problem import Problem
 from grokjax.errors import refuse_clash, unknown
 from grokjax.measures.shared import Shared
 
-# Lengths that a column's shape may name; each is a function of the model's configuration.
-DIMS: dict[str, Callable[[Any], int]] = {
-    "freq": lambda cfg: fourier.n_freqs(cfg.p),
-    "neuron": lambda cfg: cfg.d_mlp,
-    "head": lambda cfg: cfg.n_heads,
+# Lengths that a column's shape may name.
+DIMS: dict[str, Callable[[Problem], int]] = {
+    "freq": lambda problem: fourier.n_freqs(problem.model.p),
+    "neuron": lambda problem: problem.model.d_mlp,
+    "head": lambda problem: problem.model.n_heads,
 }
 # What an integer count may be divided by on the host, so that an accuracy of 1 is exactly 1.
-COUNTS: dict[str, Callable[[Any, int], int]] = {
-    "train pairs": lambda cfg, n_train: n_train,
-    "test pairs": lambda cfg, n_train: cfg.p**2 - n_train,
-    "sums": lambda cfg, n_train: cfg.p,
+COUNTS: dict[str, Callable[[Problem], int]] = {
+    "train pairs": lambda problem: problem.n_train,
+    "test pairs": lambda problem: n_pairs(problem) - problem.n_train,
+    "sums": lambda problem: problem.model.p,
 }
+
+
+def n_pairs(problem: Problem) -> int:
+    """The number of pairs that the problem's task has answers to."""
+    return tasks.n_pairs(problem.model.p, problem.nonzero_b)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,15 +146,14 @@ def metrics_columns(groups: Iterable[str]) -> dict[str, Measure]:
 
 
 def counts_to_shares(
-    columns: Mapping[str, Measure], values: Mapping[str, Any], cfg, n_train: int
+    columns: Mapping[str, Measure], values: Mapping[str, Any], problem: Problem
 ) -> dict[str, np.ndarray]:
     """Divides counts by what they are out of, in float64, so that values are as a column holds them.
 
     Args:
       columns: measures by column name.
       values: by column name, as the device returned them.
-      cfg: the model's configuration.
-      n_train: training pairs.
+      problem: of the models.
 
     Returns:
       NumPy arrays by column name.
@@ -155,5 +161,5 @@ def counts_to_shares(
     result = {}
     for name, value in values.items():
         of = columns[name].count_of
-        result[name] = np.asarray(value) / COUNTS[of](cfg, n_train) if of else np.asarray(value)
+        result[name] = np.asarray(value) / COUNTS[of](problem) if of else np.asarray(value)
     return result

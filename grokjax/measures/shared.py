@@ -9,8 +9,10 @@ from functools import cached_property
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int32
 
+from grokjax import tasks
 from grokjax.core import fourier, losses, model
 from grokjax.errors import unknown
 from grokjax.measures import marginals
@@ -41,6 +43,7 @@ class Shared:
         state is not known.
       forward: from the model's shape and the parameters to logits and activations of all pairs, as
         `model.forward_grid` gives them; they need not be differentiable.
+      nonzero_b: whether the task leaves out the pairs with b = 0.
     """
 
     def __init__(
@@ -56,13 +59,14 @@ class Shared:
         loss_fn: Callable[[model.Params], Float[Array, ""]] | None = None,
         update_fn: Callable[[model.Params], model.Params] | None = None,
         forward: Callable[[model.ModelConfig, model.Params], Forward] = model.forward_grid,
+        nonzero_b: bool = False,
     ):
         self.cfg, self.direction, self.params = cfg, direction, params
         self.train_pairs_B, self.answers_N = train_pairs_B, answers_N
         self.key_rule, self.key_threshold = key_rule, key_threshold
         self.loss_fn = loss_fn or self._mean_loss
         self.update_fn = update_fn
-        self.forward = forward
+        self.forward, self.nonzero_b = forward, nonzero_b
         if key_freqs_K is not None:
             self.key_freqs_K = key_freqs_K
 
@@ -101,6 +105,21 @@ class Shared:
     def train_mask_N(self) -> Bool[Array, " N"]:
         """Whether each pair is a training pair."""
         return jnp.zeros(self.cfg.p**2, bool).at[self.train_pairs_B].set(True, unique_indices=True)
+
+    @cached_property
+    def test_mask_N(self) -> Bool[Array, " N"]:
+        """Whether each pair is a test pair."""
+        return ~(self.train_mask_N | self.left_out_N) if self.nonzero_b else ~self.train_mask_N
+
+    @property
+    def left_out_N(self) -> Bool[Array, " N"]:
+        """Whether the task leaves each pair out."""
+        return jnp.asarray((np.arange(self.cfg.p**2) % self.cfg.p == 0) & self.nonzero_b)
+
+    @property
+    def n_test(self) -> int:
+        """The number of test pairs."""
+        return tasks.n_pairs(self.cfg.p, self.nonzero_b) - self.train_pairs_B.shape[0]
 
     @cached_property
     def train_logits_BxP(self) -> Float[Array, "B P"]:

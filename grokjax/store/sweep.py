@@ -50,7 +50,7 @@ def refuse_strangers(path: Path, sweep: Sweep) -> None:
     Raises:
       InputError: says which file to import for them.
     """
-    wanted = [run.values["task"] for run in sweep.runs if run.values["task"] not in tasks.TASKS]
+    wanted = [run.values["task"] for run in sweep.runs if not tasks.is_known(run.values["task"])]
     wanted += [name for name in sweep.base["measures"] if name not in registry.groups()]
     if wanted:
         experiment = (read_record(path) or {}).get("experiment")

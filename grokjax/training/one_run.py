@@ -81,6 +81,7 @@ def shared(
         loss_fn=lambda params: backends.loss(problem, params, pairs, labels_B),
         update_fn=None if opt_state is None else updates,
         forward=backend.forward,
+        nonzero_b=problem.nonzero_b,
     )
 
 

@@ -80,7 +80,7 @@ def _compute(problem: Problem, params: Params, train_N, answers, keys_K) -> tupl
     """One compilation serves all models of a shape; no key in `keys_K` asks for the model's own."""
     rule = problem.key_rule, problem.key_threshold
     no_pairs = jnp.zeros(0, jnp.int32)
-    s = Anatomy(problem.model, problem.direction, params, no_pairs, answers, None, *rule)
+    s = Anatomy(problem.model, problem.direction, params, no_pairs, answers, None, *rule, nonzero_b=problem.nonzero_b)
     s.train_mask_N = train_N
     s.key_freqs_K = jnp.where(jnp.any(keys_K), keys_K, s.keys_by(problem.key_rule))
     values = {name: f.function(s) for name, f in NUMBERS.items() if f.defined(problem.direction)}
