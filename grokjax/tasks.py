@@ -241,12 +241,13 @@ def answers(task: str | Task, p: int, seed: int = 0) -> np.ndarray:
     return found
 
 
-def check(task: Task, p: int) -> None:
+def check(task: str | Task, p: int) -> None:
     """Makes sure that a task can be had modulo P; its function is called where that is quick.
 
     Raises:
       InputError: as for `answers`.
     """
+    task = get(task) if isinstance(task, str) else task
     _refuse_modulus(task, p)
     if p <= QUICK_P:
         _check(task, p)
