@@ -56,6 +56,11 @@ class Task:
         return self.direction if self.name in TASKS or self.group else _direction_found(self, p)
 
     @property
+    def read_by(self) -> str | None:
+        """The name of the group by whose blocks the task is read; None where it is by frequencies of Z_P."""
+        return self.group.name if self.group and not self.group.is_addition else None
+
+    @property
     def draws(self) -> bool:
         """Whether the answers are drawn (the function takes `rng`), so that they differ between split seeds."""
         return "rng" in inspect.signature(self.function).parameters

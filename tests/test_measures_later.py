@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -245,5 +246,8 @@ def test_groups_and_tiers():
     assert registry.in_step(["curvature"]).keys() == registry.in_step([]).keys()
     assert not registry.in_step(FAST, slow=True)
     assert registry.in_step(["paper", "curvature"], slow=True).keys() == registry.in_step(["curvature"], True).keys()
-    hidden = dataclasses.replace(MEASURES["update_norm"], needs_sum=True)
-    assert [hidden.defined(1), hidden.defined(None), hidden.defined(1, False)] == [True, False, False]
+    hidden = {"hidden": dataclasses.replace(MEASURES["update_norm"], needs_sum=True, function=lambda s: 1)}
+    of = [
+        SimpleNamespace(has_sum=a, has_update=b, in_blocks=False, nonzero_b=False) for a, b in ((1, 1), (0, 1), (1, 0))
+    ]
+    assert [bool(registry.compute(hidden, s)) for s in of] == [True, False, False]

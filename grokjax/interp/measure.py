@@ -14,8 +14,8 @@ from grokjax.core.problem import Inputs
 from grokjax.interp.checkpoint import Checkpoint, load_checkpoint
 from grokjax.interp.subject import Subject, described, subject_of
 from grokjax.measures import registry
+from grokjax.measures.blocks import shared_of
 from grokjax.measures.registry import Measure
-from grokjax.measures.shared import Shared
 from grokjax.training import one_run
 
 NO_SPLIT = "the split is not known (give --split, such as --split=python:0:0.3)"
@@ -91,9 +91,7 @@ def _compute(
     def compute(params, train_pairs, answers, keys_K):
         if train_pairs is None:
             rule = problem.key_rule, problem.key_threshold
-            shared = Shared(
-                problem.model, problem.direction, params, answers[:0], answers, None, *rule, nonzero_b=problem.nonzero_b
-            )
+            shared = shared_of(problem, params, answers[:0], answers, None, *rule)
             del shared.train_pairs_B  # so that what asks for them, however far down, fails
         else:
             shared = one_run.shared(problem, Inputs(0, {}, train_pairs, answers), params)
@@ -101,9 +99,9 @@ def _compute(
             shared.key_freqs_K = keys_K
         values = {}
         for name, m in columns.items():
-            if not m.defined(problem.direction, has_update=True):
-                null[name] = f"task '{subject.task.name}' is no function of a ± b"
-            elif not m.defined(problem.direction, shared.has_update):
+            if reason := m.undefined_for(shared):
+                null[name] = f"task '{subject.task.name}' {reason}"
+            elif m.needs_update and not shared.has_update:
                 null[name] = NO_UPDATE
             else:
                 try:

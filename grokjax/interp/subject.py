@@ -4,6 +4,7 @@ Size letters: N all P² pairs, B training pairs, K = P//2 frequencies.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -13,10 +14,11 @@ from jaxtyping import Bool, Int32
 
 from grokjax import tasks
 from grokjax.config import FIELDS, coerce
-from grokjax.core import environment, fourier
+from grokjax.core import environment
 from grokjax.core.problem import Problem
 from grokjax.errors import InputError, unknown
 from grokjax.interp.checkpoint import Checkpoint, refuse_contradiction
+from grokjax.measures.blocks import n_blocks
 from grokjax.measures.shared import KEY_RULES
 
 
@@ -50,7 +52,7 @@ class Subject:
     @property
     def keys_K(self) -> Bool[np.ndarray, " K"] | None:
         """The given keys; None for the model's own."""
-        return np.isin(np.arange(fourier.n_freqs(self.problem.model.p)) + 1, self.keys) if self.keys else None
+        return np.isin(np.arange(n_blocks(self.problem)) + 1, self.keys) if self.keys else None
 
     @property
     def params(self) -> dict[str, jax.Array]:
@@ -90,23 +92,34 @@ def subject_of(
     rule = rule or settings["key_rule"]
     if rule not in KEY_RULES:
         raise unknown("--rule", rule, KEY_RULES)
-    if rule == "logits" and found.direction_at(p) is None and not keys:
+    if rule == "logits" and found.direction_at(p) is None and not found.read_by and not keys:
         raise InputError(f"--rule is logits, but task '{found.name}' is no function of a + b or a - b: choose another.")
-    n_freqs = fourier.n_freqs(p)
-    for k in keys:
-        if not 1 <= k <= n_freqs:
-            raise InputError(f"--keys has {k}, but for P = {p} frequencies are 1 to {n_freqs}.")
     problem = Problem(
         checkpoint.cfg,
         n_train=0 if train_pairs is None else len(train_pairs),
         direction=found.direction_at(p),
         nonzero_b=found.nonzero_b,
+        group=found.read_by,
         precision=settings["precision"],
         key_rule=rule,
         key_threshold=settings["key_threshold"],
     )
+    check_keys(problem, keys)
     answers = tasks.answers(found, p, seed or 0)
     return Subject(checkpoint, found, answers, train_pairs, words, keys, problem)
+
+
+def check_keys(problem: Problem, keys: Iterable[int]) -> None:
+    """Makes sure that given keys are frequencies, or blocks of the problem's group, counted from 1.
+
+    Raises:
+      InputError: one is not.
+    """
+    n = n_blocks(problem)
+    what = f"blocks of {problem.group}" if problem.group else f"for P = {problem.model.p} frequencies"
+    for k in keys:
+        if not 1 <= k <= n:
+            raise InputError(f"--keys has {k}, but {what} are 1 to {n}.")
 
 
 def _split(

@@ -29,14 +29,14 @@ import numpy as np
 
 from grokjax import tasks
 from grokjax.columns import Column
-from grokjax.core import fourier
 from grokjax.core.problem import Problem
 from grokjax.errors import refuse_clash, unknown
+from grokjax.measures import blocks
 from grokjax.measures.shared import Shared
 
 # Lengths that a column's shape may name.
 DIMS: dict[str, Callable[[Problem], int]] = {
-    "freq": lambda problem: fourier.n_freqs(problem.model.p),
+    "freq": blocks.n_blocks,
     "neuron": lambda problem: problem.model.d_mlp,
     "head": lambda problem: problem.model.n_heads,
 }
@@ -136,7 +136,11 @@ def final(names: Iterable[str]) -> dict[str, Measure]:
 
 def compute(columns: dict[str, Measure], shared: Shared) -> dict[str, jax.Array]:
     """Evaluates those measures that are defined for the model; what two of them share is computed once."""
-    return {name: m.function(shared) for name, m in columns.items() if m.defined(shared.direction, shared.has_update)}
+    return {
+        name: m.function(shared)
+        for name, m in columns.items()
+        if not m.undefined_for(shared) and (shared.has_update or not m.needs_update)
+    }
 
 
 def metrics_columns(groups: Iterable[str]) -> dict[str, Measure]:

@@ -70,6 +70,18 @@ class Shared:
         if key_freqs_K is not None:
             self.key_freqs_K = key_freqs_K
 
+    in_blocks = False  # whether functions of a∘b in a group are read by its blocks, and not by frequencies
+
+    @property
+    def has_sum(self) -> bool:
+        """Whether the task's answer is a function of the sum."""
+        return self.direction is not None
+
+    @property
+    def n_freqs(self) -> int:
+        """K."""
+        return fourier.n_freqs(self.cfg.p)
+
     @property
     def has_update(self) -> bool:
         """Whether the next update can be computed."""
@@ -112,9 +124,9 @@ class Shared:
         return ~(self.train_mask_N | self.left_out_N) if self.nonzero_b else ~self.train_mask_N
 
     @property
-    def left_out_N(self) -> Bool[Array, " N"]:
+    def left_out_N(self) -> Bool[np.ndarray, " N"]:
         """Whether the task leaves each pair out."""
-        return jnp.asarray((np.arange(self.cfg.p**2) % self.cfg.p == 0) & self.nonzero_b)
+        return (np.arange(self.cfg.p**2) % self.cfg.p == 0) & self.nonzero_b
 
     @property
     def n_test(self) -> int:
@@ -184,7 +196,7 @@ class Shared:
     def neurons_per_freq_K(self) -> Int32[Array, " K"]:
         """The number of neurons that each frequency explains over 85 % of."""
         freq_M, fve_M = self.neuron_fit
-        of_freq_KxM = freq_M == jnp.arange(1, fourier.n_freqs(self.cfg.p) + 1)[:, None]
+        of_freq_KxM = freq_M == jnp.arange(1, self.n_freqs + 1)[:, None]
         return jnp.sum(of_freq_KxM & (fve_M > NEURON_FVE), 1, dtype=jnp.int32)
 
     # --- functions of the sum -----------------------------------------------------------------------------------
@@ -377,9 +389,9 @@ def _outstanding(norms_K: Float[Array, " K"], threshold: float) -> Bool[Array, "
     return norms_K > threshold * jnp.max(norms_K)
 
 
-def logit_share_threshold(p: int) -> float:
+def logit_share_threshold(n_freqs: int) -> float:
     """The share of the logits' variance above which a frequency is key: 3 / (P//2), at most a half."""
-    return min(LOGIT_SHARES / fourier.n_freqs(p), 0.5)
+    return min(LOGIT_SHARES / n_freqs, 0.5)
 
 
 # The sets of key frequencies of a model that one may choose from.
@@ -387,5 +399,5 @@ KEY_RULES: dict[str, Callable[[Shared], Bool[Array, " K"]]] = {
     "W_L": lambda s: _outstanding(s.norms_W_L[1], s.key_threshold),
     "W_E": lambda s: _outstanding(s.norms_W_E[1], s.key_threshold),
     "neurons": lambda s: s.neurons_per_freq_K > 0,
-    "logits": lambda s: s.logit_share_K > logit_share_threshold(s.cfg.p),
+    "logits": lambda s: s.logit_share_K > logit_share_threshold(s.n_freqs),
 }

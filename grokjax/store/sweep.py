@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from grokjax import sweeps, tasks
+from grokjax import finite_groups, sweeps, tasks
 from grokjax.config import FIELDS, OPERATIONAL, coerce
 from grokjax.errors import InputError, shown
 from grokjax.measures import registry
@@ -63,6 +63,12 @@ def refuse_strangers(path: Path, sweep: Sweep) -> None:
 def described(sweep: Sweep) -> list[dict[str, Any]]:
     """The runs of a sweep as config.json holds them."""
     return json.loads(json.dumps([{"run": run.run, **run.values} for run in sweep.runs]))
+
+
+def elements(sweep: Sweep) -> dict[str, Any]:
+    """The elements of the sweep's groups in order, as config.json holds them; nothing for sweeps without groups."""
+    names = dict.fromkeys(run.values["group"] for run in sweep.runs if run.values["group"])
+    return {"elements": {name: list(finite_groups.named(name).elements) for name in names}} if names else {}
 
 
 def difference(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from grokjax.core.hosts import ALONE, Hosts
 from grokjax.errors import InputError, StorageError
 from grokjax.store import files, locks
 from grokjax.store.records import RECORDS, read_record
-from grokjax.store.sweep import described, difference
+from grokjax.store.sweep import described, difference, elements
 from grokjax.sweeps import Sweep
 
 OURS = (".lock", ".config.json", "..config.json")  # how the names begin of what may be there before a sweep is
@@ -141,6 +141,7 @@ class Workdir:
             "runs": described(self.sweep),
             "groups": list(layouts),
             "width": list(width),
+            **elements(self.sweep),
             "precision": self.sweep.precision,
             "native": compiler,
             **environment.environment(),
