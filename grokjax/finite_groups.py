@@ -91,7 +91,6 @@ def order(name: str) -> int:
     return found
 
 
-@functools.lru_cache(64)
 def named(name: str) -> Group:
     """Makes a group.
 
@@ -103,6 +102,12 @@ def named(name: str) -> Group:
     Raises:
       InputError: it is none of these, or its table is that of no group.
     """
+    # What a file holds may change, but not under its digest.
+    return _of_file(name) if is_file(name) and "@" not in name else _kept(name)
+
+
+@functools.lru_cache(64)
+def _kept(name: str) -> Group:
     if is_file(name):
         return _of_file(name)
     order(name)
