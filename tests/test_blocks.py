@@ -204,6 +204,7 @@ def trained(tmp_path_factory):
     return folder, text
 
 
+@pytest.mark.long
 def test_a_sweep_over_groups_logs_their_blocks(trained):
     folder, text = trained
     metrics, runs = read_metrics(folder / "sweep"), read_runs(folder / "sweep")
@@ -226,6 +227,7 @@ def test_a_sweep_over_groups_logs_their_blocks(trained):
     assert "group S_3 (6 elements)" in text or "task" not in text
 
 
+@pytest.mark.long
 def test_a_snapshot_is_measured_by_its_group(trained):
     folder, _ = trained
     found = measure(f"{folder / 'sweep'}:0", groups=["paper"])
@@ -237,6 +239,7 @@ def test_a_snapshot_is_measured_by_its_group(trained):
         measure(f"{folder / 'sweep'}:0", keys=[3])
 
 
+@pytest.mark.long
 def test_it_goes_on_with_the_table_that_it_began_with_alone(trained):
     folder, _ = trained
     path = str(folder / "mine.npy")
@@ -251,6 +254,7 @@ def test_it_goes_on_with_the_table_that_it_began_with_alone(trained):
         np.save(path, named("Q_8").table)
 
 
+@pytest.mark.long
 def test_division_leaves_zeros_out_of_every_count(tmp_path):
     c = get_config(task="divide")
     c.p = 5
