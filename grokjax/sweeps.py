@@ -265,6 +265,10 @@ def check(values: Mapping[str, Any]) -> None:
             f"config.key_rule is 'logits', but task '{values['task']}' is no function of a + b or a - b: "
             "choose W_L, W_E or neurons."
         )
+    if values["key_rule"] == "neurons" and task.nonzero_b:
+        raise InputError(
+            f"config.key_rule is 'neurons', but task '{values['task']}' leaves pairs out: choose W_L or W_E."
+        )
     registry.of_groups(values["measures"])
 
 

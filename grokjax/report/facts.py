@@ -36,8 +36,13 @@ found = phases.find_phases(metrics)  # one row per run: the table of phases
 
 def title(results: Results) -> str:
     """Such as "12 runs of add mod 53"."""
-    tasks, moduli = (_values(results, name) for name in ("task", "p"))
-    return f"{survival.counted(len(results.runs), 'run')} of {tasks} mod {moduli}"
+    return f"{survival.counted(len(results.runs), 'run')} of {_tasks(results)}"
+
+
+def _tasks(results: Results) -> str:
+    """Such as "add mod 53", or "group S_4, A_5" where all are groups."""
+    task, moduli = (_values(results, name) for name in ("task", "p"))
+    return f"group {_values(results, 'group')}" if task == "group" else f"{task} mod {moduli}"
 
 
 def _values(results: Results, name: str) -> str:
@@ -78,7 +83,7 @@ def _facts(results: Results, now: datetime.datetime) -> dict[str, str]:
     model = [f"{name.removeprefix('model.')} {text}" for name, text in v.items() if name.startswith("model.")]
     names = ("learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale")
     facts = {
-        "task": f"{v['task']} mod {v['p']}, train fraction {v['train_fraction']} of all pairs, split {v['split']}",
+        "task": f"{_tasks(results)}, train fraction {v['train_fraction']} of all pairs, split {v['split']}",
         "model": f"transformer: {', '.join(model)}",
         "optimizer": ", ".join([v["optimizer"], *(f"{name} {v[name]}" for name in names)]),
         "steps": f"{v['steps']}, evaluated every {v['eval_every']}",
