@@ -173,7 +173,7 @@ def needed_bytes(problem: Problem, slots: int) -> int:
     """
     cfg = problem.model
     n_params = model.n_parameters(cfg.p, cfg.n_layers, cfg.d_model, cfg.d_mlp)
-    dims = {name: dim(cfg) for name, dim in registry.DIMS.items()}
+    dims = {name: dim(problem) for name, dim in registry.DIMS.items()}
     row = sum(math.prod(dims[d] for d in m.shape) for m in registry.of_groups(problem.measures))
     kept = 4 * (3 * n_params + problem.n_train + cfg.p**2 + MAX_SEGMENTS * row)
     step = 4 * (4 * n_params + problem.n_train * _step_columns(cfg))
