@@ -26,7 +26,7 @@ def train_loss(s: Shared):
 
 @_loss(description="Mean cross-entropy over the test pairs, which are all pairs not trained on.", source=SOURCE)
 def test_loss(s: Shared):
-    return jnp.sum(jnp.where(s.test_mask_N, s.loss_N, 0)) / s.n_test
+    return jnp.sum(jnp.where(s.untested_N, 0, s.loss_N)) / s.n_test
 
 
 @_accuracy("train pairs", description="Share of training pairs whose largest logit is the answer.", source=SOURCE)

@@ -122,10 +122,15 @@ class Shared:
         """Whether each pair is a training pair."""
         return jnp.zeros(self.cfg.p**2, bool).at[self.train_pairs_B].set(True, unique_indices=True)
 
-    @cached_property
+    @property
+    def untested_N(self) -> Bool[Array, " N"]:
+        """Whether each pair is a training pair, or left out."""
+        return self.train_mask_N | self.left_out_N if self.nonzero_b else self.train_mask_N
+
+    @property
     def test_mask_N(self) -> Bool[Array, " N"]:
         """Whether each pair is a test pair."""
-        return ~(self.train_mask_N | self.left_out_N) if self.nonzero_b else ~self.train_mask_N
+        return ~self.untested_N
 
     @property
     def left_out_N(self) -> Bool[np.ndarray, " N"]:
