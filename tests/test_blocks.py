@@ -19,6 +19,7 @@ from grokjax.core.problem import Problem
 from grokjax.errors import InputError
 from grokjax.experiment import load_experiment
 from grokjax.finite_groups import named
+from grokjax.interp import trajectory, trajectory_table
 from grokjax.interp.measure import measure
 from grokjax.measures import MEASURES, blocks, registry
 from grokjax.store.metrics import read_metrics, read_runs
@@ -209,6 +210,51 @@ def test_neurons_give_no_keys_where_pairs_are_left_out():
     assert refusal(c) == "config.key_rule is 'neurons', but task 'divide' leaves pairs out: choose W_L or W_E."
 
 
+# --- measures of one's own, and checkpoints of others ----------------------------------------------------------------
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """A group of one measure over blocks."""
+    monkeypatch.setattr(registry, "MEASURES", dict(registry.MEASURES))
+    registry.measure("mine", name="squares", shape=("freq",), unit="1", description="Squares.", source="this test")(
+        lambda s: s.norms_W_E[1] ** 2
+    )
+    return registry.MEASURES
+
+
+def computed(name):
+    problem, params, train, answers = random_model(name)
+    return registry.compute(registry.in_step(["mine"]), blocks.shared_of(problem, params, train, answers))
+
+
+def test_a_measure_of_ones_own_has_a_number_for_each_block(own):
+    assert computed("S_3")["squares"].shape == (2,)
+    # Z_6 would have 3 frequencies.
+    own["squares"] = dataclasses.replace(own["squares"], function=lambda s: s.norms_W_E[1][np.array([0, 1, 1])])
+    with pytest.raises(InputError, match=r"returned float32\[3\], but its column, .*holds float\[2\]"):
+        computed("S_3")
+
+
+def test_it_is_null_where_it_is_of_residues_or_of_all_pairs(own):
+    own["squares"] = dataclasses.replace(own["squares"], cyclic_only=True)
+    assert "squares" not in computed("S_3")
+    own["squares"] = dataclasses.replace(own["squares"], cyclic_only=False, whole_grid=True)
+    assert "squares" in computed("S_3")
+
+
+def test_checkpoints_are_a_table_of_blocks(own):
+    _, params, train, _ = random_model("S_3")
+    held = {step: {**params, "train_indices": train} for step in (0, 10)}
+    table = trajectory_table.measure_all(trajectory.within("theirs", held), task="group S_3", groups=["mine"])
+    assert [len(x) for x in table["squares"].to_pylist()] == [2, 2]
+    assert list(json.loads(table.schema.field("squares").metadata[b"blocks"])) == ["S_3"]
+    assert set(table["task"].to_pylist()) == {"group S_3"}
+
+
+# --- whole sweeps ----------------------------------------------------------------------------------------------------
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A finished sweep over two groups, one of them from a file."""
@@ -240,6 +286,7 @@ def test_a_sweep_over_groups_logs_their_blocks(trained):
     assert b"blocks" not in schema.field("test_loss").metadata
     record = read_record(folder / "sweep")
     assert record["elements"]["S_3"] == list(named("S_3").elements)
+    assert list(record["answers"]) == ["group S_3 mod 6", f"group {mine} mod 8"]
     assert "group S_3 (6 elements)" in text or "task" not in text
 
 
