@@ -193,9 +193,10 @@ def _step_columns(cfg: ModelConfig) -> int:
 
 
 def _evaluation_bytes(problem: Problem) -> int:
-    """Of one run's evaluation: activations of the whole grid."""
+    """Of one run's evaluation: activations of the whole grid, of a group once more by its blocks."""
     cfg = problem.model
     neurons = 2 * cfg.d_mlp if cfg.n_layers == 1 else 3 * cfg.d_mlp + 6 * cfg.d_model
+    neurons += cfg.d_mlp if problem.group else 0
     return 4 * cfg.p**2 * (neurons + cfg.p + 8 * cfg.n_heads)
 
 
