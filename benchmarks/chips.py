@@ -32,7 +32,11 @@ dnn_version_info { major: 9 minor: 10 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
 COMPILERS = ("libtpu", "jax-cuda13-pjrt", "nvidia-cuda-nvcc")  # by distribution
-GPU_OPTIONS = {"xla_gpu_autotune_level": "0"}  # there is nothing to time candidates on
+GPU_OPTIONS = {
+    "xla_gpu_autotune_level": "0",  # there is nothing to time candidates on
+    "xla_gpu_experimental_autotune_backends": "TRITON",  # since jaxlib 0.12 no other has a default without a device
+    "xla_dump_emitter_re": "ptx",  # what a dump holds of the kernels
+}
 # How a product that a program asks for is done: which rate, and how many products it takes.
 ON_GPU = {"highest": ("float32", 1), "high": ("float32", 1), "default": ("tensorfloat32", 1)}
 ON_TPU = {"highest": ("bfloat16", 6), "high": ("bfloat16", 3), "default": ("bfloat16", 1)}

@@ -16,7 +16,9 @@ def page(record: pd.DataFrame) -> str:
     if not len(record):
         return "No run is in yet."
     by_decay = list(record.groupby("weight_decay"))
-    return "\n\n".join([_runs(record), _times(by_decay), _order(record), _ends(by_decay), _keys(by_decay)])
+    return "\n\n".join(
+        [_runs(record), _times(by_decay), _order(record), _ends(by_decay), _hidden(record), _keys(by_decay)]
+    )
 
 
 def _runs(record) -> str:
@@ -81,6 +83,18 @@ def _ends(by_decay) -> str:
     ]
     header = ["λ", *(name.replace("_", " ") for name in LOSSES), "test accuracy", "weight norm"]
     return "Medians at the last step (losses in nats):\n\n" + table(header, rows, numbers=len(header))
+
+
+def _hidden(record) -> str:
+    """Whether runs that have not grokked hold a circuit, by what its keys answer on held-out pairs."""
+    guess, said = np.log(record["p"].iloc[0]), []
+    for decay, runs in record[record["grokked_by"].isna()].groupby("weight_decay"):
+        loss = runs["heldout_restricted_loss"]
+        said.append(
+            f"{text.number(loss.min(), 2)} to {text.number(loss.max(), 2)} at λ = {decay:g}, below half of a guess's "
+            f"in {text.share(int((loss < guess / 2).sum()), len(runs))}"
+        )
+    return f"Held-out restricted loss of runs that have not grokked (a guess has {guess:.2f}): {'; '.join(said)}."
 
 
 def _keys(by_decay) -> str:

@@ -30,6 +30,11 @@ PAGES = [page for page in dict.fromkeys(PAGES) if "_build" not in page]
 # What would take minutes or hours, and what is run in its place.
 SMALL = {
     "experiments/wd_sweep.py:study": "experiments/wd_sweep.py:small",
+    "experiments/wd_sweep.py --workdir": "experiments/wd_sweep.py:small --workdir",
+    "experiments/laws.py --workdir": "experiments/laws.py:small --config.stop_loss=100 --workdir",
+    "experiments/phase_diagram.py --workdir": (
+        "experiments/phase_diagram.py:small --config.steps=100 --config.snapshot_every=100 --workdir"
+    ),
     "experiments/precision.py:small": (
         "experiments/precision.py:small --config.steps=100 --config.snapshot_every=100 --config.sweep.seed=(0,) "
         """--config.sweep.precision="('float32','bfloat16')" """

@@ -173,3 +173,13 @@ def test_a_damaged_record_is_a_sentence(tmp_path, case, odd):
     files.save_safetensors(case.params, case.cfg, tmp_path / "m.safetensors", formats.LENS, {"version": "0.1.0"} | odd)
     with pytest.raises(InputError):
         load_checkpoint(tmp_path / "m.safetensors")
+
+
+def test_an_npz_that_was_loaded_by_hand_says_what_it_is():
+    """As `dict(np.load(FILE))` gives an export: its record is an array of text among the others."""
+    arrays = {"embed.W_E": np.zeros((3, 2)), "grokjax": np.array('{"p": 2, "act_fn": "gelu"}')}
+    found = unwrap("the model", arrays)
+    assert set(found.arrays) == {"embed.W_E"}
+    assert found.said == {"p": 2, "act_fn": "gelu"}
+    with pytest.raises(InputError, match=r"the entry 'grokjax' is .*, but the record of an export is expected"):
+        unwrap("the model", arrays | {"grokjax": np.array("{")})

@@ -1,11 +1,12 @@
 """State dicts: found in what a file holds, as NumPy arrays by name."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from grokjax.errors import InputError
+from grokjax.errors import InputError, shown
 
 SPLITS = ("train_mask", "train_indices")  # arrays that tell the training pairs, see `checkpoint.from_arrays`
 RECORD = "grokjax"  # the entry of a file's metadata under which an export says what it is
@@ -40,7 +41,7 @@ def unwrap(source: str, held: Any) -> StateDict:
     for _ in range(_DEEPEST):
         if not isinstance(held, Mapping):
             raise InputError(f"{source} holds a {type(held).__name__}, but a state dict is expected, or one in a dict.")
-        said |= _said(held)
+        said |= _said(source, held)
         splits |= {name: held[name] for name in SPLITS if name in held}
         name = _wrapper(source, held)
         if name is None:
@@ -48,7 +49,7 @@ def unwrap(source: str, held: Any) -> StateDict:
         if name not in WRAPPERS[:3]:
             notes.append(f"the state dict is the file's '{name}'")
         held = held[name]
-    entries = {str(name): x for name, x in held.items() if name not in CONFIGS} | splits
+    entries = {str(name): x for name, x in held.items() if name not in (*CONFIGS, RECORD)} | splits
     _refuse_curves(source, entries)
     arrays = {name: to_numpy(f"{source}: {name}", x) for name, x in entries.items()}
     if RECORD in said:
@@ -87,14 +88,25 @@ def _is_array(x: Any) -> bool:
     return hasattr(x, "shape") and hasattr(x, "dtype")
 
 
-def _said(held: Mapping) -> dict[str, Any]:
-    """The configuration beside a state dict, or the record that an export keeps in its metadata."""
+def _said(source: str, held: Mapping) -> dict[str, Any]:
+    """The configuration beside a state dict, or the record that an export keeps in its metadata, or npz as text."""
     metadata = getattr(held, "_metadata", None)
     if isinstance(metadata, Mapping) and RECORD in metadata:
         return {RECORD: metadata[RECORD]}
+    if RECORD in held:
+        return {RECORD: _parsed(source, held[RECORD])}
     said: Any = next((held[name] for name in CONFIGS if name in held), {})
     found = dict(said) if isinstance(said, Mapping) else dict(getattr(said, "__dict__", {}))
     return {str(name): value for name, value in found.items()}
+
+
+def _parsed(source: str, text: Any) -> Any:
+    try:
+        return json.loads(str(text))
+    except ValueError:
+        raise InputError(
+            f"{source}: the entry '{RECORD}' is {shown(text)}, but the record of an export is expected."
+        ) from None
 
 
 def _recorded(source: str, record: Any) -> dict[str, Any]:
