@@ -45,6 +45,9 @@ SUMMARY: dict[str, tuple[pa.DataType, str, str]] = {
 }
 
 
+NO_SUM, NO_RESIDUES, LEFT_OUT = "is no function of a ± b", "is of a group but Z_P", "leaves pairs out"  # of a task
+
+
 @dataclasses.dataclass(frozen=True)
 class Column:
     """What a column says of itself.
@@ -65,6 +68,9 @@ class Column:
       slow: too costly for every evaluation.
       version: of the definition, recorded with every table; one more with each change of what the column holds.
       even_only: whether this version differs from the one before for even P alone.
+      cyclic_only: looks at single functions of residues, or at sums and differences: null for groups that are read by
+        blocks.
+      whole_grid: reads frequencies over all P² pairs; null for tasks that leave pairs out.
       undefined: when else the value is undefined and comes out as NaN, in words; "" if never.
     """
 
@@ -83,11 +89,21 @@ class Column:
     slow: bool = False
     version: int = 1
     even_only: bool = False
+    cyclic_only: bool = False
+    whole_grid: bool = False
     undefined: str = ""
 
-    def defined(self, direction: int | None, has_update: bool = True) -> bool:
-        """Whether the value means anything for a task of that direction, with or without an optimizer's state."""
-        return (direction is not None or not self.needs_sum) and (has_update or not self.needs_update)
+    def undefined_for(self, s: Any) -> str:
+        """Why the value means nothing for a task, in words; "" if it does.
+
+        Args:
+          s: has has_sum, in_blocks and nonzero_b, as a `Shared` of measures.shared.
+        """
+        if self.needs_sum and not s.has_sum:
+            return NO_SUM
+        if self.cyclic_only and s.in_blocks:
+            return NO_RESIDUES
+        return LEFT_OUT if self.whole_grid and s.nonzero_b else ""
 
     @property
     def is_own(self) -> bool:
@@ -98,7 +114,9 @@ class Column:
     def when_null(self) -> str:
         """When a row holds null instead of a value."""
         reasons = [
-            self.needs_sum and "the task is no function of a ± b",
+            self.needs_sum and f"the task {NO_SUM}",
+            self.cyclic_only and f"the task {NO_RESIDUES}",
+            self.whole_grid and f"the task {LEFT_OUT}",
             self.needs_update and "the row was computed from saved parameters, without the optimizer's state",
             self.undefined,
             "the run diverged",
@@ -113,19 +131,26 @@ class Column:
         return pa.list_(scalar) if self.shape else scalar
 
 
-def metrics_schema(columns: Mapping[str, Column], axes: Iterable[str], metadata: Mapping[str, Any]) -> pa.Schema:
+def metrics_schema(
+    columns: Mapping[str, Column],
+    axes: Iterable[str],
+    metadata: Mapping[str, Any],
+    blocks: Mapping[str, Any] | None = None,
+) -> pa.Schema:
     """The schema that every part of a sweep's metrics has.
 
     Args:
       columns: by the name that they have there.
       axes: the swept fields, by dotted path.
       metadata: for the file: JSON-serializable values by key.
+      blocks: by group, what lists over frequencies run over where they are read by its blocks; JSON-serializable.
     """
+    blocks_text = json.dumps(blocks, ensure_ascii=False) if blocks else ""
     fields = [
         run_field(),
         pa.field("step", pa.int32(), False, field_metadata("Optimizer steps done before this evaluation.", "steps")),
         *axis_fields(axes),
-        *(_metrics_field(name, column) for name, column in columns.items()),
+        *(_metrics_field(name, column, blocks_text) for name, column in columns.items()),
     ]
     return pa.schema(fields, {key: json.dumps(value) for key, value in metadata.items()})
 
@@ -198,8 +223,8 @@ def disagreement(found: Mapping[str, tuple[int, int]]) -> str:
 
 
 def moduli(record: Mapping[str, Any]) -> list[int]:
-    """P of the runs of a sweep, of which `record` is the config.json."""
-    return list(record["axes"].get("p", [record["config"]["p"]]))
+    """P of the runs of a sweep, each once, of which `record` is the config.json."""
+    return list(dict.fromkeys(run["p"] for run in record["runs"]))
 
 
 def _version(field: pa.Field, p: int) -> int:
@@ -208,7 +233,7 @@ def _version(field: pa.Field, p: int) -> int:
     return version - (p % 2 == 1 and about.get(b"version_for") == EVEN.encode())
 
 
-def _metrics_field(name: str, column: Column) -> pa.Field:
+def _metrics_field(name: str, column: Column, blocks: str = "") -> pa.Field:
     online = name.endswith("_online")
     description, null = column.description, column.when_null
     if column.keyed:
@@ -228,5 +253,6 @@ def _metrics_field(name: str, column: Column) -> pa.Field:
         version=str(column.version) if column.version > 1 else "",
         version_for=EVEN * column.even_only,
         own="yes" * column.is_own,
+        blocks=blocks * ("freq" in column.shape),
     )
     return pa.field(name, column.type, True, metadata)

@@ -77,8 +77,22 @@ def _name(default, doc, kind=STATIC, known=()):
 
 
 FIELDS: dict[str, Field] = {
-    "task": _name("add", "binary operation modulo P: add, subtract, multiply, quadratic, random, or your own"),
-    "p": Field(113, "the modulus P; there are P² pairs", STATIC, int, "from 3 to 9999", lambda v: 3 <= v < 10_000),
+    "task": _name(
+        "add",
+        "binary operation modulo P: add, subtract, multiply, divide, quadratic, random, a polynomial such as "
+        '"a^2 + a*b", or your own; or group',
+    ),
+    "group": _name(
+        None, 'of task group: Z_n, D_n (order 2n), S_n, A_n, Q_8, a product "S_3 x Z_7", or a Cayley table, "mine.npy"'
+    ),
+    "p": Field(
+        113,
+        "the modulus P; there are P² pairs. Of task group it is the order, and need not be set",
+        STATIC,
+        int,
+        "from 3 to 9999",
+        lambda v: 3 <= v < 10_000,
+    ),
     "train_fraction": _fraction(0.3, "share of all pairs to train on; the others are test pairs", STATIC),
     "split": _name(
         "jax", 'how training pairs are drawn: "jax", or "python" for the paper\'s code', STATIC, ("jax", "python")
@@ -129,6 +143,8 @@ FIELDS: dict[str, Field] = {
         "float32", "of matrix products; a CPU emulates those it does not have, in training steps only", known=PRECISIONS
     ),
 }
+SMALL_P = 53
+OWN_P = (FIELDS["p"].default, SMALL_P)  # what a config has that nobody has set p in
 MOST_VALUES = 100_000  # of an axis, and runs of a sweep
 # Settings that do not change any number in the results, so that a resumed sweep may change them.
 OPERATIONAL = ("checkpoint_every_minutes", "checkpoint_every_steps")
@@ -237,7 +253,7 @@ def small() -> ml_collections.ConfigDict:
       'subtract'
     """
     c = default()
-    c.p = 53
+    c.p = SMALL_P
     c.train_fraction = 0.5  # of 40 %, some draws are not grokked within 5 000 steps at any λ; of half, all are
     c.model.d_model = 64
     c.model.d_mlp = 256

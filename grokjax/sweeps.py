@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from grokjax import config as config_lib
-from grokjax import tasks
+from grokjax import finite_groups, tasks
 from grokjax.config import FIELDS, SETTING, TRACED
 from grokjax.core import model
 from grokjax.core.model import ModelConfig
@@ -42,11 +42,13 @@ class Run:
 
     def problem(self) -> Problem:
         """The static part."""
-        v = self.values
+        v, task = self.values, tasks.of(self.values)
         return Problem(
             model=ModelConfig(p=v["p"], **{name: v[f"model.{name}"] for name in _MODEL_FIELDS}),
-            n_train=tasks.n_train(v["p"], v["train_fraction"]),
-            direction=tasks.get(v["task"]).direction,
+            n_train=tasks.n_train(v["p"], v["train_fraction"], task.nonzero_b),
+            direction=task.direction_at(v["p"]),
+            nonzero_b=task.nonzero_b,
+            group=task.read_by,
             optimizer=v["optimizer"],
             precision=v["precision"],
             eval_every=v["eval_every"],
@@ -57,12 +59,12 @@ class Run:
 
     def inputs(self) -> Inputs:
         """The traced part, as NumPy arrays."""
-        v = self.values
+        v, task = self.values, tasks.of(self.values)
         return Inputs(
             seed=np.uint32(v["seed"]),
             hyperparameters={name: np.float32(v[name]) for name in HYPERPARAMETERS},
-            train_pairs=tasks.train_pairs(v["p"], v["train_fraction"], self.split_seed, v["split"]),
-            answers=tasks.answers(v["task"], v["p"], self.split_seed),
+            train_pairs=tasks.train_pairs(v["p"], v["train_fraction"], self.split_seed, v["split"], task.nonzero_b),
+            answers=tasks.answers(task, v["p"], self.split_seed),
             stop_loss=np.float32(v["stop_loss"]),
             stop_evals=np.int32(v["stop_evals"]),
         )
@@ -117,7 +119,7 @@ def expand(config, get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | Non
     base = config_lib.flat(config)
     overrides = _listed(get_sweep, config) if get_sweep else _product(config)
     paths = list(dict.fromkeys(path for override in overrides for path in override))
-    runs = tuple(Run(i, {**base, **override}) for i, override in enumerate(overrides))
+    runs = tuple(Run(i, settled({**base, **override}, "p" in override)) for i, override in enumerate(overrides))
     seen: dict[tuple, int] = {}
     for run in runs:
         check(run.values)
@@ -211,6 +213,31 @@ def only(sweep: Sweep, numbers: Iterable[int], flag: str = "--only") -> Sweep:
     return dataclasses.replace(sweep, runs=tuple(run for run in sweep.runs if run.run in numbers))
 
 
+def settled(values: Mapping[str, Any], p_given: bool = False) -> dict[str, Any]:
+    """The fields of a run as it trains: a group's P is its order, and its Cayley table is named with its digest.
+
+    Args:
+      values: by dotted path, as `flat` gives them.
+      p_given: whether P was asked for, whatever it is; otherwise P as every config has it counts as unset.
+
+    Raises:
+      InputError: there is no such group, it comes without its task or the task without it, or P is not its order.
+    """
+    task, group, p = values["task"], values["group"], values["p"]
+    if task != tasks.GROUP:
+        if group is not None:
+            raise InputError(f"config.group is {shown(group)}, but config.task is {shown(task)}: set task to 'group'.")
+        if task.startswith(f"{tasks.GROUP} "):
+            raise InputError(f"config.task is {shown(task)}: set task to 'group', and group to the group's name.")
+        return dict(values)
+    if group is None:
+        raise InputError(f"config.task is 'group', but config.group is unset: it must be {finite_groups.KNOWN}.")
+    order = config_lib.coerce("p", finite_groups.order(group), f"config.group is {shown(group)}, and its order, P,")
+    if p != order and (p_given or p not in config_lib.OWN_P):
+        raise InputError(f"config.p is {p}, but group {shown(group)} has {order} elements: leave p unset.")
+    return {**values, "group": finite_groups.recorded(group), "p": order}
+
+
 MOST_PARAMETERS = 10**10  # of one model: 40 GB
 
 
@@ -229,14 +256,19 @@ def check(values: Mapping[str, Any]) -> None:
         if values[path] % every:
             raise InputError(f"config.{path} is {values[path]}, but it must be a multiple of eval_every, {every}.")
     p, fraction = values["p"], values["train_fraction"]
-    n = tasks.n_train(p, fraction)
-    if n < 1 or n >= p * p:
-        raise InputError(f"config.train_fraction is {fraction}, which leaves {n} of {p * p} pairs to train on.")
-    tasks.check(values["task"], p)
-    if values["key_rule"] == "logits" and tasks.get(values["task"]).direction is None:
+    task = tasks.of(values)
+    n, of = tasks.n_train(p, fraction, task.nonzero_b), tasks.n_pairs(p, task.nonzero_b)
+    if n < 1 or n >= of:
+        raise InputError(f"config.train_fraction is {fraction}, which leaves {n} of {of} pairs to train on.")
+    tasks.check(task, p)
+    if values["key_rule"] == "logits" and task.direction_at(p) is None and not task.read_by:
         raise InputError(
             f"config.key_rule is 'logits', but task '{values['task']}' is no function of a + b or a - b: "
             "choose W_L, W_E or neurons."
+        )
+    if values["key_rule"] == "neurons" and task.nonzero_b:
+        raise InputError(
+            f"config.key_rule is 'neurons', but task '{values['task']}' leaves pairs out: choose W_L or W_E."
         )
     registry.of_groups(values["measures"])
 

@@ -10,6 +10,7 @@ import pytest
 from grokjax import tasks
 from grokjax.core import model
 from grokjax.core.model import ModelConfig
+from grokjax.core.problem import Problem
 from grokjax.measures.registry import MEASURES
 from grokjax.measures.shared import Shared
 
@@ -30,6 +31,10 @@ class Case:
     @property
     def direction(self):
         return tasks.get(self.task).direction
+
+    @property
+    def problem(self) -> Problem:
+        return Problem(self.cfg, len(self.train_pairs), direction=self.direction)
 
     def shared(self, **more) -> Shared:
         """What measures are computed from."""

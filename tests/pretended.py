@@ -79,7 +79,7 @@ class Population:
         self.dispatches.append((seeds, n_segments, n_steps, evaluate, list(slow)))
         assert n_segments <= population.MAX_SEGMENTS
         columns = registry.in_step(self.problem.measures) | registry.in_step(self.problem.measures, slow=True)
-        dims = {name: dim(self.problem.model) for name, dim in registry.DIMS.items()}
+        dims = {name: dim(self.problem) for name, dim in registry.DIMS.items()}
         found = {
             name: np.full((population.MAX_SEGMENTS, self.width, *(dims[d] for d in m.shape)), -1, DTYPES[m.dtype])
             for name, m in columns.items()

@@ -81,10 +81,12 @@ def test_each_field_matters(name):
     assert any(bool(jnp.any(one.params[key] != other.params[key])) for key in one.params)
 
 
+@pytest.mark.parametrize("nonzero_b", [False, True])
 @pytest.mark.parametrize("seed", [0, 7, 2**31, 2**32 - 1])
-def test_a_traced_seed_splits_as_a_number_does(seed):
-    train_pairs = jax.jit(lambda seed: alone._train_pairs(11, 0.3, seed, "jax"))(jnp.uint32(seed))
-    np.testing.assert_array_equal(train_pairs, tasks.train_pairs(11, 0.3, seed))
+def test_a_traced_seed_splits_as_a_number_does(seed, nonzero_b):
+    values = {"p": 11, "train_fraction": 0.3, "split": "jax"}
+    train_pairs = jax.jit(lambda seed: alone._train_pairs(values, nonzero_b, seed))(jnp.uint32(seed))
+    np.testing.assert_array_equal(train_pairs, tasks.train_pairs(11, 0.3, seed, nonzero_b=nonzero_b))
 
 
 def test_at_equal_width_it_is_the_run_of_a_sweep(tmp_path, monkeypatch):

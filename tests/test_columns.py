@@ -1,5 +1,7 @@
 """What a column says of itself reaches the schemas of the tables."""
 
+from types import SimpleNamespace
+
 import pyarrow as pa
 import pytest
 
@@ -55,10 +57,21 @@ def test_keys_and_nulls_are_told(name, given, description, null):
     assert null in metadata[b"null"].decode()
 
 
-def test_defined_where_task_and_optimizer_allow():
-    assert column().defined(None, has_update=False)
-    assert [column(needs_sum=True).defined(direction) for direction in (1, -1, None)] == [True, True, False]
-    assert [column(needs_update=True).defined(1, has_update) for has_update in (True, False)] == [True, False]
+def test_defined_where_the_task_allows():
+    tasks = {
+        "add": SimpleNamespace(has_sum=True, in_blocks=False, nonzero_b=False),
+        "divide": SimpleNamespace(has_sum=False, in_blocks=False, nonzero_b=True),
+        "group": SimpleNamespace(has_sum=True, in_blocks=True, nonzero_b=False),
+    }
+
+    def reasons(**flags):
+        return {name: reason for name, task in tasks.items() if (reason := column(**flags).undefined_for(task))}
+
+    assert reasons() == {}
+    assert reasons(needs_sum=True) == {"divide": "is no function of a ± b"}
+    assert reasons(cyclic_only=True) == {"group": "is of a group but Z_P"}
+    assert reasons(whole_grid=True) == {"divide": "leaves pairs out"}
+    assert "the task leaves pairs out, or the run diverged" in column(whole_grid=True).when_null
 
 
 def test_rows_are_of_a_run_at_a_step_with_what_was_swept():
@@ -98,5 +111,5 @@ def test_tables_of_two_definitions_are_told_apart():
 
 
 def test_moduli_of_a_sweep():
-    assert columns.moduli({"config": {"p": 7}, "axes": {"seed": [0, 1]}}) == [7]
-    assert columns.moduli({"config": {"p": 7}, "axes": {"p": [5, 12]}}) == [5, 12]
+    assert columns.moduli({"runs": [{"p": 7}, {"p": 7}]}) == [7]
+    assert columns.moduli({"runs": [{"p": 5}, {"p": 12}]}) == [5, 12]

@@ -78,7 +78,7 @@ def test_choices(path):
 
 
 def test_every_field_is_looked_at():
-    assert {*BOUNDS, *CHOICES, "task", "measures"} == set(config.FIELDS)
+    assert {*BOUNDS, *CHOICES, "task", "group", "measures"} == set(config.FIELDS)
 
 
 @pytest.mark.parametrize("path", BOUNDS)
@@ -108,6 +108,7 @@ def test_whole_numbers_are_taken_for_floats_and_lists_for_tuples():
 
 MAINLINE = {
     "task": "add",
+    "group": None,
     "p": 113,
     "train_fraction": 0.3,
     "split": "jax",
@@ -206,7 +207,7 @@ def test_some_pairs_are_left_to_train_and_to_test_on(monkeypatch):
     assert tasks.n_train(5, 0.99) == 24
     assert checked(p=5, train_fraction=0.99) == ""
     # No float below 1 leaves none of so few to test on, so that the check is asked as if one did.
-    monkeypatch.setattr(tasks, "n_train", lambda p, fraction: p * p)
+    monkeypatch.setattr(tasks, "n_train", lambda p, fraction, nonzero_b: p * p)
     assert (
         checked(p=5, train_fraction=0.99) == "config.train_fraction is 0.99, which leaves 25 of 25 pairs to train on."
     )
@@ -236,7 +237,7 @@ def test_logits_give_keys_to_tasks_of_the_sum_alone():
     )
 
 
-def test_tasks_and_groups_are_looked_up():
+def test_tasks_and_groups_of_measures_are_looked_up():
     assert checked(task="multiply", p=9) == "config.p is 9, but task 'multiply' needs a prime."
     assert checked(task="multiply", p=9_999) == "config.p is 9999, but task 'multiply' needs a prime."
     assert checked(task="multiply", p=9_973) == checked(task="add", p=9_999) == ""

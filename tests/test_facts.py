@@ -51,6 +51,17 @@ def test_many_values_of_an_axis_are_abridged(held, n, text):
     assert facts.title(dataclasses.replace(held, runs=runs[:1])) == "1 run of add mod 0"
 
 
+@pytest.mark.parametrize(
+    ("runs", "text"),
+    [
+        ({"task": "group", "group": ["S_4", "A_5"], "p": [24, 60]}, "2 runs of group S_4, A_5"),
+        ({"task": "group S_4", "p": [24]}, "1 run of group S_4"),  # as a table of checkpoints has it
+    ],
+)
+def test_groups_are_named_without_a_modulus(held, runs, text):
+    assert facts.title(dataclasses.replace(held, runs=pd.DataFrame(runs))) == text
+
+
 def test_what_the_figures_leave_out(held):
     spectra = [{"low": 1.0, "high": 1.0**254}, {"low": 1.0, "high": 1.05**254}]
     text = str(facts.notes(held, {"curve_limit": 1_234, "image_limit": 5_678, "spectra": spectra, "figures": []}))

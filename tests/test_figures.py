@@ -1,5 +1,6 @@
 """Figures for papers: what they say, which files they make, and what cannot be drawn."""
 
+import dataclasses
 import re
 
 import made_up
@@ -36,6 +37,12 @@ def test_each_says_what_was_trained_and_when_a_run_has_grokked(one_field, kind):
     said = figures.figure(read(one_field), kind).get_suptitle()
     assert said.startswith("add mod 11, 0.3 of all pairs to train on\n")
     assert "grokked: test accuracy ≥ 0.99, kept by the next evaluation" in said
+
+
+def test_checkpoints_of_a_group_are_named_by_it(one_field):
+    results = read(one_field)
+    runs = results.runs.drop(columns="group", errors="ignore").assign(task="group S_4", p=24)
+    assert figures.title(dataclasses.replace(results, runs=runs), []).startswith("group S_4, 0.3 of all pairs")
 
 
 def test_losses_of_two_fields_are_a_grid(two_fields):

@@ -75,14 +75,14 @@ def test_metadata(m):
 @every_measure
 def test_declared_shape_and_dtype(m, values):
     value = values["random"][m.name]
-    assert value.shape == tuple(registry.DIMS[dim](CFG) for dim in m.shape)
+    assert value.shape == tuple(registry.DIMS[dim](PROBLEM) for dim in m.shape)
     assert value.dtype == DTYPES[m.dtype]
 
 
 @every_measure
 def test_finite_and_in_the_declared_range(m, values):
     for model in ("random", "another"):
-        value = registry.counts_to_shares(MEASURES, {m.name: values[model][m.name]}, CFG, N_TRAIN)[m.name]
+        value = registry.counts_to_shares(MEASURES, {m.name: values[model][m.name]}, PROBLEM)[m.name]
         assert np.all(np.isfinite(value))
         if m.dtype != "bool":
             low, high = bounds(m)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -42,7 +43,7 @@ def compute(cfg, direction, params, train_pairs, answers):
 def measured(case):
     """All later measures of a case by plain name, counts made shares as on disk; and the gradient."""
     values, grads = compute(case.cfg, case.direction, case.params, case.train_pairs, case.answers)
-    return registry.counts_to_shares(COLUMNS, values, case.cfg, len(case.train_pairs)), grads
+    return registry.counts_to_shares(COLUMNS, values, case.problem), grads
 
 
 def expected(case, grads):
@@ -235,7 +236,7 @@ def test_shapes_and_dtypes_are_as_declared():
     case = random_case(5)
     for name, x in compute(case.cfg, case.direction, case.params, case.train_pairs, case.answers)[0].items():
         m = MEASURES[name]
-        assert x.shape == tuple(registry.DIMS[dim](case.cfg) for dim in m.shape), name
+        assert x.shape == tuple(registry.DIMS[dim](case.problem) for dim in m.shape), name
         assert x.dtype == {"float": np.float32}.get(m.dtype, m.dtype), name
 
 
@@ -245,5 +246,8 @@ def test_groups_and_tiers():
     assert registry.in_step(["curvature"]).keys() == registry.in_step([]).keys()
     assert not registry.in_step(FAST, slow=True)
     assert registry.in_step(["paper", "curvature"], slow=True).keys() == registry.in_step(["curvature"], True).keys()
-    hidden = dataclasses.replace(MEASURES["update_norm"], needs_sum=True)
-    assert [hidden.defined(1), hidden.defined(None), hidden.defined(1, False)] == [True, False, False]
+    hidden = {"hidden": dataclasses.replace(MEASURES["update_norm"], needs_sum=True, function=lambda s: 1)}
+    of = [
+        SimpleNamespace(has_sum=a, has_update=b, in_blocks=False, nonzero_b=False) for a, b in ((1, 1), (0, 1), (1, 0))
+    ]
+    assert [bool(registry.compute(hidden, s)) for s in of] == [True, False, False]

@@ -1,5 +1,6 @@
 """The paper's measures against their definitions, on random, trained and ideal models."""
 
+import dataclasses
 import functools
 import math
 
@@ -43,7 +44,7 @@ def compute(cfg, direction, params, train_pairs, answers, key_freqs=None):
 def measured(case, key_freqs=None):
     """All measures of a case by plain name, counts made shares as on disk."""
     values = compute(case.cfg, case.direction, case.params, case.train_pairs, case.answers, key_freqs)
-    finished = registry.counts_to_shares(COLUMNS, values, case.cfg, len(case.train_pairs))
+    finished = registry.counts_to_shares(COLUMNS, values, case.problem)
     return {COLUMNS[column].name: value for column, value in finished.items()}
 
 
@@ -134,9 +135,10 @@ def test_key_threshold_is_a_fraction_of_the_largest_norm():
 def test_counts_become_exact_shares():
     case = random_case(7)
     counts = {"train_acc": np.int32(len(case.train_pairs)), "restricted_acc_online": np.int32(3)}
-    shares = registry.counts_to_shares(COLUMNS, counts, case.cfg, len(case.train_pairs))
+    shares = registry.counts_to_shares(COLUMNS, counts, case.problem)
     assert shares == {"train_acc": 1.0, "restricted_acc_online": 3 / 7}
-    assert registry.counts_to_shares(COLUMNS, {"test_acc": np.int32(1)}, case.cfg, 19) == {"test_acc": 1 / 30}
+    fewer = dataclasses.replace(case.problem, n_train=19)
+    assert registry.counts_to_shares(COLUMNS, {"test_acc": np.int32(1)}, fewer) == {"test_acc": 1 / 30}
 
 
 # --- identities -----------------------------------------------------------------------------------------------------

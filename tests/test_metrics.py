@@ -1,5 +1,6 @@
 """What is on disk: read back by pandas, described by its own schema, whole at any moment."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -36,7 +37,7 @@ def rows(runs, steps, **values):
     n, rng = len(runs), np.random.default_rng(0)
     frame = {"run": np.array(runs), "step": np.array(steps)}
     for name, m in COLUMNS.items():
-        shape = (n, *(registry.DIMS[dim](RUNS[0].problem().model) for dim in m.shape))
+        shape = (n, *(registry.DIMS[dim](RUNS[0].problem()) for dim in m.shape))
         frame[name] = rng.random(shape) if m.dtype == "float" or m.count_of else rng.integers(0, 2, shape) == 1
         if m.dtype == "int32" and not m.count_of:
             frame[name] = rng.integers(1, 4, shape)
@@ -102,10 +103,9 @@ def test_an_unfinished_part_is_not_read(writer, tmp_path):
 
 
 def test_accuracies_come_from_integer_counts():
-    cfg, n_train = RUNS[0].problem().model, 29
-    done = registry.counts_to_shares(
-        COLUMNS, {"train_acc": np.array([29, 28]), "test_acc": np.array([20, 0])}, cfg, n_train
-    )
+    problem = dataclasses.replace(RUNS[0].problem(), n_train=29)
+    counts = {"train_acc": np.array([29, 28]), "test_acc": np.array([20, 0])}
+    done = registry.counts_to_shares(COLUMNS, counts, problem)
     assert done["train_acc"].tolist() == [1.0, 28 / 29]
     assert done["test_acc"].tolist() == [1.0, 0.0]
 

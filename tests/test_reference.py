@@ -33,7 +33,7 @@ def measure(names) -> dict[str, dict[str, np.ndarray]]:
         case, listed = reference_case(name)
         params = {key: value.astype(jax.dtypes.canonicalize_dtype(float)) for key, value in case.params.items()}
         values = compute(params, case.train_pairs, case.answers, key_mask(listed))
-        found[name] = registry.counts_to_shares(columns, values, case.cfg, len(case.train_pairs))
+        found[name] = registry.counts_to_shares(columns, values, case.problem)
     return found
 
 

@@ -33,8 +33,28 @@ def test_answers_equal_a_double_loop(name, p):
     assert answers.tolist() == expected
 
 
-def test_every_task_but_random_is_checked_by_hand():
-    assert set(tasks.TASKS) - {"random"} == set(BY_HAND)
+def test_every_task_but_random_and_division_is_checked_by_hand():
+    assert set(tasks.TASKS) - {"random", "divide"} == set(BY_HAND)
+
+
+@pytest.mark.parametrize("p", [3, 7, 97])
+def test_division_undoes_multiplication_and_has_no_pair_with_b_zero(p):
+    quotients = tasks.answers("divide", p).reshape(p, p)
+    for b in range(1, p):
+        assert (quotients[:, b] * b % p).tolist() == list(range(p))
+    assert tasks.get("divide").nonzero_b
+    assert tasks.n_pairs(p, nonzero_b=True) == p * p - p
+
+
+@pytest.mark.parametrize("split", tasks.SPLITS)
+def test_a_split_without_zeros_takes_the_others_in_the_same_order(split):
+    p, seed = 11, 4
+    n = tasks.n_train(p, 0.5, nonzero_b=True)
+    assert n == 55
+    # So many of all pairs that exactly n of them have another b.
+    whole = [tasks.train_pairs(p, (k + 0.5) / p**2, seed, split) for k in range(n, p * p)]
+    expected = next(pairs[pairs % p != 0] for pairs in whole if np.sum(pairs % p != 0) == n)
+    assert np.array_equal(tasks.train_pairs(p, 0.5, seed, split, nonzero_b=True), expected)
 
 
 @pytest.mark.parametrize("name", BY_HAND)

@@ -19,6 +19,8 @@ PAPERS = {
     "Liu et al. 2022": "Liu, Kitouni, Nolte, Michaud, Tegmark, Williams. Towards understanding grokking: an effective "
     "theory of representation learning. arXiv 2205.10343",
     "Zhong et al. 2023": "Zhong, Liu, Tegmark, Andreas. The clock and the pizza. arXiv 2306.17844",
+    "Chughtai et al. 2023": "Chughtai, Chan, Nanda. A toy model of universality: reverse engineering how networks "
+    "learn group operations. arXiv 2302.03025",
     "Varma et al. 2023": "Varma, Shah, Kenton, Kramár, Kumar. Explaining grokking through circuit efficiency. arXiv "
     "2309.02390",
     "Prieto et al. 2025": "Prieto, Barsbey, Mediano, Birdal. Grokking at the edge of numerical stability. arXiv "

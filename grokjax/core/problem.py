@@ -27,6 +27,8 @@ class Problem:
       optimizer: a name in `OPTIMIZERS` of core.optimizers.
       precision: of products, a name in core.precision.
       direction: +1 or -1 if the task's answer is a function of a + b or a - b, else None.
+      nonzero_b: whether the task leaves out the pairs with b = 0.
+      group: whose composition the task is, by whose blocks it is read; None for Z_P, whose blocks are frequencies.
       eval_every: steps between evaluations.
       measures: groups to evaluate.
       key_rule: a name in `KEY_RULES` of measures.shared.
@@ -38,6 +40,8 @@ class Problem:
     optimizer: str = "adamw"
     precision: str = "float32"
     direction: int | None = 1
+    nonzero_b: bool = False
+    group: str | None = None
     eval_every: int = 100
     measures: tuple[str, ...] = ("paper",)
     key_rule: str = "W_L"

@@ -290,10 +290,12 @@ def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) 
         step = max(s for r, s in find_snapshots(folder) if r == number)
     run, v = runs[number], runs[number].values
     record, source = read_record(folder) or {}, f"{folder}:{number}:{step}"
+    nonzero_b = tasks.is_known(v["task"]) and tasks.of(v).nonzero_b
     if act is not None and act != v["model.act"] and act in ACTIVATIONS:
         refuse_contradiction("--act", act, source, "act_fn", v["model.act"])
     found = from_arrays(params, source, act or v["model.act"])
-    origin = {name: v[name] for name in ("p", "task", "split", "train_fraction")} | {
+    origin = {name: v[name] for name in ("p", "split", "train_fraction")} | {
+        "task": tasks.name_of(v),
         **{"act_fn": v["model.act"], "n_heads": found.cfg.n_heads, "split_seed": run.split_seed, "seed": v["seed"]},
         **{"step": step, "git_commit": record.get("git_commit")},
         "version": (record.get("versions") or {}).get("grokjax") or __version__,
@@ -301,9 +303,9 @@ def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) 
     return dataclasses.replace(
         found,
         origin={name: value for name, value in origin.items() if value is not None},
-        train_pairs=tasks.train_pairs(v["p"], v["train_fraction"], run.split_seed, v["split"]),
+        train_pairs=tasks.train_pairs(v["p"], v["train_fraction"], run.split_seed, v["split"], nonzero_b),
         format="a snapshot of grokjax",
-        task=v["task"],
+        task=tasks.name_of(v),
         split=f"{v['split']}:{run.split_seed}:{v['train_fraction']}, the run's own",
         split_seed=run.split_seed,
         settings={name: v[name] for name in SETTINGS},

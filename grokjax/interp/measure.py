@@ -14,8 +14,8 @@ from grokjax.core.problem import Inputs
 from grokjax.interp.checkpoint import Checkpoint, load_checkpoint
 from grokjax.interp.subject import Subject, described, subject_of
 from grokjax.measures import registry
+from grokjax.measures.blocks import shared_of
 from grokjax.measures.registry import Measure
-from grokjax.measures.shared import Shared
 from grokjax.training import one_run
 
 NO_SPLIT = "the split is not known (give --split, such as --split=python:0:0.3)"
@@ -55,8 +55,8 @@ def measure(
     subject = subject_of(checkpoint, tuple(keys), rule, threshold, split, task)
     values, null, given_N = _compute(subject, columns)
     with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 where there are no test pairs
-        values = registry.counts_to_shares(columns, values, checkpoint.cfg, subject.n_train or 0)
-    no_test = ["there are no test pairs"] if subject.n_train == checkpoint.cfg.p**2 else []
+        values = registry.counts_to_shares(columns, values, subject.problem)
+    no_test = ["there are no test pairs"] if subject.n_train == registry.n_pairs(subject.problem) else []
     for name in [name for name, value in values.items() if not np.all(np.isfinite(value))]:
         null[name] = ", or ".join(filter(None, [columns[name].undefined, *no_test])) or "it is not finite"
     found = {name: None if name in null else plain(m, values[name]) for name, m in columns.items()}
@@ -90,7 +90,7 @@ def _compute(
     def compute(params, train_pairs, answers, keys_K):
         if train_pairs is None:
             rule = problem.key_rule, problem.key_threshold
-            shared = Shared(problem.model, problem.direction, params, answers[:0], answers, None, *rule)
+            shared = shared_of(problem, params, answers[:0], answers, None, *rule)
             del shared.train_pairs_B  # so that what asks for them, however far down, fails
         else:
             shared = one_run.shared(problem, Inputs(0, {}, train_pairs, answers), params)
@@ -98,9 +98,9 @@ def _compute(
             shared.key_freqs_K = keys_K
         values = {}
         for name, m in columns.items():
-            if not m.defined(problem.direction, has_update=True):
-                null[name] = f"task '{subject.task.name}' is no function of a ± b"
-            elif not m.defined(problem.direction, shared.has_update):
+            if reason := m.undefined_for(shared):
+                null[name] = f"task '{subject.task.name}' {reason}"
+            elif m.needs_update and not shared.has_update:
                 null[name] = NO_UPDATE
             else:
                 try:

@@ -10,11 +10,12 @@ import numpy as np
 from grokjax import sweeps
 from grokjax.columns import SPLIT_SEED_USED, metrics_schema
 from grokjax.config import coerce
-from grokjax.core import backends, fourier
+from grokjax.core import backends
 from grokjax.core.backends import XLA, Backend
 from grokjax.core.problem import Problem
 from grokjax.errors import InputError, file_name
-from grokjax.measures import registry
+from grokjax.interp.subject import check_keys
+from grokjax.measures import blocks, registry
 from grokjax.store import files
 from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import read_runs, to_table
@@ -85,7 +86,7 @@ def replay(path: str | Path, wanted: Replay, track=lambda items, text: items, ov
     if not ended:
         raise InputError(f"{path} has no finished run to replay{' among those asked for' if wanted.runs else ''}.")
     for problem in {run.problem() for run in ended}:
-        _mask(wanted.keys, problem.model.p)
+        check_keys(problem, wanted.keys)
     for name, value in (("key_rule", wanted.rule), ("key_threshold", wanted.threshold)):
         if value is not None:
             coerce(name, value)
@@ -132,7 +133,7 @@ def _replay_batch(path: Path, folder: Path, sweep: Sweep, runs: list[Run], wante
     found = find_snapshots(path)
     backend = _backend(path, problem)
     if wanted.keys:
-        keys = np.tile(_mask(wanted.keys, problem.model.p), (len(runs), 1))
+        keys = np.tile(np.isin(np.arange(blocks.n_blocks(problem)) + 1, wanted.keys), (len(runs), 1))
     else:
         keys = final_keys.final_keys(path, found, problem, runs, backend=backend)
     frame = replay_runs(found, runs, columns, problem, keys, backend=backend)
@@ -141,15 +142,5 @@ def _replay_batch(path: Path, folder: Path, sweep: Sweep, runs: list[Run], wante
         frame[axis] = np.array([by_run[int(n)].values[axis] for n in frame["run"]], object)
     frame[SPLIT_SEED_USED] = np.array([by_run[int(n)].split_seed for n in frame["run"]])
     files.make_folder(folder)
-    schema = metrics_schema(columns, sweep.axes, {"request": dataclasses.asdict(wanted)})
+    schema = metrics_schema(columns, sweep.axes, {"request": dataclasses.asdict(wanted)}, blocks.described([problem]))
     files.write_parquet(to_table(frame, schema), _part(folder, runs))
-
-
-def _mask(keys: Iterable[int], p: int) -> np.ndarray:
-    n = fourier.n_freqs(p)
-    mask = np.zeros(n, bool)
-    for k in keys:
-        if not 1 <= k <= n:
-            raise InputError(f"--keys has {k}, but for P = {p} frequencies are 1 to {n}.")
-        mask[k - 1] = True
-    return mask

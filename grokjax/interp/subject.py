@@ -4,6 +4,7 @@ Size letters: N all P² pairs, B training pairs, K = P//2 frequencies.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -13,10 +14,11 @@ from jaxtyping import Bool, Int32
 
 from grokjax import tasks
 from grokjax.config import FIELDS, coerce
-from grokjax.core import environment, fourier
+from grokjax.core import environment
 from grokjax.core.problem import Problem
 from grokjax.errors import InputError, unknown
 from grokjax.interp.checkpoint import Checkpoint, refuse_contradiction
+from grokjax.measures.blocks import n_blocks
 from grokjax.measures.shared import KEY_RULES
 from grokjax.store.sweep import refuse_other_answers
 
@@ -51,7 +53,7 @@ class Subject:
     @property
     def keys_K(self) -> Bool[np.ndarray, " K"] | None:
         """The given keys; None for the model's own."""
-        return np.isin(np.arange(fourier.n_freqs(self.problem.model.p)) + 1, self.keys) if self.keys else None
+        return np.isin(np.arange(n_blocks(self.problem)) + 1, self.keys) if self.keys else None
 
     @property
     def params(self) -> dict[str, jax.Array]:
@@ -77,41 +79,55 @@ def subject_of(
     settings |= dict(checkpoint.settings)
     if threshold is not None:
         settings["key_threshold"] = coerce("key_threshold", threshold, "--threshold")
-    train_pairs, words, seed = _split(checkpoint, split)
-    if not task and checkpoint.task is not None and checkpoint.task not in tasks.TASKS and checkpoint.experiment:
+    if not task and checkpoint.task is not None and not tasks.is_known(checkpoint.task) and checkpoint.experiment:
         raise InputError(
             f"{checkpoint.source} has a task of its own, '{checkpoint.task}': give --experiment=FILE, which defines it "
             f"and is run for it. The sweep was made from {checkpoint.experiment}."
         )
-    if task and task != checkpoint.origin.get("task", task) and task in tasks.TASKS:
+    if task and task != checkpoint.origin.get("task", task) and tasks.is_known(task):
         refuse_contradiction("--task", task, checkpoint.source, "task", checkpoint.origin["task"])
     found = tasks.get(task or checkpoint.task or FIELDS["task"].default)
     if found.name == checkpoint.task:
         refuse_other_answers(checkpoint.source, {"answers": checkpoint.answers}, [(found.name, p)])
+    train_pairs, words, seed = _split(checkpoint, split, found.nonzero_b)
     if found.draws and seed is None:
         raise InputError(f"task '{found.name}' draws its answers by the split's seed: give --split=jax:SEED:FRACTION.")
     rule = rule or settings["key_rule"]
     if rule not in KEY_RULES:
         raise unknown("--rule", rule, KEY_RULES)
-    if rule == "logits" and found.direction is None and not keys:
+    if rule == "logits" and found.direction_at(p) is None and not found.read_by and not keys:
         raise InputError(f"--rule is logits, but task '{found.name}' is no function of a + b or a - b: choose another.")
-    n_freqs = fourier.n_freqs(p)
-    for k in keys:
-        if not 1 <= k <= n_freqs:
-            raise InputError(f"--keys has {k}, but for P = {p} frequencies are 1 to {n_freqs}.")
     problem = Problem(
         checkpoint.cfg,
         n_train=0 if train_pairs is None else len(train_pairs),
-        direction=found.direction,
+        direction=found.direction_at(p),
+        nonzero_b=found.nonzero_b,
+        group=found.read_by,
         precision=settings["precision"],
         key_rule=rule,
         key_threshold=settings["key_threshold"],
     )
-    answers = tasks.answers(found.name, p, seed or 0)
+    check_keys(problem, keys)
+    answers = tasks.answers(found, p, seed or 0)
     return Subject(checkpoint, found, answers, train_pairs, words, keys, problem)
 
 
-def _split(checkpoint: Checkpoint, given: str | None) -> tuple[Int32[np.ndarray, " B"] | None, str, int | None]:
+def check_keys(problem: Problem, keys: Iterable[int]) -> None:
+    """Makes sure that given keys are frequencies, or blocks of the problem's group, counted from 1.
+
+    Raises:
+      InputError: one is not.
+    """
+    n = n_blocks(problem)
+    what = f"blocks of {problem.group}" if problem.group else f"for P = {problem.model.p} frequencies"
+    for k in keys:
+        if not 1 <= k <= n:
+            raise InputError(f"--keys has {k}, but {what} are 1 to {n}.")
+
+
+def _split(
+    checkpoint: Checkpoint, given: str | None, nonzero_b: bool
+) -> tuple[Int32[np.ndarray, " B"] | None, str, int | None]:
     """The training pairs, where they come from in words, and the split's seed if it is known."""
     p = checkpoint.cfg.p
     if given is None or given == "mask":
@@ -119,7 +135,9 @@ def _split(checkpoint: Checkpoint, given: str | None) -> tuple[Int32[np.ndarray,
             raise InputError(f"--split=mask asks for the model's own split, but {checkpoint.source} does not tell it.")
         return checkpoint.train_pairs, checkpoint.split, checkpoint.split_seed
     if given == "all":
-        return np.arange(p * p, dtype=np.int32), "all pairs taken for training pairs", checkpoint.split_seed
+        every = np.arange(p * p, dtype=np.int32)
+        every = every[every % p != 0] if nonzero_b else every
+        return every, "all pairs taken for training pairs", checkpoint.split_seed
     kind, *numbers = given.split(":")
     try:
         seed, fraction = int(numbers[0]), float(numbers[1])
@@ -129,9 +147,11 @@ def _split(checkpoint: Checkpoint, given: str | None) -> tuple[Int32[np.ndarray,
         ) from None
     seed = coerce("split_seed", seed, "--split's seed")
     fraction = coerce("train_fraction", fraction, "--split's fraction")
-    if not 0 < tasks.n_train(p, fraction) < p * p:
-        raise InputError(f"--split={given} leaves {tasks.n_train(p, fraction)} of {p * p} pairs to train on.")
-    pairs, told = tasks.train_pairs(p, fraction, seed, coerce("split", kind, "--split")), checkpoint.train_pairs
+    n, of = tasks.n_train(p, fraction, nonzero_b), tasks.n_pairs(p, nonzero_b)
+    if not 0 < n < of:
+        raise InputError(f"--split={given} leaves {n} of {of} pairs to train on.")
+    kind, told = coerce("split", kind, "--split"), checkpoint.train_pairs
+    pairs = tasks.train_pairs(p, fraction, seed, kind, nonzero_b)
     if checkpoint.origin and told is not None and not np.array_equal(pairs, told):
         refuse_contradiction("--split", given, checkpoint.source, "split", checkpoint.split)
     return pairs, given, seed

@@ -21,7 +21,7 @@ from grokjax.interp.checkpoint import Checkpoint, checkpoint_at
 from grokjax.interp.measure_table import heading
 from grokjax.interp.subject import Subject, described, dtype, subject_of
 from grokjax.interp.trajectory import Trajectory
-from grokjax.measures import registry
+from grokjax.measures import blocks, registry
 from grokjax.measures.registry import Measure
 from grokjax.store.metrics import how_to_read, to_table
 from grokjax.training import final_keys
@@ -86,7 +86,7 @@ def measure_all(
     frame |= {"run": np.zeros(n, np.int32), "step": np.array(steps, np.int32)}
     frame |= {"task": np.array([subject.task.name] * n, object), "p": np.full(n, subject.problem.model.p)}
     about = {"measured": described(subject), "key_freqs": (np.flatnonzero(keys_K) + 1).tolist()}
-    return to_table(frame, metrics_schema(_columns(groups), FIXED, about))
+    return to_table(frame, metrics_schema(_columns(groups), FIXED, about, blocks.described([subject.problem])))
 
 
 def about(table: pa.Table) -> dict[str, Any]:

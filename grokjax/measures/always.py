@@ -26,7 +26,7 @@ def train_loss(s: Shared):
 
 @_loss(description="Mean cross-entropy over the test pairs, which are all pairs not trained on.", source=SOURCE)
 def test_loss(s: Shared):
-    return jnp.sum(jnp.where(s.train_mask_N, 0, s.loss_N)) / (s.loss_N.shape[0] - s.train_pairs_B.shape[0])
+    return jnp.sum(jnp.where(s.untested_N, 0, s.loss_N)) / s.n_test
 
 
 @_accuracy("train pairs", description="Share of training pairs whose largest logit is the answer.", source=SOURCE)
@@ -36,4 +36,4 @@ def train_acc(s: Shared):
 
 @_accuracy("test pairs", description="Share of test pairs whose largest logit is the answer.", source=SOURCE)
 def test_acc(s: Shared):
-    return jnp.sum(s.correct_N & ~s.train_mask_N)
+    return jnp.sum(s.correct_N & s.test_mask_N)

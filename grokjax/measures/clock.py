@@ -29,6 +29,7 @@ NO_GRADIENT = "one of the gradients is zero"
     source=f"{ZHONG} (distance irrelevance)",
     needs_sum=True,
     undefined="the right logit is the same for all pairs",
+    cyclic_only=True,
 )
 def distance_irrelevance(s: Shared):
     by_distance_PxP = s.right_logit_N[fourier.sum_index(s.cfg.p, -(s.direction or 1))]
@@ -102,6 +103,7 @@ def _triple_cosines(s: Shared):
     source=f"{ZHONG} (circularity)",
     undefined="W_E less its mean has rank under 4 (under P - 1 for P < 5)",
     **SIGN,
+    cyclic_only=True,
 )
 def circularity(s: Shared):
     n = min(N_COMPONENTS, s.cfg.p - 1, s.cfg.d_model)

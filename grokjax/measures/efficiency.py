@@ -27,7 +27,8 @@ def weight_norm(s: Shared):
 
 
 def _scale(s: Shared):
-    return jnp.mean(jnp.sqrt(jnp.sum(s.logits_NxP**2, 1)))
+    norms_N = jnp.sqrt(jnp.sum(s.logits_NxP**2, 1))
+    return jnp.mean(norms_N) if not s.nonzero_b else jnp.mean(norms_N, where=~s.left_out_N)
 
 
 @measure(
@@ -72,7 +73,7 @@ def _register_right_logit(which, pick):
 
 
 _register_right_logit("train", lambda s: s.train_mask_N)
-_register_right_logit("test", lambda s: ~s.train_mask_N)
+_register_right_logit("test", lambda s: s.test_mask_N)
 
 
 @measure(

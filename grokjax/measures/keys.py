@@ -59,14 +59,14 @@ def n_key_freqs(s: Shared):
 
 
 def _register(rule, what, source):
-    needs_sum = rule == "logits"
+    needs: dict[str, Any] = {"needs_sum": rule == "logits", "whole_grid": rule == "neurons"}
     mask = measure(
         "paper",
         name=f"key_freqs_{rule}",
         **_MASK,
         description=f"Which frequencies are key by the rule {rule}: {what}.",
         source=source,
-        needs_sum=needs_sum,
+        **needs,
     )
     mask(lambda s: s.keys_by(rule))
     count = measure(
@@ -75,7 +75,7 @@ def _register(rule, what, source):
         **_COUNT,
         description=f"The number of key frequencies by the rule {rule}.",
         source=source,
-        needs_sum=needs_sum,
+        **needs,
     )
     count(lambda s: jnp.sum(s.keys_by(rule)))
 
@@ -95,10 +95,11 @@ def jaccard(x_K: Bool[Array, " K"], y_K: Bool[Array, " K"]) -> Float[Array, ""]:
     unit="1",
     range="[0, 1]",
     description="Smallest Jaccard index between two of the rules' sets of key frequencies: 1 if all agree. Without the"
-    " rule logits where the task is no function of a ± b.",
+    " rule logits where the task is no function of a ± b, and without neurons where it leaves pairs out.",
     source="this project",
     **SIGN,
 )
 def key_rule_agreement(s: Shared):
-    sets = [s.keys_by(rule) for rule in KEY_RULES if rule != "logits" or s.direction is not None]
+    undefined = {"logits": not s.has_sum, "neurons": s.nonzero_b}
+    sets = [s.keys_by(rule) for rule in KEY_RULES if not undefined.get(rule)]
     return jnp.min(jnp.stack([jaccard(x, y) for x, y in itertools.combinations(sets, 2)]))

@@ -68,6 +68,8 @@ def fve_logits_trig_centred(s: Shared):
     " (-1)^(a + b).",
     source=f"{NANDA}, §4.1 (the 2×2 blocks of the logits' 2D spectrum)",
     **SIGN,
+    cyclic_only=True,
+    whole_grid=True,
 )
 def logit_block_norm(s: Shared):
     of = s.logit_spectra.apart
@@ -84,6 +86,8 @@ def logit_block_norm(s: Shared):
     source=f"{NANDA}, §4.4",
     keyed=True,
     **SIGN,
+    cyclic_only=True,
+    whole_grid=True,
 )
 def products_loss(s: Shared):
     kept_NxP = marginals.keep(s.logit_spectra, s.key_freqs_K)

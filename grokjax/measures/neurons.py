@@ -20,6 +20,7 @@ SOURCE = f"{NANDA}, §4.3"
     " 0 for a neuron whose activation is the same for all pairs.",
     source=SOURCE,
     **SIGN,
+    whole_grid=True,
 )
 def neuron_freq(s: Shared):
     return s.neuron_fit[0]
@@ -34,6 +35,7 @@ def neuron_freq(s: Shared):
     " {1, cos, sin}(w_k b) explain for its best k; 0 for a neuron whose activation is the same for all pairs.",
     source=SOURCE,
     **SIGN,
+    whole_grid=True,
 )
 def neuron_fve(s: Shared):
     return s.neuron_fit[1]
@@ -47,6 +49,7 @@ def neuron_fve(s: Shared):
     description=f"How many neurons a single frequency explains over {NEURON_FVE:.0%} of.",
     source=SOURCE,
     **SIGN,
+    whole_grid=True,
 )
 def neurons_over_85(s: Shared):
     return jnp.sum(s.neurons_per_freq_K)
@@ -61,6 +64,7 @@ def neurons_over_85(s: Shared):
     description=f"How many neurons each frequency explains over {NEURON_FVE:.0%} of.",
     source=SOURCE,
     **SIGN,
+    whole_grid=True,
 )
 def neurons_per_freq(s: Shared):
     return s.neurons_per_freq_K

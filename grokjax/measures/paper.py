@@ -185,7 +185,7 @@ def _gini(which, over, norms):
         description=f"Gini coefficient of the Fourier norms of {which[:3]} over {over}.",
         source=f"{NANDA}, §5.1; Hurley & Rickard 2009",
         undefined=f"{which[:3]} is zero" + ", or the same for all classes" * (over == _CENTRED),
-        **(SIGN if over == "frequencies" else {}),
+        **(SIGN if over == "frequencies" else {"cyclic_only": True}),
     )
     column(lambda s: gini(norms(s)))
 

@@ -29,23 +29,30 @@ from typing import Any
 import jax
 import numpy as np
 
+from grokjax import tasks
 from grokjax.columns import Column
-from grokjax.core import fourier
+from grokjax.core.problem import Problem
 from grokjax.errors import InputError, line_in, refuse_clash, shown, unknown
+from grokjax.measures import blocks
 from grokjax.measures.shared import Shared
 
-# Lengths that a column's shape may name; each is a function of the model's configuration.
-DIMS: dict[str, Callable[[Any], int]] = {
-    "freq": lambda cfg: fourier.n_freqs(cfg.p),
-    "neuron": lambda cfg: cfg.d_mlp,
-    "head": lambda cfg: cfg.n_heads,
+# Lengths that a column's shape may name.
+DIMS: dict[str, Callable[[Problem], int]] = {
+    "freq": blocks.n_blocks,
+    "neuron": lambda problem: problem.model.d_mlp,
+    "head": lambda problem: problem.model.n_heads,
 }
 # What an integer count may be divided by on the host, so that an accuracy of 1 is exactly 1.
-COUNTS: dict[str, Callable[[Any, int], int]] = {
-    "train pairs": lambda cfg, n_train: n_train,
-    "test pairs": lambda cfg, n_train: cfg.p**2 - n_train,
-    "sums": lambda cfg, n_train: cfg.p,
+COUNTS: dict[str, Callable[[Problem], int]] = {
+    "train pairs": lambda problem: problem.n_train,
+    "test pairs": lambda problem: n_pairs(problem) - problem.n_train,
+    "sums": lambda problem: problem.model.p,
 }
+
+
+def n_pairs(problem: Problem) -> int:
+    """The number of pairs that the problem's task has answers to."""
+    return tasks.n_pairs(problem.model.p, problem.nonzero_b)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +94,8 @@ def measure(
     slow: bool = False,
     version: int = 1,
     even_only: bool = False,
+    cyclic_only: bool = False,
+    whole_grid: bool = False,
 ) -> Callable:
     """Registers the decorated function, of a `Shared`, as a measure.
 
@@ -96,8 +105,8 @@ def measure(
       description: one sentence, which may hold a formula; must be given.
       source: paper and section, or "this study"; must be given.
       name: of the column; by default the function's.
-      shape: of the value: () for a number, or for a column of lists ("freq",), one per frequency k = 1 … P//2,
-        ("neuron",) or ("head",), one per neuron or head.
+      shape: of the value: () for a number, or for a column of lists ("freq",), one per frequency k = 1 … P//2
+        or block of a group, ("neuron",) or ("head",), one per neuron or head.
       dtype: of the value, "float", "int32" or "bool".
       range: of the value, as a mathematician writes it.
       undefined: when the value is undefined and comes out as NaN, in words; "" if never.
@@ -108,6 +117,9 @@ def measure(
       slow: whether it is too costly for every evaluation, so that it is computed every slow_every steps.
       version: of the definition; one more with each change of what the column holds, so that no table mixes two.
       even_only: whether this version differs from the one before for even P alone.
+      cyclic_only: whether it looks at single functions of residues, or at sums and differences: null for groups that
+        are read by blocks.
+      whole_grid: whether it reads frequencies over all P² pairs; null for tasks that leave pairs out.
 
     Raises:
       InputError: unit, description or source is missing, an argument is none of those known, or the name is taken by
@@ -204,7 +216,11 @@ def compute(columns: Mapping[str, Measure], shared: Shared) -> dict[str, jax.Arr
     Raises:
       InputError: as for `value`.
     """
-    return {name: value(m, shared) for name, m in columns.items() if m.defined(shared.direction, shared.has_update)}
+    return {
+        name: value(m, shared)
+        for name, m in columns.items()
+        if not m.undefined_for(shared) and (shared.has_update or not m.needs_update)
+    }
 
 
 def value(m: Measure, shared: Shared) -> jax.Array:
@@ -228,7 +244,7 @@ def value(m: Measure, shared: Shared) -> jax.Array:
         raise InputError(
             f"measure '{m.name}' ({file}, {place}) failed with {type(error).__name__}: {said} {_there_is(shared)}"
         ) from error
-    wanted = tuple(DIMS[dim](shared.cfg) for dim in m.shape)
+    wanted = tuple(_length(dim, shared) for dim in m.shape)
     shape, dtype = getattr(found, "shape", np.shape(found)), np.dtype(getattr(found, "dtype", type(found)))
     if shape != wanted or dtype.kind not in DTYPES[m.dtype]:
         raise InputError(
@@ -236,6 +252,10 @@ def value(m: Measure, shared: Shared) -> jax.Array:
             f"column, shape={m.shape} and dtype='{m.dtype}', holds {m.dtype}{list(wanted)}. {_there_is(shared)}"
         )
     return found
+
+
+def _length(dim: str, shared: Shared) -> int:
+    return shared.n_freqs if dim == "freq" else DIMS[dim](Problem(shared.cfg, n_train=0))
 
 
 SPLIT = "train_pairs_B"  # of a `Shared`; taken away where a model's split is not known
@@ -260,15 +280,14 @@ def metrics_columns(groups: Iterable[str]) -> dict[str, Measure]:
 
 
 def counts_to_shares(
-    columns: Mapping[str, Measure], values: Mapping[str, Any], cfg, n_train: int
+    columns: Mapping[str, Measure], values: Mapping[str, Any], problem: Problem
 ) -> dict[str, np.ndarray]:
     """Divides counts by what they are out of, in float64, so that values are as a column holds them.
 
     Args:
       columns: measures by column name.
       values: by column name, as the device returned them.
-      cfg: the model's configuration.
-      n_train: training pairs.
+      problem: of the models.
 
     Returns:
       NumPy arrays by column name.
@@ -276,5 +295,5 @@ def counts_to_shares(
     result = {}
     for name, value in values.items():
         of = columns[name].count_of
-        result[name] = np.asarray(value) / COUNTS[of](cfg, n_train) if of else np.asarray(value)
+        result[name] = np.asarray(value) / COUNTS[of](problem) if of else np.asarray(value)
     return result

@@ -9,8 +9,10 @@ from functools import cached_property
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int32
 
+from grokjax import tasks
 from grokjax.core import fourier, losses, model, platforms
 from grokjax.errors import unknown
 from grokjax.measures import marginals
@@ -45,6 +47,7 @@ class Shared:
         state is not known.
       forward: from the model's shape and the parameters to logits and activations of all pairs, as
         `model.forward_grid` gives them; they need not be differentiable.
+      nonzero_b: whether the task leaves out the pairs with b = 0.
     """
 
     def __init__(
@@ -60,15 +63,28 @@ class Shared:
         loss_fn: Callable[[model.Params], Float[Array, ""]] | None = None,
         update_fn: Callable[[model.Params], model.Params] | None = None,
         forward: Callable[[model.ModelConfig, model.Params], Forward] = model.forward_grid,
+        nonzero_b: bool = False,
     ):
         self.cfg, self.direction, self.params = cfg, direction, params
         self.train_pairs_B, self.answers_N = train_pairs_B, answers_N
         self.key_rule, self.key_threshold = key_rule, key_threshold
         self.loss_fn = loss_fn or self._mean_loss
         self.update_fn = update_fn
-        self.forward = forward
+        self.forward, self.nonzero_b = forward, nonzero_b
         if key_freqs_K is not None:
             self.key_freqs_K = key_freqs_K
+
+    in_blocks = False  # whether functions of a∘b in a group are read by its blocks, and not by frequencies
+
+    @property
+    def has_sum(self) -> bool:
+        """Whether the task's answer is a function of the sum."""
+        return self.direction is not None
+
+    @property
+    def n_freqs(self) -> int:
+        """K."""
+        return fourier.n_freqs(self.cfg.p)
 
     @property
     def has_update(self) -> bool:
@@ -105,6 +121,26 @@ class Shared:
     def train_mask_N(self) -> Bool[Array, " N"]:
         """Whether each pair is a training pair."""
         return jnp.zeros(self.cfg.p**2, bool).at[self.train_pairs_B].set(True, unique_indices=True)
+
+    @property
+    def untested_N(self) -> Bool[Array, " N"]:
+        """Whether each pair is a training pair, or left out."""
+        return self.train_mask_N | self.left_out_N if self.nonzero_b else self.train_mask_N
+
+    @property
+    def test_mask_N(self) -> Bool[Array, " N"]:
+        """Whether each pair is a test pair."""
+        return ~self.untested_N
+
+    @property
+    def left_out_N(self) -> Bool[np.ndarray, " N"]:
+        """Whether the task leaves each pair out."""
+        return (np.arange(self.cfg.p**2) % self.cfg.p == 0) & self.nonzero_b
+
+    @property
+    def n_test(self) -> int:
+        """The number of test pairs."""
+        return tasks.n_pairs(self.cfg.p, self.nonzero_b) - self.train_pairs_B.shape[0]
 
     @cached_property
     def train_logits_BxP(self) -> Float[Array, "B P"]:
@@ -169,7 +205,7 @@ class Shared:
     def neurons_per_freq_K(self) -> Int32[Array, " K"]:
         """The number of neurons that each frequency explains over 85 % of."""
         freq_M, fve_M = self.neuron_fit
-        of_freq_KxM = freq_M == jnp.arange(1, fourier.n_freqs(self.cfg.p) + 1)[:, None]
+        of_freq_KxM = freq_M == jnp.arange(1, self.n_freqs + 1)[:, None]
         return jnp.sum(of_freq_KxM & (fve_M > NEURON_FVE), 1, dtype=jnp.int32)
 
     # --- functions of the sum -----------------------------------------------------------------------------------
@@ -274,16 +310,21 @@ class Shared:
         spectrum_PxP = self.sum_spectrum_PxP
         if self.cfg.p % 2 == 0:
             basis_PxP, spectrum_PxP = map(fourier.with_zero_row, (basis_PxP, spectrum_PxP))
-        rows_KxX = jnp.asarray(fourier.harmonics(self.cfg.p).rows)
+        return self.excluded_losses(basis_PxP, spectrum_PxP, jnp.asarray(fourier.harmonics(self.cfg.p).rows))
+
+    def excluded_losses(
+        self, basis_QxP: Float[Array, "Q P"], spectrum_QxP: Float[Array, "Q P"], rows_KxX: Int[Array, "K X"]
+    ) -> Float[Array, " K"]:
+        """Training loss after removing what some rows of a basis hold of the logits' spectrum, for each set of rows."""
 
         def without(k):
             rows = rows_KxX[k]
-            part_PxP = basis_PxP[rows].T @ spectrum_PxP[rows]
+            part_PxP = basis_QxP[rows].T @ spectrum_QxP[rows]
             return self.excluded_loss(part_PxP)
 
         # Made here: what is first made inside the loop belongs to its trace and must not be kept.
         _ = self.train_others_BxP, self.train_right_B, self.train_sums_B
-        all_K = jnp.arange(fourier.n_freqs(self.cfg.p))
+        all_K = jnp.arange(len(rows_KxX))
         n_batches = -(-all_K.size * self.train_others_BxP.size // BATCH_NUMBERS)
         size = -(-all_K.size // min(n_batches, all_K.size))
         return platforms.choose(
@@ -373,9 +414,9 @@ def _outstanding(norms_K: Float[Array, " K"], threshold: float) -> Bool[Array, "
     return norms_K > threshold * jnp.max(norms_K)
 
 
-def logit_share_threshold(p: int) -> float:
+def logit_share_threshold(n_freqs: int) -> float:
     """The share of the logits' variance above which a frequency is key: 3 / (P//2), at most a half."""
-    return min(LOGIT_SHARES / fourier.n_freqs(p), 0.5)
+    return min(LOGIT_SHARES / n_freqs, 0.5)
 
 
 # The sets of key frequencies of a model that one may choose from.
@@ -383,5 +424,5 @@ KEY_RULES: dict[str, Callable[[Shared], Bool[Array, " K"]]] = {
     "W_L": lambda s: _outstanding(s.norms_W_L[1], s.key_threshold),
     "W_E": lambda s: _outstanding(s.norms_W_E[1], s.key_threshold),
     "neurons": lambda s: s.neurons_per_freq_K > 0,
-    "logits": lambda s: s.logit_share_K > logit_share_threshold(s.cfg.p),
+    "logits": lambda s: s.logit_share_K > logit_share_threshold(s.n_freqs),
 }

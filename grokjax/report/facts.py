@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from grokjax import config
+from grokjax import config, tasks
 from grokjax.phases import survival
 from grokjax.report import downsampling, verdict
 from grokjax.report.markup import Html, element, joined
@@ -39,13 +39,17 @@ found = phases.find_phases(metrics)  # one row per run: the table of phases
 
 def title(results: Results) -> str:
     """Such as "12 runs of add mod 53"."""
-    tasks, moduli = (_values(results, name) for name in ("task", "p"))
     n = survival.counted(len(results.runs), "run")
-    return (
-        f"{n} of {results.path.name}"
-        if results.is_table and UNKNOWN in (tasks, moduli)
-        else f"{n} of {tasks} mod {moduli}"
-    )
+    unknown = results.is_table and UNKNOWN in (_values(results, "task"), _values(results, "p"))
+    return f"{n} of {results.path.name if unknown else _tasks(results)}"
+
+
+def _tasks(results: Results) -> str:
+    """Such as "add mod 53", or "group S_4, A_5" where all are groups."""
+    task, moduli = (_values(results, name) for name in ("task", "p"))
+    if task == tasks.GROUP:
+        return f"{task} {_values(results, 'group')}"
+    return task if task.startswith(f"{tasks.GROUP} ") else f"{task} mod {moduli}"
 
 
 def _values(results: Results, name: str) -> str:
@@ -111,7 +115,7 @@ def _measured(results: Results) -> dict[str, str]:
         keys = ", ".join(map(str, results.runs["key_freqs"].iloc[0])) if "key_freqs" in results.runs else "none"
         return {
             "checkpoints": "; ".join([f"the last is {about['model']}", about["layout"], *about["notes"]]),
-            "task": f"{about['task']} mod {about['p']}, {about['n_train']} pairs to train on ({about['split']})",
+            "task": f"{tasks.said(about['task'], about['p'])}, {about['n_train']} pairs to train on ({about['split']})",
             "model": f"transformer: {sizes}",
             "key frequencies": f"{keys}, {'given' if 'given' in about['keys'] else 'by rule ' + about['keys']['rule']}",
         }
@@ -125,7 +129,7 @@ def _configured(results: Results) -> dict[str, str]:
     model = [f"{name.removeprefix('model.')} {text}" for name, text in v.items() if name.startswith("model.")]
     names = ("learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale")
     facts = {
-        "task": f"{v['task']} mod {v['p']}, train fraction {v['train_fraction']} of all pairs, split {v['split']}",
+        "task": f"{_tasks(results)}, train fraction {v['train_fraction']} of all pairs, split {v['split']}",
         "model": f"transformer: {', '.join(model)}",
         "optimizer": ", ".join([v["optimizer"], *(f"{name} {v[name]}" for name in names)]),
         "steps": f"{v['steps']}, evaluated every {v['eval_every']}",

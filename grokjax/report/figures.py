@@ -79,11 +79,15 @@ def picture(drawn: Figure, format: str) -> bytes:
 
 def title(results: Results, by: Sequence[str]) -> str:
     """What was trained, when a run has grokked, and what is pooled."""
-    fixed = []
-    for name, text in {"task": "{}", "p": "mod {}", "train_fraction": "{} of all pairs to train on"}.items():
-        if name in results.runs and name not in results.axes:
-            fixed.append(text.format(shown_value(results.runs[name].iloc[0])))
-    what = " ".join(fixed[:2]) + "".join(f", {text}" for text in fixed[2:])
+    runs, fixed = results.runs, {}
+    of = {"group": "{}"} if "group" in runs and runs["group"].notna().all() else {"p": "mod {}"}
+    for name, text in {"task": "{}", **of, "train_fraction": "{} of all pairs to train on"}.items():
+        if name in runs and name not in results.axes:
+            fixed[name] = text.format(shown_value(runs[name].iloc[0]))
+    if fixed.get("task", "").startswith("group "):  # of one run's checkpoints, whose task names the group
+        fixed.pop("p", None)
+    share = fixed.pop("train_fraction", "")
+    what = ", ".join(filter(None, [" ".join(fixed.values()), share]))
     pooled = [name for name in results.settings if name not in by]
     lines = [what, f"grokked: test accuracy ≥ {THRESHOLD}, kept by the next evaluation"]
     return "\n".join(filter(None, [*lines, f"pooled over {', '.join(pooled)}" if pooled else ""]))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from grokjax import sweeps, tasks
+from grokjax import finite_groups, sweeps, tasks
 from grokjax.config import FIELDS, OPERATIONAL, coerce
 from grokjax.errors import InputError, shown
 from grokjax.measures import registry
@@ -49,7 +49,7 @@ def _fields(file: Path, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def of_tasks(sweep: Sweep) -> list[tuple[str, int]]:
     """The tasks of the runs, each with P."""
-    return list(dict.fromkeys((run.values["task"], run.values["p"]) for run in sweep.runs))
+    return list(dict.fromkeys((tasks.name_of(run.values), run.values["p"]) for run in sweep.runs))
 
 
 def answers(sweep: Sweep) -> dict[str, str]:
@@ -91,7 +91,7 @@ def refuse_strangers(path: Path, sweep: Sweep) -> None:
       InputError: says which file to import for them.
     """
     record = read_record(path) or {}
-    wanted = [run.values["task"] for run in sweep.runs if run.values["task"] not in tasks.TASKS]
+    wanted = [run.values["task"] for run in sweep.runs if not tasks.is_known(run.values["task"])]
     wanted += [name for name in sweep.base["measures"] if name not in registry.groups()]
     if wanted:
         raise InputError(
@@ -118,6 +118,12 @@ def holds_part(record: Mapping[str, Any], some: Sweep, whole: Sweep) -> bool:
     """Whether a directory was made for these runs of a sweep alone."""
     is_part = len(some.runs) < len(whole.runs) and record.get("n_runs") != len(some.runs)
     return is_part and not difference(record["runs"], described(some))
+
+
+def elements(sweep: Sweep) -> dict[str, Any]:
+    """The elements of the sweep's groups in order, as config.json holds them; nothing for sweeps without groups."""
+    names = dict.fromkeys(run.values["group"] for run in sweep.runs if run.values["group"])
+    return {"elements": {name: list(finite_groups.named(name).elements) for name in names}} if names else {}
 
 
 def difference(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> str:

@@ -13,7 +13,7 @@ from grokjax.core.hosts import ALONE, Hosts
 from grokjax.errors import InputError, StorageError
 from grokjax.store import files, locks
 from grokjax.store.records import RECORDS, part, read_record
-from grokjax.store.sweep import answers, described, difference, of_tasks, part_of, refuse_other_answers
+from grokjax.store.sweep import answers, described, difference, elements, of_tasks, part_of, refuse_other_answers
 from grokjax.sweeps import Sweep
 
 # How the names begin of what may be there before a sweep is.
@@ -123,6 +123,7 @@ class Workdir:
             "width": list(width),
             "checksums": files.CHECKSUMS,
             "answers": answers(self.sweep),
+            **elements(self.sweep),
             "precision": self.sweep.precision,
             "native": compiler,
             **environment.environment(),

@@ -63,6 +63,7 @@ def train_one(config, **fields) -> State:
         values[name] = _checked(name, value)
     # What is checked of steps goes with evaluations, of which there are none here; tracers have no values to check.
     known = {name: FIELDS[name].default if _is_array(value) else value for name, value in values.items()}
+    known, values = sweeps.settled(known), sweeps.settled(values)
     sweeps.check(known | {"steps": values["eval_every"]})
     problem = sweeps.Run(0, known).problem()
     stops = _is_array(values["stop_loss"]) or values["stop_loss"] > 0
@@ -91,28 +92,29 @@ def _inputs(values: Mapping[str, Any]) -> Inputs:
     return Inputs(
         seed=jnp.asarray(seed, jnp.uint32),
         hyperparameters={name: jnp.asarray(values[name], jnp.float32) for name in HYPERPARAMETERS},
-        train_pairs=_train_pairs(values["p"], values["train_fraction"], split_seed, values["split"]),
-        answers=_answers(values["task"], values["p"], split_seed),
+        train_pairs=_train_pairs(values, tasks.of(values).nonzero_b, split_seed),
+        answers=_answers(tasks.of(values), values["p"], split_seed),
         stop_loss=jnp.asarray(values["stop_loss"], jnp.float32),
         stop_evals=jnp.asarray(values["stop_evals"], jnp.int32),
     )
 
 
-def _train_pairs(p: int, fraction: float, seed: Int[Array, ""] | int, split: str) -> Int32[Array, " B"]:
+def _train_pairs(values: Mapping[str, Any], nonzero_b: bool, seed: Int[Array, ""] | int) -> Int32[Array, " B"]:
     """The training pairs that `tasks.train_pairs` gives."""
-    n = tasks.n_train(p, fraction)
+    p, fraction, split = values["p"], values["train_fraction"], values["split"]
+    n = tasks.n_train(p, fraction, nonzero_b)
     if not isinstance(seed, jax.Array):
-        return jnp.asarray(tasks.train_pairs(p, fraction, seed, split))
+        return jnp.asarray(tasks.train_pairs(p, fraction, seed, split, nonzero_b))
     if split == "jax":
-        return jnp.sort(tasks.shuffled(seed, p)[:n]).astype(jnp.int32)
-    return _by_host(lambda seed: tasks.train_pairs(p, fraction, seed, split), n, seed)
+        return jnp.sort(tasks.shuffled(seed, p, nonzero_b)[:n]).astype(jnp.int32)
+    return _by_host(lambda seed: tasks.train_pairs(p, fraction, seed, split, nonzero_b), n, seed)
 
 
-def _answers(task: str, p: int, seed: Int[Array, ""] | int) -> Int32[Array, " N"]:
+def _answers(task: tasks.Task, p: int, seed: Int[Array, ""] | int) -> Int32[Array, " N"]:
     """The answers that `tasks.answers` gives."""
     if not isinstance(seed, jax.Array):
         return jnp.asarray(tasks.answers(task, p, seed))
-    if not tasks.get(task).draws:
+    if not task.draws:
         return jnp.asarray(tasks.answers(task, p))
     return _by_host(lambda seed: tasks.answers(task, p, seed), p * p, seed)
 

@@ -84,7 +84,7 @@ def evaluate(
         keys = None if keys_RxK is None else keys_RxK[index]
         batches.append(jax.device_get(run(problem, tuple(columns.items()), backend, *stacked, keys)))
     values = {name: np.concatenate([b[name] for b in batches])[: len(models)] for name in batches[0]}
-    return registry.counts_to_shares(columns, values, problem.model, problem.n_train)
+    return registry.counts_to_shares(columns, values, problem)
 
 
 def final_keys(

@@ -173,7 +173,7 @@ def needed_bytes(problem: Problem, slots: int) -> int:
     """
     cfg = problem.model
     n_params = model.n_parameters(cfg.p, cfg.n_layers, cfg.d_model, cfg.d_mlp)
-    dims = {name: dim(cfg) for name, dim in registry.DIMS.items()}
+    dims = {name: dim(problem) for name, dim in registry.DIMS.items()}
     row = sum(math.prod(dims[d] for d in m.shape) for m in registry.of_groups(problem.measures))
     kept = 4 * (3 * n_params + problem.n_train + cfg.p**2 + MAX_SEGMENTS * row)
     step = 4 * (4 * n_params + problem.n_train * _step_columns(cfg))
@@ -193,9 +193,10 @@ def _step_columns(cfg: ModelConfig) -> int:
 
 
 def _evaluation_bytes(problem: Problem) -> int:
-    """Of one run's evaluation: activations of the whole grid, as far as XLA keeps them; fitted likewise."""
+    """Of one run's evaluation: activations of the whole grid, as far as XLA keeps them (fitted); of a group by blocks, too."""
     cfg = problem.model
     neurons = 1.75 * cfg.d_mlp if cfg.n_layers == 1 else 3 * cfg.d_mlp + 6 * cfg.d_model
+    neurons += cfg.d_mlp if problem.group else 0
     return int(4 * cfg.p**2 * (neurons + cfg.p + 8 * cfg.n_heads))
 
 

@@ -14,6 +14,7 @@ from grokjax.core import backends, model, optimizers, precision
 from grokjax.core.backends import XLA, Backend
 from grokjax.core.problem import Inputs, Problem, State
 from grokjax.measures import registry
+from grokjax.measures.blocks import shared_of
 from grokjax.measures.shared import Shared
 
 
@@ -70,9 +71,8 @@ def shared(
     def updates(grads):
         return _optimizer(problem, inputs).update(grads, opt_state, params)[0]
 
-    return Shared(
-        problem.model,
-        problem.direction,
+    return shared_of(
+        problem,
         params,
         inputs.train_pairs,
         inputs.answers,

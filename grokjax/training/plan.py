@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from grokjax import tasks
 from grokjax.core import backends, model, precision
 from grokjax.core.environment import environment
 from grokjax.core.native import kernels
@@ -113,7 +114,8 @@ def text(plan: Plan) -> str:
         "runs": f"{len(sweep.runs)}{more}, in {_count(n_groups, 'compiled group')}",
         "model": f"{_count(cfg.n_layers, 'layer')}, d_model {cfg.d_model}, {cfg.n_heads} heads, d_mlp {cfg.d_mlp}, "
         f"{cfg.act}{varies}",
-        "task": f"{sweep.base['task']} mod {cfg.p}, {first.n_train:,} of {cfg.p**2:,} pairs to train on{varies}",
+        "task": f"{tasks.said(tasks.name_of(sweep.runs[0].values), cfg.p)}, {first.n_train:,} of "
+        f"{tasks.n_pairs(cfg.p, first.nonzero_b):,} pairs to train on{varies}",
         "training": f"{run_steps:,} run-steps in all, evaluated every {first.eval_every} steps: {rows:,} rows",
         "device": f"{layout.n_devices} × {here['device_kind']}{threads}, {sweep.precision}, "
         f"{_count(layout.slots, 'slot')} per device at vmap width {layout.vmap_width}",
@@ -169,7 +171,7 @@ def metrics_bytes(sweep: Sweep) -> int:
     columns = registry.metrics_columns(sweep.base["measures"]).values()
     for runs in sweep.groups():
         problem = runs[0].problem()
-        dims = {name: dim(problem.model) for name, dim in registry.DIMS.items()}
+        dims = {name: dim(problem) for name, dim in registry.DIMS.items()}
         row = sum(math.prod(dims[d] for d in m.shape) * (4 if m.dtype != "bool" else 1 / 8) for m in columns)
         total += int(sum(run.steps // problem.eval_every + 1 for run in runs) * row)
     return total

@@ -103,7 +103,7 @@ class Recorder:
         columns = registry.metrics_columns(problem.measures)
         slots, runs = list(rows), [run for run, _, _ in rows.values()]
         steps = np.stack([first + every * np.arange(n) for _, first, every in rows.values()], 1)
-        values = registry.counts_to_shares(columns, outputs, problem.model, problem.n_train)
+        values = registry.counts_to_shares(columns, outputs, problem)
         frame: dict[str, Any] = {name: x[:n, slots].reshape(-1, *x.shape[2:]) for name, x in values.items()}
         not_slow = steps.reshape(-1) % self.workdir.sweep.base["slow_every"] != 0
         for name in frame:

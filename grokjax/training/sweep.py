@@ -14,7 +14,7 @@ from grokjax.columns import disagreement, metrics_schema, moduli, redefined
 from grokjax.core.environment import environment
 from grokjax.core.native import kernels
 from grokjax.errors import HostLost, InputError
-from grokjax.measures import registry
+from grokjax.measures import blocks, registry
 from grokjax.store import files
 from grokjax.store.metrics import MetricsWriter, part_number, parts, read_part
 from grokjax.store.recovery import Findings
@@ -134,7 +134,8 @@ def _trained(plan: Plan, workdir: Workdir, found: Findings) -> int:
     request.hosts.barrier()  # nobody writes before all have looked
     sweep, record = workdir.sweep, workdir.record or {}
     columns = registry.metrics_columns(sweep.base["measures"])
-    schema = metrics_schema(columns, sweep.axes, {"config": record["config"], "axes": record["axes"]})
+    read_by = blocks.described(runs[0].problem() for runs in sweep.groups())
+    schema = metrics_schema(columns, sweep.axes, {"config": record["config"], "axes": record["axes"]}, read_by)
     schema = _as_begun(schema, workdir)
     writer = MetricsWriter(workdir.metrics, schema, number, request.hosts.index)
     if request.hosts.is_first:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from grokjax.columns import NO_SUM
 from grokjax.core import fourier
 from grokjax.core.model import Params
 from grokjax.core.precision import unemulated
@@ -53,6 +54,8 @@ def analyse(
     if checkpoint.cfg.n_layers != 1:
         raise InputError(f"{checkpoint.source} has {checkpoint.cfg.n_layers} layers, but {ONE_LAYER}.")
     subject = subject_of(checkpoint, tuple(keys), rule, threshold, split, task)
+    if subject.problem.group:
+        raise InputError(f"{checkpoint.source} is of {subject.task.name}, but circuits are read modulo P alone so far.")
     values, given_N = _values(subject)
     null = _null(subject, values)
     found = {name: None if name in null else plain(f, values[name]) for name, f in NUMBERS.items()}
@@ -80,10 +83,10 @@ def _compute(problem: Problem, params: Params, train_N, answers, keys_K) -> tupl
     """One compilation serves all models of a shape; no key in `keys_K` asks for the model's own."""
     rule = problem.key_rule, problem.key_threshold
     no_pairs = jnp.zeros(0, jnp.int32)
-    s = Anatomy(problem.model, problem.direction, params, no_pairs, answers, None, *rule)
+    s = Anatomy(problem.model, problem.direction, params, no_pairs, answers, None, *rule, nonzero_b=problem.nonzero_b)
     s.train_mask_N = train_N
     s.key_freqs_K = jnp.where(jnp.any(keys_K), keys_K, s.keys_by(problem.key_rule))
-    values = {name: f.function(s) for name, f in NUMBERS.items() if f.defined(problem.direction)}
+    values = {name: f.function(s) for name, f in NUMBERS.items() if not f.undefined_for(s)}
     return values, jnp.argmax(s.logits_NxP, 1)
 
 
@@ -93,7 +96,7 @@ def _null(subject: Subject, values: Mapping[str, np.ndarray]) -> dict[str, str]:
     null = {}
     for name, f in NUMBERS.items():
         if name not in values:
-            null[name] = f"task '{subject.task.name}' is no function of a ± b"
+            null[name] = f"task '{subject.task.name}' {NO_SUM}"
         elif f.keyed and no_key:
             null[name] = NO_KEY
         elif f.needs_split and subject.train_pairs is None:

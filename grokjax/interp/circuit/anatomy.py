@@ -177,5 +177,5 @@ class Anatomy(Shared):
         """Mean cross-entropy of some logits on all pairs, the training pairs and the test pairs, [3]; NaN for none."""
         loss_N = losses.cross_entropy(logits_NxP, self.answers_N)
         train_N = self.train_mask_N
-        parts = [jnp.ones_like(train_N), train_N, ~train_N]
+        parts = [train_N | self.test_mask_N, train_N, self.test_mask_N]
         return jnp.stack([ratio(jnp.sum(jnp.where(part, loss_N, 0)), jnp.sum(part)) for part in parts])

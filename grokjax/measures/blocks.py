@@ -1,0 +1,186 @@
+"""The intermediates of models of a finite group: what `Shared` reads by frequencies is read by the group's blocks.
+
+Where `Shared` speaks of sums, these are the products a∘b, and of frequencies, the blocks but the constant's, in order.
+
+Size letters as in `measures.shared`, but P the group's elements, K its blocks but the constant's, D the functions of a
+block.
+"""
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Int32
+
+from grokjax.core import composition, fourier
+from grokjax.core.composition import Composition
+from grokjax.core.problem import Problem
+from grokjax.finite_groups import named
+from grokjax.measures.shared import Shared
+from grokjax.measures.vectors import ratio
+
+
+def composition_of(problem: Problem) -> Composition | None:
+    """The composition by whose blocks a problem's models are read; None where it is by frequencies of Z_P."""
+    return composition.in_group(named(problem.group)) if problem.group else None
+
+
+def n_blocks(problem: Problem) -> int:
+    """The length of a column over blocks: their number but the constant's, or the number of frequencies."""
+    read_by = composition_of(problem)
+    return len(read_by.blocks.sizes) - 1 if read_by else fourier.n_freqs(problem.model.p)
+
+
+def described(problems: Iterable[Problem]) -> dict[str, dict[str, Any]]:
+    """The blocks that lists over frequencies run over, by group, ready for JSON; empty where all are frequencies.
+
+    Returns:
+      By group: names, dimensions of the irreducible representations, types, and numbers of functions of the blocks.
+    """
+    found = {}
+    for problem in problems:
+        if read_by := composition_of(problem):
+            blocks = read_by.blocks
+            found[str(problem.group)] = {
+                "names": list(blocks.names[1:]),
+                "dims": list(blocks.dims[1:]),
+                "kinds": list(blocks.kinds[1:]),
+                "sizes": list(blocks.sizes[1:]),
+            }
+    return found
+
+
+def shared_of(problem: Problem, *args, **kwargs) -> Shared:
+    """Makes the intermediates of a model of a problem; arguments as for `Shared`, without the first two."""
+    read_by = composition_of(problem)
+    kwargs["nonzero_b"] = problem.nonzero_b
+    if read_by is None:
+        return Shared(problem.model, problem.direction, *args, **kwargs)
+    return BlockShared(read_by, problem.model, None, *args, **kwargs)
+
+
+class BlockShared(Shared):
+    """The intermediates of a model of a group.
+
+    Args:
+      composition: of the group.
+      *args, **kwargs: as for `Shared`; the direction is None.
+    """
+
+    in_blocks = True
+
+    def __init__(self, composition: Composition, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.composition, self.blocks = composition, composition.blocks
+
+    @property
+    def has_sum(self) -> bool:
+        return True
+
+    @property
+    def n_freqs(self) -> int:
+        return len(self.blocks.sizes) - 1
+
+    # --- functions of the product -------------------------------------------------------------------------------
+
+    @cached_property
+    def sum_spectrum_PxP(self) -> Float[Array, "P P"]:
+        return self.composition.transform(self.composition.mean(self.logits_NxP))
+
+    @cached_property
+    def trig_coef_K(self) -> Float[Array, " K"]:
+        """Coefficient of the logits on χ_ρ(a∘b∘c⁻¹) for each block."""
+        return self.composition.coefficients(self.sum_spectrum_PxP)
+
+    @cached_property
+    def trig_sq_K(self) -> Float[Array, " K"]:
+        return self.composition.character_squares(self.sum_spectrum_PxP)
+
+    @cached_property
+    def logit_share_K(self) -> Float[Array, " K"]:
+        return ratio(self.composition.squares(self.sum_spectrum_PxP), self.centred_logit_sq)
+
+    @cached_property
+    def train_sums_B(self) -> Int[Array, " B"]:
+        return jnp.asarray(self.composition.products)[self.train_pairs_B]
+
+    @cached_property
+    def train_per_sum_P(self) -> Int[Array, " P"]:
+        return jnp.sum(self.train_mask_N[self.composition.pairs], 1)
+
+    @cached_property
+    def answers_per_sum_P(self) -> Int[Array, " P"]:
+        return self.answers_N[self.composition.pairs[:, 0]]
+
+    @cached_property
+    def key_components_P(self) -> Float[Array, " P"]:
+        return self.blocks.per_row(self.key_freqs_K.astype(self.logits_NxP.dtype))
+
+    @cached_property
+    def key_part_PxP(self) -> Float[Array, "P P"]:
+        return self.composition.part(self.sum_spectrum_PxP, self.key_freqs_K)
+
+    @cached_property
+    def restricted_logits_PxP(self) -> Float[Array, "P P"]:
+        return self.composition.restricted(self.sum_spectrum_PxP, self.key_freqs_K)
+
+    @cached_property
+    def heldout_mask_N(self) -> Bool[Array, " N"]:
+        """The test pairs that nothing trained on gives away: mirror images with one answer are both test pairs."""
+        train_PxP = self.train_mask_N.reshape(self.cfg.p, self.cfg.p)
+        products_PxP = self.composition.products.reshape(self.cfg.p, self.cfg.p)
+        return ~(train_PxP | train_PxP.T & (products_PxP == products_PxP.T)).ravel()
+
+    @cached_property
+    def heldout_mean(self) -> tuple[Float[Array, "P P"], Int[Array, " P"]]:
+        return self.composition.mean_of_some(self.logits_NxP, self.heldout_mask_N)
+
+    @cached_property
+    def heldout_logits_PxP(self) -> Float[Array, "P P"]:
+        return self.composition.restricted(self.composition.transform(self.heldout_mean[0]), self.key_freqs_K)
+
+    @cached_property
+    def excluded_loss_per_freq_K(self) -> Float[Array, " K"]:
+        """Training loss after removing one block, for each."""
+        basis_QxP, spectrum_QxP = map(
+            fourier.with_zero_row, (jnp.asarray(self.blocks.basis, self.logits_NxP.dtype), self.sum_spectrum_PxP)
+        )
+        return self.excluded_losses(basis_QxP, spectrum_QxP, jnp.asarray(self.blocks.rows))
+
+    # --- single blocks over the grid and in the weights ---------------------------------------------------------
+
+    @cached_property
+    def neuron_energies(self) -> tuple[Float[Array, "K M"], Float[Array, " M"]]:
+        """Squared norms of each neuron's parts in span{1, B}(a) ⊗ span{1, B}(b), and of all of it, less its mean."""
+        p = self.cfg.p
+        basis_PxP = jnp.asarray(self.blocks.basis, self.acts_NxM.dtype)
+        acts_PxPxM = self.acts_NxM.reshape(p, p, -1)
+        both_PxPxM = jnp.einsum("xa,yb,abm->xym", basis_PxP, basis_PxP, acts_PxPxM - jnp.mean(acts_PxPxM, (0, 1))) ** 2
+        by_block_KxPxM = self.blocks.per_block(both_PxPxM)
+        own_KxP = jnp.asarray(self.blocks.block_of_row == np.arange(1, self.n_freqs + 1)[:, None])
+        own_KxM = jnp.sum(jnp.where(own_KxP[:, :, None], by_block_KxPxM, 0), 1)
+        energies_KxM = own_KxM + by_block_KxPxM[:, 0] + self.blocks.per_block(both_PxPxM[0])
+        return energies_KxM, jnp.sum(both_PxPxM, (0, 1))
+
+    @cached_property
+    def neuron_fit(self) -> tuple[Int32[Array, " M"], Float[Array, " M"]]:
+        energies_KxM, total_M = self.neuron_energies
+        mean_M = jnp.mean(self.acts_NxM, 0)
+        # What rounding leaves of a constant is no variance.
+        varies_M = total_M > self.cfg.p**2 * (16 * jnp.finfo(total_M.dtype).eps * mean_M) ** 2
+        fve_M = jnp.where(varies_M, jnp.max(energies_KxM, 0) / jnp.where(varies_M, total_M, 1), 0)
+        return jnp.where(varies_M, jnp.argmax(energies_KxM, 0) + 1, 0).astype(jnp.int32), fve_M
+
+    @cached_property
+    def norms_W_E(self) -> tuple[Float[Array, " P"], Float[Array, " K"]]:
+        return self._norms(self.params["embed.W_E"][: self.cfg.p])
+
+    @cached_property
+    def norms_W_L(self) -> tuple[Float[Array, " P"], Float[Array, " K"]]:
+        return self._norms(self.W_L_PxM)
+
+    def _norms(self, x_PxX) -> tuple[Float[Array, " P"], Float[Array, " K"]]:
+        squares_P = jnp.sum(self.composition.transform(jnp.asarray(x_PxX)) ** 2, 1)
+        return jnp.sqrt(squares_P), jnp.sqrt(self.blocks.per_block(squares_P))
