@@ -470,7 +470,7 @@ def test_a_model_under_the_wrong_task_is_told_its_own(p, own):
 def test_answers_of_no_built_in_task_are_said_to_be_so():
     subject = subject_of(from_arrays(random_case(23).params, n_heads=2), (), None, None, None, None)
     given = np.random.default_rng(0).integers(0, 23, 529)
-    assert doubt(subject, given).endswith("so the numbers may say nothing of it; no built-in task fits them.")
+    assert doubt(subject, given).endswith("so the numbers may say nothing of it; no built-in task or group fits them.")
     half = np.where(np.arange(529) % 5 == 0, tasks.answers("add", 23), given)
     assert doubt(subject, half) == ""
 

@@ -74,6 +74,7 @@ class Shared:
         if key_freqs_K is not None:
             self.key_freqs_K = key_freqs_K
 
+    has_waves = True  # whether single functions are cosines and sines
     in_blocks = False  # whether functions of a∘b in a group are read by its blocks, and not by frequencies
 
     @property
@@ -85,6 +86,16 @@ class Shared:
     def n_freqs(self) -> int:
         """K."""
         return fourier.n_freqs(self.cfg.p)
+
+    @property
+    def pairs_per_sum(self) -> int:
+        """The number of pairs of each sum, which is that of sums, too."""
+        return self.cfg.p
+
+    @property
+    def n_train_summed(self) -> int | Int[Array, ""]:
+        """The number of training pairs that have a sum."""
+        return self.train_pairs_B.shape[0]
 
     @property
     def has_update(self) -> bool:
@@ -172,6 +183,16 @@ class Shared:
     def class_logit_sq(self) -> Float[Array, ""]:
         """Sum of squares of the logits, each pair's less their mean over the classes."""
         return jnp.sum((self.logits_NxP - self.mean_logit_N[:, None]) ** 2)
+
+    @property
+    def sum_centred_sq(self) -> Float[Array, ""]:
+        """`centred_logit_sq` of the pairs that have a sum, and of the classes that are one."""
+        return self.centred_logit_sq
+
+    @property
+    def sum_class_sq(self) -> Float[Array, ""]:
+        """`class_logit_sq` of the same."""
+        return self.class_logit_sq
 
     @cached_property
     def float32_train_logits_BxP(self) -> Float[Array, "B P"]:
