@@ -177,7 +177,7 @@ def test_frequencies_are_the_cyclic_case(float64):
             np.testing.assert_allclose(by_block[name], by_frequency[name], **CLOSE, err_msg=name)
 
 
-@pytest.mark.parametrize("task", ["multiply", "divide"])
+@pytest.mark.parametrize("task", ["multiply", pytest.param("divide", marks=pytest.mark.long)])
 def test_multiplication_is_read_where_neither_is_zero(task, float64):
     """The numbers of functions of the product are those of the model of Z_6 that has the logarithms for tokens."""
     _, params, _ = random_model(7)
@@ -193,7 +193,7 @@ def test_multiplication_is_read_where_neither_is_zero(task, float64):
     wanted = analyse(from_arrays(within | {"train_indices": train}, act="relu"), [1, 3], task=one)
     assert found["measured"]["blocks"]["names"] == ["k=1", "k=2", "k=3"]
     of_product = ["loss_sum_directions", "loss_sum_directions_test", "loss_logits_as_cosines_train", "W_L_residual"]
-    of_product += ["neurons_per_freq", "attention_fve", "localisation_match", "W_L_rank", "fve_logits_trig_centred"]
+    of_product += ["neurons_per_freq", "attention_fve", "W_L_rank", "fve_logits_trig_centred"]
     of_product += ["key_freqs_logits", "W_L_directions", "attention_freq"]
     for name in of_product if task == "multiply" else of_product[:-3]:
         np.testing.assert_allclose(found[name], wanted[name], **CLOSE, err_msg=name)
@@ -207,7 +207,7 @@ def folder(tmp_path_factory):
     """A sweep over a group and a cyclic one, trained for a few steps, and a model of S_3's shape in model.npz."""
     folder = tmp_path_factory.mktemp("groups")
     c = tiny.get_config()
-    c.task, c.sweep.group, c.sweep.weight_decay, c.sweep.seed = "group", ("S_3", "Z_7"), None, (0,)
+    c.p, c.task, c.sweep.group, c.sweep.weight_decay, c.sweep.seed = 113, "group", ("S_3", "Z_7"), None, (0,)
     c.steps, c.eval_every, c.snapshot_every = 20, 20, 20
     assert tiny.train(c, folder / "sweep")[0] == 0
     cfg, params, train = random_model(6)
@@ -226,7 +226,7 @@ def test_the_table_names_blocks(folder, capsys, monkeypatch):
     assert header[:5] == ["block", "dim", "type", "functions", "key"]
     assert (sign[:5], standard[:5]) == (["1 (1b)", "1", "real", "1", ""], ["2 (2a)", "2", "real", "4", "key"])
     assert "cos" not in out.partition("left out")[0]
-    assert out.strip() == table(found).strip()
+    assert out.endswith(f"{table(found)}\n")
 
 
 def test_a_sweep_over_groups_is_one_table(folder, tmp_path, capsys):
@@ -309,7 +309,7 @@ def test_answers_of_another_group_are_told():
     said = doubted("group S_3", named("Z_2 x Z_3").table)
     assert said.endswith("; they fit group 'Z_2 x Z_3' (100.0%): give --group='Z_2 x Z_3'.")
     assert in_python(said).endswith("give group='Z_2 x Z_3'.")
-    assert doubted("group Z_2 x Z_3", np.add.outer(np.arange(6), np.arange(6)) % 6).endswith("give --task=add.")
+    assert doubted("group Z_3 x Z_5", named("Z_15").table).endswith("; they fit task 'add' (100.0%): give --task=add.")
 
 
 def test_answers_in_the_other_order_are_told(tmp_path):

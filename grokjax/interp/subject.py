@@ -198,6 +198,7 @@ def _split(
 CHANCE = 3  # an accuracy up to this many times a guess's says nothing for the task
 CHANCE_SLACK = 0.05  # but no more than this above a guess's, where P is small
 FITS = 0.5  # from which accuracy on a model's answers are said to be a task's
+SURE = 0.9  # from which they are no other's, although half of them may be
 
 
 def doubt(subject: Subject, given_N: Int32[np.ndarray, " N"]) -> str:
@@ -215,20 +216,24 @@ def doubt(subject: Subject, given_N: Int32[np.ndarray, " N"]) -> str:
     """
     p = subject.checkpoint.cfg.p
     accuracy = float(np.mean(given_N == subject.answers))
-    if accuracy >= FITS:
+    # Two groups of one order may agree on most pairs, as Z_3 x Z_5 does with Z_15.
+    if accuracy >= (SURE if subject.task.group else FITS):
         return ""
     share, fits = max(_others(subject, given_N), key=lambda other: other[0])
     said = (
         f"its answers to task '{subject.task.name}' are hardly better than a guess ({accuracy:.1%} of all pairs right, "
         f"a guess has {1 / p:.1%}), so the numbers may say nothing of it"
     )
+    if accuracy >= FITS:
+        said = f"its answers fit task '{subject.task.name}' on {accuracy:.1%} of all pairs alone"
+        return f"{said}; they fit {fits.format(share=f'{share:.1%}')}." if share >= SURE else ""
     if share >= FITS:
         return f"{said}; they fit {fits.format(share=f'{share:.1%}')}."
     is_chance = accuracy <= min(CHANCE / p, 1 / p + CHANCE_SLACK)
     return f"{said}; no built-in task or group fits them." if is_chance else ""
 
 
-MOST_TRIED = 1_024  # elements of groups that are tried; larger ones take long to make
+MOST_TRIED = 256  # elements of groups that are tried; larger ones take long to make
 
 
 def _others(subject: Subject, given_N: Int32[np.ndarray, " N"]) -> Iterator[tuple[float, str]]:
