@@ -229,6 +229,19 @@ def disagreement(found: Mapping[str, tuple[int, int]]) -> str:
     return f"'{name}'{more} as version {one} and as version {other} of its definition"
 
 
+def read_otherwise(one: pa.Schema, other: pa.Schema) -> str:
+    """A column of two tables of one sweep that runs over other blocks in each, in words; "" if there is none."""
+    for name in [name for name in one.names if name in other.names]:
+        both = [json.loads((schema.field(name).metadata or {}).get(b"blocks", b"{}")) for schema in (one, other)]
+        if both[0] != both[1]:
+            return f"'{name}' {' and '.join(f'over {_read_by(blocks)}' for blocks in both)}"
+    return ""
+
+
+def _read_by(blocks: Mapping[str, Any]) -> str:
+    return f"the blocks of {', '.join(blocks)}" if blocks else "the frequencies of Z_P"
+
+
 def moduli(record: Mapping[str, Any]) -> list[int]:
     """P of the runs of a sweep, each once, of which `record` is the config.json."""
     return list(dict.fromkeys(run["p"] for run in record["runs"]))
