@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -22,6 +23,9 @@ from grokjax.finite_groups import named
 from grokjax.interp import trajectory, trajectory_table
 from grokjax.interp.measure import measure
 from grokjax.measures import MEASURES, blocks, registry
+from grokjax.report import figures
+from grokjax.report.page import html
+from grokjax.report.results import read as read_results
 from grokjax.store.metrics import read_metrics, read_runs
 from grokjax.store.records import read_record
 
@@ -377,6 +381,22 @@ def test_a_snapshot_is_measured_by_its_group(trained):
     assert len(found["freq_norm_W_E"]) == 2
     with pytest.raises(InputError, match="--keys has 3, but blocks of S_3 are 1 to 2"):
         measure(f"{folder / 'sweep'}:0", keys=[3])
+
+
+@pytest.mark.long
+def test_its_page_and_figure_speak_of_blocks(trained):
+    folder, _ = trained
+    results = read_results(folder / "sweep")
+    assert results.axes == ["group", "seed"]
+    page = html(results)
+    assert "<dt>key blocks</dt>" in page
+    assert "S_3: 1b (1), 2a (4); " in page
+    for said in ("Key frequencies", "key frequencies", "Fourier norms", "of one frequency", "× p"):
+        assert said not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL), said
+    drawn = figures.figure(results, "frequencies")
+    assert drawn.axes[0].get_xlabel() == "key block"
+    assert drawn.axes[0].get_xlim() == (0.5, 4.5)
+    assert figures.title(results, []).startswith("composition in groups, 0.6 of all pairs")
 
 
 @pytest.mark.long

@@ -40,6 +40,8 @@ def html(results: Results, now: datetime.datetime | None = None) -> str:
         "chooser": chooser(data),
         "key": tables.key(of_strips=False),
         "spectra": spectra(data),
+        "spectra_name": results.words("Frequencies"),
+        "spectra_title": results.words("Fourier norms over training"),
         "circuit": circuit(results, data),
         "files": facts.files(results),
         "notes": facts.notes(results, data),
@@ -140,7 +142,7 @@ def spectra(data: dict[str, Any]) -> Html:
     """The places of the images."""
     if not data["spectra"]:
         return element("p", "The sweep recorded no Fourier norms: config.measures has no group with them.")
-    frames = [frame(f"spectrum_{s['matrix']}", f"Fourier norms of {s['matrix']}") for s in data["spectra"]]
+    frames = [frame(f"spectrum_{s['matrix']}", s["title"]) for s in data["spectra"]]
     return element("div", *frames, class_="pair")
 
 
@@ -164,4 +166,7 @@ def circuit(results: Results, data: dict[str, Any]) -> Html:
         return element("p", "No circuit.parquet yet: ", command, what, again, " then shows it here.")
     head = [tables.heading(name, numeric=False) for name in ("claim", "the paper's mainline", "this model", "source")]
     said = element("p", id="circuit_of", role="status")
-    return joined(said, tables.table("claims", "What the paper claims of its model, and this model.", head, []))
+    caption = "What the paper claims of its model, and this model."
+    if results.words.in_blocks:
+        caption += " Of a group: the same in its blocks, without the paper's numbers, which are of addition."
+    return joined(said, tables.table("claims", caption, head, []))
