@@ -52,9 +52,10 @@ def _tasks(results: Results) -> str:
     return task if task.startswith(f"{tasks.GROUP} ") else f"{task} mod {moduli}"
 
 
-def _orders(results: Results) -> str:
-    """The numbers of elements in brackets, where all runs are of groups."""
-    return f" ({_values(results, 'p')} elements)" * (_values(results, "task") == tasks.GROUP)
+def _task(results: Results) -> str:
+    """The same with the orders of groups."""
+    orders = f" ({_values(results, 'p')} elements)" if _values(results, "task") == tasks.GROUP else ""
+    return f"{_tasks(results)}{orders}"
 
 
 def _values(results: Results, name: str) -> str:
@@ -137,7 +138,7 @@ def _configured(results: Results) -> dict[str, str]:
     model = [f"{name.removeprefix('model.')} {text}" for name, text in v.items() if name.startswith("model.")]
     names = ("learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale")
     facts = {
-        "task": f"{_tasks(results)}{_orders(results)}, train fraction {v['train_fraction']} of all pairs, split {v['split']}",
+        "task": f"{_task(results)}, train fraction {v['train_fraction']} of all pairs, split {v['split']}",
         "model": f"transformer: {', '.join(model)}",
         "optimizer": ", ".join([v["optimizer"], *(f"{name} {v[name]}" for name in names)]),
         "steps": f"{v['steps']}, evaluated every {v['eval_every']}",

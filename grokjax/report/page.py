@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import re
 import shlex
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -27,6 +28,7 @@ def html(results: Results, now: datetime.datetime | None = None) -> str:
       now: the time to print on it; by default the current one.
     """
     data = document.document(results)
+    described = {name: results.words(about.get("description", "")) for name, about in results.columns.items()}
     scripts = [offline.get_plotlyjs(), _asset("page.js")]
     pieces = {
         "policy": policy(scripts),
@@ -35,7 +37,7 @@ def html(results: Results, now: datetime.datetime | None = None) -> str:
         "header": facts.header(results, now or datetime.datetime.now(datetime.UTC)),
         "settings": joined(tables.groups(results), tables.fits(results)),
         "runs": tables.runs(results),
-        "figures": joined(*(figure(curves, results.columns) for curves in available(results))),
+        "figures": joined(*(figure(curves, described) for curves in available(results))),
         "comparison": comparison(data),
         "chooser": chooser(data),
         "key": tables.key(of_strips=False),
@@ -67,15 +69,15 @@ def policy(scripts: list[str]) -> str:
     )
 
 
-def figure(curves: Curves, columns: Any = None) -> Html:
-    """The place of a figure of curves, with a box to tick for each line."""
+def figure(curves: Curves, described: Mapping[str, str] | None = None) -> Html:
+    """The place of a figure of curves, with a box to tick for each line, which says what its column is."""
     ticks = [
         element(
             "label",
             element("input", type="checkbox", value=line.column, checked=line.on),
             _sample(line.color, line.dash),
             line.label,
-            title=(columns or {}).get(line.column, {}).get("description"),
+            title=(described or {}).get(line.column) or None,
         )
         for line in curves.lines
     ]
