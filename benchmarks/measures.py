@@ -107,9 +107,7 @@ def main(argv: Sequence[str]) -> None:
     """Entry point."""
     parser = command.parser("benchmarks.measures", __doc__)
     command.rounds(parser, 7)
-    parser.add_argument(
-        "--tasks", action="store_true", help="the paper's measures, by what a task's models are read by"
-    )
+    parser.add_argument("--tasks", action="store_true", help="the paper's measures, by what reads a task's models")
     args = parser.parse_args(argv)
     costs = by_task(args.rounds) if args.tasks else measure(args.rounds)
     print(table(costs, "task" if args.tasks else "group"))
