@@ -2,7 +2,7 @@
 
     grokjax measure model.npz --keys=6,23,37 --out=measures.json
     grokjax measure released.pth                             # the paper's files, TransformerLens's
-    grokjax measure theirs.pth --group=S_5                   # of a finite group
+    grokjax measure released.pth --group=S_5                 # of a finite group
     grokjax measure results/small:3:40000 --measures=paper   # a snapshot of run 3
     grokjax measure run.pth:400                              # the checkpoint of step 400, of many in a file or folder
     grokjax measure run.pth --all --out=metrics.parquet      # every one of them, for phases and report
