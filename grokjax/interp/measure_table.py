@@ -80,24 +80,25 @@ def summary(m: Measure, value, blocks: Sequence[str] = ()) -> str:
       value: as `plain` gives it.
       blocks: names of those that lists over frequencies run over; none where they are frequencies.
     """
-
-    def label(k: int) -> str:
-        return f"{k} ({blocks[k - 1]})" if blocks and k else str(k)
-
     if not isinstance(value, list):
         return _number(value)
     if _is_set(m):
-        return _few(map(label, value), 12) or "none"
+        return _few([labelled(k, blocks) for k in value], 12) or "none"
     if m.shape == ("freq",):
         order = sorted(range(len(value)), key=lambda i: -abs(value[i]))
         at = "" if blocks else "k = "
-        return _few([f"{_number(value[i])} at {at}{label(i + 1)}" for i in order], 4)
+        return _few([f"{_number(value[i])} at {at}{labelled(i + 1, blocks)}" for i in order], 4)
     if m.shape == ("neuron",) and m.dtype == "int32":
         counts = {v: value.count(v) for v in value}
-        return _few([f"{label(v)} in {counts[v]}" for v in sorted(counts, key=lambda v: -counts[v])], 4)
+        return _few([f"{labelled(v, blocks)} in {counts[v]}" for v in sorted(counts, key=lambda v: -counts[v])], 4)
     if m.shape == ("neuron",):
         return " … ".join(map(_number, (min(value), float(np.median(value)), max(value))))
     return _few(map(_number, value), 8)
+
+
+def labelled(k: int, blocks: Sequence[str]) -> str:
+    """A frequency as it is, a block by its number and name; 0 stands for none."""
+    return f"{k} ({blocks[k - 1]})" if blocks and k else str(k)
 
 
 def _few(items: Iterable[Any], limit: int) -> str:

@@ -74,8 +74,12 @@ class Shared:
         if key_freqs_K is not None:
             self.key_freqs_K = key_freqs_K
 
-    has_waves = True  # whether single functions are cosines and sines
     in_blocks = False  # whether functions of a∘b in a group are read by its blocks, and not by frequencies
+
+    @property
+    def has_waves(self) -> bool:
+        """Whether single functions of what models are read by are cosines and sines."""
+        return True
 
     @property
     def has_sum(self) -> bool:

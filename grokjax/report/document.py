@@ -89,8 +89,8 @@ def available(results: Results) -> list[Curves]:
             if n.column in held
         ]
         if lines:
-            changed = {"title": words(figure.title), "unit": words(figure.unit), "lines": tuple(lines)}
-            result.append(dataclasses.replace(figure, **changed))
+            title, unit = words(figure.title), words(figure.unit)
+            result.append(dataclasses.replace(figure, title=title, unit=unit, lines=tuple(lines)))
     return [*result, *_own(results, held)]
 
 

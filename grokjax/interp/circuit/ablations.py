@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from grokjax.interp.circuit.anatomy import LAST, Anatomy
+from grokjax.interp.circuit.blocks import BlockAnatomy
 from grokjax.interp.circuit.registry import ablation
 from grokjax.measures.paper import NANDA
 from grokjax.measures.shared import NEURON_FVE
@@ -137,7 +138,7 @@ def loss_without_neurons(s: Anatomy, k):
     description="the logits without the functions of a∘b of one block, for each block",
     source=f"this project; {NANDA}, §5.1, has it on the training pairs",
 )
-def loss_without_block(s: Anatomy, k):
+def loss_without_block(s: BlockAnatomy, k):
     return s.without_block(jnp.arange(s.n_freqs) == k)
 
 

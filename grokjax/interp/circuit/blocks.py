@@ -21,8 +21,8 @@ def anatomy_of(problem: Problem, params, answers) -> Anatomy:
     """The parts of a model of a problem, without its training pairs."""
     rule, no_pairs = (problem.key_rule, problem.key_threshold), jnp.zeros(0, jnp.int32)
     args = (params, no_pairs, answers, None, *rule)
-    if problem.group:
-        return BlockAnatomy(blocks.composition_of(problem), problem.model, None, *args, nonzero_b=problem.nonzero_b)
+    if read_by := blocks.composition_of(problem):
+        return BlockAnatomy(read_by, problem.model, None, *args, nonzero_b=problem.nonzero_b)
     return Anatomy(problem.model, problem.direction, *args, nonzero_b=problem.nonzero_b)
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from grokjax.core import fourier
 from grokjax.interp.circuit import text
 from grokjax.interp.circuit.anatomy import LAST, Anatomy
+from grokjax.interp.circuit.blocks import BlockAnatomy
 from grokjax.interp.circuit.registry import known, number
 from grokjax.measures.paper import NANDA
 from grokjax.measures.shared import NEURON_FVE
@@ -174,7 +175,7 @@ _readout("v", "sin", 2)
     source=f"this project; {NANDA}, §4.2, Table 1, has it for frequencies",
     show=text.at_keys(text.percent_text),
 )
-def readout_fve(s: Anatomy):
+def readout_fve(s: BlockAnatomy):
     return s.readout_share_K
 
 

@@ -1,7 +1,7 @@
 """The table of the paper's claims, with a model's numbers beside the paper's."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from grokjax.interp.circuit import text
@@ -10,7 +10,7 @@ from grokjax.interp.measure_table import heading, listing
 from grokjax.measures.paper import NANDA
 
 # What the table of a group's blocks shows of each: the number, and how it is printed.
-BY_BLOCK = {
+BY_BLOCK: dict[str, tuple[str, Callable[[Any], str]]] = {
     "logits": ("logit_share", text.percent_text),
     "neurons": ("neurons_per_freq", str),
     "loss without": ("loss_without_block", text.loss_text),
@@ -76,7 +76,10 @@ def table(found: Mapping[str, Any]) -> str:
     top, of_rows = heading(found["measured"]), rows(found)
     if text.blocks_of(found):
         top += [f"source {NANDA}, for a group's blocks; see Chughtai et al. 2023"]
-        cells = [("claim", "this model", "source"), *((row.claim, row.here, _short(row.source)) for row in of_rows)]
+        cells: list[Sequence[str]] = [
+            ("claim", "this model", "source"),
+            *((row.claim, row.here, _short(row.source)) for row in of_rows),
+        ]
         return "\n".join([*top, "", *listing(block_rows(found), {}), "", *listing(cells, found["null"])])
     top += [f"source {NANDA}; its figures are of its mainline model"]
     cells = [("claim", "paper", "this model", "source")]
