@@ -48,7 +48,7 @@ class Run:
             n_train=tasks.n_train(v["p"], v["train_fraction"], task.nonzero_b),
             direction=task.direction_at(v["p"]),
             nonzero_b=task.nonzero_b,
-            group=task.read_by,
+            group=task.read_by(v["p"]),
             optimizer=v["optimizer"],
             precision=v["precision"],
             eval_every=v["eval_every"],
@@ -261,12 +261,12 @@ def check(values: Mapping[str, Any]) -> None:
     if n < 1 or n >= of:
         raise InputError(f"config.train_fraction is {fraction}, which leaves {n} of {of} pairs to train on.")
     tasks.check(task, p)
-    if values["key_rule"] == "logits" and task.direction_at(p) is None and not task.read_by:
+    if values["key_rule"] == "logits" and task.direction_at(p) is None and not task.read_by(p):
         raise InputError(
             f"config.key_rule is 'logits', but task '{values['task']}' is no function of a + b or a - b: "
             "choose W_L, W_E or neurons."
         )
-    if values["key_rule"] == "neurons" and task.nonzero_b:
+    if values["key_rule"] == "neurons" and task.nonzero_b and not task.read_by(p):
         raise InputError(
             f"config.key_rule is 'neurons', but task '{values['task']}' leaves pairs out: choose W_L or W_E."
         )

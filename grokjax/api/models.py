@@ -14,6 +14,7 @@ from grokjax.interp import measure as measure_lib
 from grokjax.interp import trajectory, trajectory_table
 from grokjax.interp.checkpoint import Checkpoint, from_arrays, load_checkpoint
 from grokjax.interp.state_dict import unwrap
+from grokjax.interp.subject import task_given
 
 
 def measure(
@@ -25,6 +26,7 @@ def measure(
     threshold: float | None = None,
     split: str | None = None,
     task: str | None = None,
+    group: str | None = None,
     groups: Iterable[str] = (),
     act: str | None = None,
     n_heads: int | None = None,
@@ -43,6 +45,7 @@ def measure(
       split: "mask" for the model's own, "jax:SEED:FRACTION", "python:SEED:FRACTION", or "all" to take every pair for a
         training pair; by default the model's own if it has one.
       task: what the model computes; by default what it says itself, or else "add".
+      group: the finite group whose composition it computes, such as "S_5" or "mine.npy", in place of `task`.
       groups: of measures; none for all, with `all` for those that a sweep logs by default.
       act: the nonlinearity, "relu" or "gelu", where the model does not tell; by default "relu".
       n_heads: the number of heads, where arrays do not tell.
@@ -65,11 +68,10 @@ def measure(
       >>> 0 <= found["train_acc"] <= 1
       True
     """
-    how = (keys, rule, threshold, split, task, groups)
-    if not all:
-        with for_python():
-            return _told(measure_lib.measure(_checkpoint(model, act, n_heads), *how))
     with for_python():
+        how = (keys, rule, threshold, split, task_given(task, group), groups)
+        if not all:
+            return _told(measure_lib.measure(_checkpoint(model, act, n_heads), *how))
         devices.require()
         table = trajectory_table.measure_all(_trajectory(model), *how, act, n_heads)
     frame = table.to_pandas()
@@ -85,6 +87,7 @@ def circuit(
     threshold: float | None = None,
     split: str | None = None,
     task: str | None = None,
+    group: str | None = None,
     act: str | None = None,
     n_heads: int | None = None,
 ) -> dict[str, Any]:
@@ -109,7 +112,7 @@ def circuit(
     from grokjax.interp.circuit.analysis import analyse
 
     with for_python():
-        return _told(analyse(_checkpoint(model, act, n_heads), keys, rule, threshold, split, task))
+        return _told(analyse(_checkpoint(model, act, n_heads), keys, rule, threshold, split, task_given(task, group)))
 
 
 def _told(found: dict[str, Any]) -> dict[str, Any]:

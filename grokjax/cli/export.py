@@ -8,6 +8,7 @@
 What it prints is the Python that loads the file.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,6 +65,7 @@ def main(argv: Sequence[str]) -> None:
 
     from grokjax.interp import files
     from grokjax.interp.formats import BRIDGE, LENS
+    from grokjax.interp.subject import task_of
     from grokjax.store.files import path as path_of
 
     path, plain = path_of(args.out), args.npz or args.out.endswith(".npz")
@@ -72,6 +74,8 @@ def main(argv: Sequence[str]) -> None:
     if path.is_dir() or (path.exists() and not args.overwrite):
         raise InputError(f"{path} exists: choose another name{'' if path.is_dir() else ', or --overwrite'}.")
     checkpoint = model.load(args)
+    if args.group is not None:
+        checkpoint = dataclasses.replace(checkpoint, task=task_of(checkpoint, model.task(args)).name)
     what, record = (checkpoint.params, checkpoint.cfg, path), checkpoint.record()
     with terminal.busy(f"writing {path}"):
         if plain:

@@ -16,6 +16,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "checkpoints as FILE:STEP or FOLDER:STEP",
     )
     parser.add_argument("--act", help="relu or gelu, which arrays do not tell; by default what the file says, or relu")
+    parser.add_argument(
+        "--group",
+        metavar="NAME",
+        help="the finite group whose composition the model computes, such as S_5, or the .npy file of its table",
+    )
     parser.add_argument("--heads", type=int, metavar="N", help="the number of heads, where arrays do not tell")
 
 
@@ -25,6 +30,17 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="mask (the model's own), all, jax:SEED:FRACTION or python:SEED:FRACTION")
     parser.add_argument("--task", help="what the model computes; by default what it says itself, or else add")
     parser.add_argument("--out", metavar="FILE", help="JSON file to write, with every value whole")
+
+
+def task(args: argparse.Namespace) -> str | None:
+    """The task that --task and --group name.
+
+    Raises:
+      InputError: they do not go together, or there is no such group.
+    """
+    from grokjax.interp.subject import task_given
+
+    return task_given(getattr(args, "task", None), args.group)
 
 
 def check(args: argparse.Namespace) -> None:
