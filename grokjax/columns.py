@@ -46,6 +46,7 @@ SUMMARY: dict[str, tuple[pa.DataType, str, str]] = {
 
 
 NO_SUM, NO_RESIDUES, LEFT_OUT = "is no function of a ± b", "is of a group but Z_P", "leaves pairs out"  # of a task
+MLP = "is an MLP"  # of a model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Column:
       cyclic_only: looks at single functions of residues, or at sums and differences: null for groups that are read by
         blocks.
       whole_grid: reads frequencies over all P² pairs; null for tasks that leave pairs out.
+      transformer_only: reads parameters or positions that an MLP has not: null for MLPs.
       undefined: when else the value is undefined and comes out as NaN, in words; "" if never.
     """
 
@@ -91,14 +93,17 @@ class Column:
     even_only: bool = False
     cyclic_only: bool = False
     whole_grid: bool = False
+    transformer_only: bool = False
     undefined: str = ""
 
     def undefined_for(self, s: Any) -> str:
-        """Why the value means nothing for a task, in words; "" if it does.
+        """Why the value means nothing for a task, or for the model (`MLP`), in words; "" if it does.
 
         Args:
-          s: has has_sum, in_blocks and nonzero_b, as a `Shared` of measures.shared.
+          s: has cfg, has_sum, in_blocks and nonzero_b, as a `Shared` of measures.shared.
         """
+        if self.transformer_only and s.cfg.is_mlp:
+            return MLP
         if self.needs_sum and not s.has_sum:
             return NO_SUM
         if self.cyclic_only and s.in_blocks:
@@ -117,6 +122,7 @@ class Column:
             self.needs_sum and f"the task {NO_SUM}",
             self.cyclic_only and f"the task {NO_RESIDUES}",
             self.whole_grid and f"the task {LEFT_OUT}",
+            self.transformer_only and f"the model {MLP}",
             self.needs_update and "the row was computed from saved parameters, without the optimizer's state",
             self.undefined,
             "the run diverged",

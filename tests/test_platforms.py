@@ -105,7 +105,7 @@ def test_evaluations_of_an_accelerator_take_no_frequency_by_itself(platform):
 
 def test_a_bias_is_part_of_its_product_on_a_gpu_alone():
     """Elsewhere it would only make factors wider: on a TPU 132 columns are padded to 256."""
-    traced = jax.jit(model._dense).trace(np.ones((5, 4), "f"), np.ones((4, 8), "f"), np.ones(8, "f"))
+    traced = jax.jit(products_lib.dense).trace(np.ones((5, 4), "f"), np.ones((4, 8), "f"), np.ones(8, "f"))
     texts = {name: traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda", "rocm", "tpu")}
     assert {name for name, text in texts.items() if "concatenate" in text} == {"cuda", "rocm"}
 

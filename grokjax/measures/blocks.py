@@ -175,7 +175,7 @@ class BlockShared(Shared):
 
     @cached_property
     def norms_W_E(self) -> tuple[Float[Array, " P"], Float[Array, " K"]]:
-        return self._norms(self.params["embed.W_E"][: self.cfg.p])
+        return self._norms(self.W_E_PxX)
 
     @cached_property
     def norms_W_L(self) -> tuple[Float[Array, " P"], Float[Array, " K"]]:
