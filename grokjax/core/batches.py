@@ -1,8 +1,8 @@
 """Minibatches: training pairs in an order that every epoch draws anew from the run's own key.
 
 A step's batch follows from the run's seed and the number of the step alone, so that bits depend neither on how steps
-are dispatched nor on where a run goes on. The last batch of an epoch is what is left, as in the code released with Power
-et al. 2022: smaller where the batch size does not divide the number of training pairs.
+are dispatched nor on where a run goes on. The last batch of an epoch is what is left, as in the code released with
+Power et al. 2022: smaller where the batch size does not divide the number of training pairs.
 
 Size letters: B pairs of a batch, P residues.
 """

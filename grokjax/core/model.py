@@ -325,8 +325,6 @@ def factored(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Arra
     return factored_tables(cfg, tables(cfg, params), pairs)
 
 
-
-
 def token_by_token(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
     """Runs `Transformer` on these pairs, for any number of layers.
 
