@@ -142,7 +142,7 @@ def test_measures_that_read_what_an_mlp_has_not_are_null():
 
 def mlp_config():
     c = tiny.get_config()
-    c.task, c.group, c.train_fraction = "group", "S_3", 0.8
+    c.task, c.group, c.p, c.train_fraction = "group", "S_3", 6, 0.8
     c.model.architecture = "mlp"
     c.measures = tuple(name for name in registry.groups() if name in BUILT_IN)
     c.sweep.weight_decay = None
