@@ -32,13 +32,8 @@ def test_groups_are_trained_as_released():
     found = {}
     for run in runs:
         v = run.values
-        assert (v["learning_rate"], v["weight_decay"], v["beta1"], v["beta2"], v["batch_size"]) == (
-            1e-3,
-            1,
-            0.9,
-            0.98,
-            0,
-        )
+        assert (v["learning_rate"], v["weight_decay"], v["batch_size"]) == (1e-3, 1, 0)
+        assert (v["beta1"], v["beta2"]) == (0.9, 0.98)
         sizes = v["model.d_model"], v["model.d_mlp"]
         assert sizes == ((256, 128) if v["model.architecture"] == "mlp" else (128, 512))
         assert (v["model.inputs"], v["model.embeddings"]) == ("concatenated", "separate")
