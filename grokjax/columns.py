@@ -47,6 +47,7 @@ SUMMARY: dict[str, tuple[pa.DataType, str, str]] = {
 
 NO_SUM, NO_RESIDUES, LEFT_OUT = "is no function of a ± b", "is of a group but Z_P", "leaves pairs out"  # of a task
 NO_WAVES = "is of a group that is not cyclic"
+MLP = "is an MLP"  # of a model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Column:
       needs_waves: looks at single functions of a block, which are cosines and sines in cyclic groups alone; null for
         others.
       whole_grid: reads frequencies over all P² pairs; null for tasks that leave pairs out.
+      transformer_only: reads parameters or positions that an MLP has not: null for MLPs.
       undefined: when else the value is undefined and comes out as NaN, in words; "" if never.
     """
 
@@ -95,14 +97,17 @@ class Column:
     cyclic_only: bool = False
     needs_waves: bool = False
     whole_grid: bool = False
+    transformer_only: bool = False
     undefined: str = ""
 
     def undefined_for(self, s: Any) -> str:
-        """Why the value means nothing for a task, in words; "" if it does.
+        """Why the value means nothing for a task, or for the model (`MLP`), in words; "" if it does.
 
         Args:
-          s: has has_sum, in_blocks, has_waves and nonzero_b, as a `Shared` of measures.shared.
+          s: has cfg, has_sum, in_blocks, has_waves and nonzero_b, as a `Shared` of measures.shared.
         """
+        if self.transformer_only and s.cfg.is_mlp:
+            return MLP
         if self.needs_sum and not s.has_sum:
             return NO_SUM
         if self.cyclic_only and s.in_blocks:
@@ -124,6 +129,7 @@ class Column:
             self.cyclic_only and f"the task {NO_RESIDUES}",
             self.needs_waves and f"the task {NO_WAVES}",
             self.whole_grid and f"the task {LEFT_OUT}",
+            self.transformer_only and f"the model {MLP}",
             self.needs_update and "the row was computed from saved parameters, without the optimizer's state",
             self.undefined,
             "the run diverged",

@@ -100,11 +100,30 @@ FIELDS: dict[str, Field] = {
     "seed": _seed(0, "initial weights, and the split unless split_seed is set"),
     "split_seed": _seed(None, "which pairs are trained on (and the answers of task random)"),
     "init_scale": _positive(1.0, "factor on every initial weight"),
-    "model.n_layers": _size(1, "transformer blocks", 100),
+    "model.architecture": _name(
+        "transformer", "transformer, or mlp on embedded pairs, without biases", STATIC, ("transformer", "mlp")
+    ),
+    "model.inputs": _name(
+        "concatenated",
+        "of an mlp: the embeddings of a and b, side by side or summed",
+        STATIC,
+        ("concatenated", "summed"),
+    ),
+    "model.embeddings": _name(
+        "separate", "of an mlp: one embedding for a and another for b, or shared", STATIC, ("separate", "shared")
+    ),
+    "model.n_layers": _size(1, "transformer blocks, or hidden layers of an mlp", 100),
     "model.d_model": _size(128, "width of the residual stream", 100_000),
     "model.n_heads": _size(4, "attention heads per block; must divide d_model", 10_000),
     "model.d_mlp": _size(512, "neurons per block", 1_000_000),
     "model.act": _name("relu", "the neurons' nonlinearity", STATIC, ("relu", "gelu")),
+    "batch_size": _not_negative(
+        0,
+        "training pairs of a step, from an order of them all that each epoch draws anew, the last batch being what is"
+        " left; 0 = all pairs",
+        STATIC,
+        int,
+    ),
     "optimizer": _name("adamw", "adamw, or sgd with momentum beta1", STATIC, ("adamw", "sgd")),
     "learning_rate": _not_negative(1e-3, "step size after warm-up"),
     "weight_decay": _not_negative(1.0, "decoupled decay λ of every parameter, multiplied by the learning rate"),
@@ -113,7 +132,12 @@ FIELDS: dict[str, Field] = {
     "eps": _positive(1e-8, "added to the root of the mean squared gradient"),
     "warmup_steps": _not_negative(10, "steps over which the learning rate rises from 0", TRACED, int),
     "steps": Field(
-        40_000, "full-batch steps per run (the paper's epochs)", TRACED, int, "in [1, 2³¹)", lambda v: 1 <= v < 2**31
+        40_000,
+        "steps per run (the paper's epochs, where batch_size is 0)",
+        TRACED,
+        int,
+        "in [1, 2³¹)",
+        lambda v: 1 <= v < 2**31,
     ),
     "stop_loss": _not_negative(
         0.0, "end a run early once its test loss is below this, in nats, for stop_evals evaluations; 0 = never"

@@ -44,11 +44,12 @@ class Run:
         """The static part."""
         v, task = self.values, tasks.of(self.values)
         return Problem(
-            model=ModelConfig(p=v["p"], **{name: v[f"model.{name}"] for name in _MODEL_FIELDS}),
+            model=_model(v),
             n_train=tasks.n_train(v["p"], v["train_fraction"], task.nonzero_b),
             direction=task.direction_at(v["p"]),
             nonzero_b=task.nonzero_b,
             group=task.read_by(v["p"]),
+            batch_size=v["batch_size"],
             optimizer=v["optimizer"],
             precision=v["precision"],
             eval_every=v["eval_every"],
@@ -72,7 +73,11 @@ class Run:
 
 MOST_RUNS = config_lib.MOST_VALUES  # of a sweep
 MOST_GROUPS = 10_000
-_MODEL_FIELDS = ("n_layers", "d_model", "n_heads", "d_mlp", "act")
+_MODEL_FIELDS = tuple(field.name for field in dataclasses.fields(ModelConfig) if field.name != "p")
+
+
+def _model(values: Mapping[str, Any]) -> ModelConfig:
+    return ModelConfig(p=values["p"], **{name: values[f"model.{name}"] for name in _MODEL_FIELDS})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,6 +265,10 @@ def check(values: Mapping[str, Any]) -> None:
     n, of = tasks.n_train(p, fraction, task.nonzero_b), tasks.n_pairs(p, task.nonzero_b)
     if n < 1 or n >= of:
         raise InputError(f"config.train_fraction is {fraction}, which leaves {n} of {of} pairs to train on.")
+    if values["batch_size"] > n:
+        raise InputError(
+            f"config.batch_size is {values['batch_size']}, but it must be at most {n}, the training pairs."
+        )
     tasks.check(task, p)
     if values["key_rule"] == "logits" and task.direction_at(p) is None and not task.read_by(p):
         raise InputError(
@@ -280,9 +289,9 @@ def check_shape(values: Mapping[str, Any]) -> None:
       InputError: as for `check`.
     """
     d_model, n_heads = values["model.d_model"], values["model.n_heads"]
-    if d_model % n_heads:
+    if d_model % n_heads and values["model.architecture"] == "transformer":
         raise InputError(f"config.model.d_model is {d_model}, but it must be divisible by model.n_heads, {n_heads}.")
-    n_parameters = model.n_parameters(values["p"], values["model.n_layers"], d_model, values["model.d_mlp"])
+    n_parameters = model.n_parameters(_model(values))
     if n_parameters > MOST_PARAMETERS:
         raise InputError(
             f"config.model has {n_parameters:,} parameters, but {MOST_PARAMETERS:,} are the most: make it smaller."

@@ -10,6 +10,7 @@ import pytest
 from cases import QUICK, random_case
 
 from grokjax.core import losses, model
+from grokjax.core import pairs as pairs_lib
 from grokjax.core.model import ModelConfig
 
 SHAPES = [
@@ -238,7 +239,7 @@ def test_gradient_through_lookup_is_that_of_plain_indexing():
     weights_a, weights_b = rng.normal(size=(2, len(pairs_B), 6)).astype(np.float32)
 
     def through_lookup(a, b):
-        rows_a, rows_b = model._spread(pairs, a, b)
+        rows_a, rows_b = pairs_lib.spread(pairs, a, b)
         return jnp.sum(jnp.sin(rows_a) * weights_a) + jnp.sum(jnp.cos(rows_b) * weights_b)
 
     def by_indexing(a, b):

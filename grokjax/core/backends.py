@@ -77,7 +77,8 @@ def suits(problem: Problem) -> bool:
 def unsuited(problem: Problem) -> str:
     """What the C++ is made for and such runs are not, in words; "" if it suits."""
     float32 = "" if problem.precision == "float32" else "precision float32"
-    return ", ".join(filter(None, [float32, kernels.unsuited(problem.model)]))
+    full = "full batches" if problem.batch_size else ""
+    return ", ".join(filter(None, [float32, full, kernels.unsuited(problem.model)]))
 
 
 def recorded(record: Mapping[str, Any]) -> Backend:
@@ -104,7 +105,7 @@ def xla_on_cpu(problem: Problem, n_devices: int) -> Backend:
 
 def block_of(problem: Problem) -> int:
     """Training pairs per block where a core has a run to itself: about 1.5 MiB of neurons, which its caches hold."""
-    if problem.model.n_layers > 1:
+    if not problem.model.is_factored or problem.batch_size:
         return 0
     n_blocks = max(1, round(problem.n_train * problem.model.d_mlp * 4 / BLOCK_BYTES))
     return -(-problem.n_train // n_blocks) if n_blocks > 1 else 0
@@ -136,7 +137,7 @@ def blocks(problem: Problem, inputs: Inputs, size: int = 0, pairs_last: bool = F
       pairs_last: as in `Backend`.
     """
     n, p = problem.n_train, problem.model.p
-    n_blocks = -(-n // (size or n)) if problem.model.n_layers == 1 else 1
+    n_blocks = -(-n // (size or n)) if problem.model.is_factored else 1
     length = -(-n // n_blocks)
     filled = jnp.resize(inputs.train_pairs, (n_blocks, length))
     weights = (jnp.arange(n_blocks * length) < n).astype(float).reshape(n_blocks, length)
@@ -147,10 +148,17 @@ def blocks(problem: Problem, inputs: Inputs, size: int = 0, pairs_last: bool = F
     )
 
 
-def loss(problem: Problem, params: Params, pairs: model.Pairs, labels_B: Int[Array, " B"]) -> Float[Array, ""]:
-    """Mean cross-entropy over the pairs, in nats."""
+def loss(
+    problem: Problem,
+    params: Params,
+    pairs: model.Pairs,
+    labels_B: Int[Array, " B"],
+    weights_B: Float[Array, " B"] | None = None,
+) -> Float[Array, ""]:
+    """Mean cross-entropy over the pairs, in nats; over those alone whose weight is 1 and not 0, where there are any."""
     logits_BxP, _ = model.forward(problem.model, params, pairs)
-    return jnp.mean(losses.cross_entropy(logits_BxP, labels_B))
+    loss_B = losses.cross_entropy(logits_BxP, labels_B)
+    return jnp.mean(loss_B) if weights_B is None else jnp.sum(loss_B * weights_B) / jnp.sum(weights_B)
 
 
 def gradient(problem: Problem, params: Params, pairs: Blocks) -> Params:

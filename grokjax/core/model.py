@@ -7,8 +7,9 @@ in TransformerLens's axes:
     d_model]   W_in [d_model, d_mlp]   b_in [d_mlp]   W_out [d_mlp, d_model]   b_out [d_model]   W_U [d_model, P]
 
 The input is a, b, "=" with "=" as token P; the answer is read above "=". No LayerNorm, no biases but b_in and b_out,
-untied embeddings (Nanda et al. 2023, §3.1). Size letters: B batch, T position (3), V vocabulary, D d_model, H heads,
-E d_head, M d_mlp, P residues, N = P² pairs, X = H + D columns of a table.
+untied embeddings (Nanda et al. 2023, §3.1). An MLP (`core.mlp`) may take its place: `init`, `forward` and what follows
+serve both. Size letters: B batch, T position (3), V vocabulary, D d_model, H heads, E d_head, M d_mlp, P residues, N =
+P² pairs, X = H + D columns of a table.
 """
 
 import dataclasses
@@ -21,11 +22,14 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from grokjax.core import platforms
+from grokjax.core import mlp
+from grokjax.core.pairs import Pairs, spread
+from grokjax.core.pairs import grid as grid
+from grokjax.core.pairs import lookup as lookup
+from grokjax.core.products import ACTIVATIONS, FACTORED_ACTIVATIONS, dense, dense_transposed
 
 Params = dict[str, jax.Array]
 
-ACTIVATIONS = {"relu": jax.nn.relu, "gelu": lambda x: jax.nn.gelu(x, approximate=False)}
 N_CTX = 3
 
 
@@ -39,6 +43,19 @@ class ModelConfig:
     n_heads: int = 4
     d_mlp: int = 512
     act: str = "relu"
+    architecture: str = "transformer"  # or "mlp", with
+    inputs: str = "concatenated"  # or "summed" embeddings of a and b, which are
+    embeddings: str = "separate"  # or "shared"
+
+    @property
+    def is_mlp(self) -> bool:
+        """Whether it is an MLP, without attention, "=" and biases."""
+        return self.architecture == "mlp"
+
+    @property
+    def is_factored(self) -> bool:
+        """Whether it is a transformer whose forward pass is a function of its `tables`."""
+        return self.n_layers == 1 and not self.is_mlp
 
     @property
     def d_head(self) -> int:
@@ -47,8 +64,8 @@ class ModelConfig:
 
     @property
     def d_vocab(self) -> int:
-        """The P residues and "="."""
-        return self.p + 1
+        """The P residues, and of a transformer "="."""
+        return self.p + (not self.is_mlp)
 
     @property
     def d_vocab_out(self) -> int:
@@ -170,6 +187,8 @@ class Transformer(nnx.Module):
 
 def init(cfg: ModelConfig, key: Key[Array, ""], init_scale: Float[Array, ""] | float = 1.0) -> Params:
     """Initial parameters (PAPER set-up: normal, 1/√d_model, W_U 1/√d_vocab, biases 0), all times `init_scale`."""
+    if cfg.is_mlp:
+        return mlp.init(cfg, key, init_scale)
     return flatten(Transformer(cfg, rngs=nnx.Rngs(params=key), init_scale=init_scale))
 
 
@@ -183,10 +202,12 @@ def shapes(cfg: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {key: leaf.shape for key, leaf in jax.eval_shape(lambda: init(cfg, jax.random.key(0))).items()}
 
 
-def n_parameters(p: int, n_layers: int, d_model: int, d_mlp: int) -> int:
+def n_parameters(cfg: ModelConfig) -> int:
     """Counts the numbers that `shapes` has; quick, however large the model."""
-    per_layer = 4 * d_model**2 + 2 * d_model * d_mlp + d_mlp + d_model
-    return (2 * p + 4) * d_model + n_layers * per_layer
+    if cfg.is_mlp:
+        return sum(rows * columns for rows, columns in mlp.shapes(cfg).values())
+    per_layer = 4 * cfg.d_model**2 + 2 * cfg.d_model * cfg.d_mlp + cfg.d_mlp + cfg.d_model
+    return (2 * cfg.p + 4) * cfg.d_model + cfg.n_layers * per_layer
 
 
 def module(cfg: ModelConfig, params: Mapping[str, jax.Array]) -> Transformer:
@@ -199,35 +220,6 @@ def module(cfg: ModelConfig, params: Mapping[str, jax.Array]) -> Transformer:
 def tokens(pairs_B: Int[Array, " B"], p: int) -> Int[Array, "B 3"]:
     """Input tokens a, b, "=" of pairs numbered a * P + b."""
     return jnp.stack([pairs_B // p, pairs_B % p, jnp.full_like(pairs_B, p)], 1)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Pairs:
-    """Some pairs, ready for the factored forward to look up their tokens' tables; made by `lookup` or `grid`.
-
-    Attributes:
-      pairs_B: each a * P + b.
-      one_hot_a_PxB: the first tokens, and
-      one_hot_b_PxB: the second tokens as one-hot columns; both None for the whole grid in order.
-      pairs_last: whether attention is computed with the pairs as the last axis, as a TPU wants it; static.
-    """
-
-    pairs_B: Int[Array, " B"]
-    one_hot_a_PxB: Float[Array, "P B"] | None = None
-    one_hot_b_PxB: Float[Array, "P B"] | None = None
-    pairs_last: bool = dataclasses.field(default=False, metadata={"static": True})
-
-
-def lookup(pairs_B: Int[Array, " B"], p: int, pairs_last: bool = False) -> Pairs:
-    """Prepares any pairs; call it once, outside a loop. One-hot columns make the look-up's transpose a product."""
-    one_hot_a_PxB, one_hot_b_PxB = (jax.nn.one_hot(tokens_B, p, axis=0) for tokens_B in (pairs_B // p, pairs_B % p))
-    return Pairs(pairs_B, one_hot_a_PxB, one_hot_b_PxB, pairs_last)
-
-
-def grid(p: int, pairs_last: bool = False) -> Pairs:
-    """Prepares all P² pairs in order: tables are broadcast, nothing is looked up."""
-    return Pairs(jnp.arange(p * p), pairs_last=pairs_last)
 
 
 # --- factored ---------------------------------------------------------------------------------------------------------
@@ -289,8 +281,8 @@ def factored_tables(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[Float[Ar
     """Computes `factored` from the model's tables."""
     _, z_BxHxE = attend(cfg, t, pairs)
     z_BxX = z_BxHxE.reshape(-1, cfg.d_model)
-    acts_BxM = FACTORED_ACTIVATIONS[cfg.act](_dense(z_BxX, t.in_DxM, t.in_M))
-    return _dense_transposed(acts_BxM, t.out_PxM) + (_dense_transposed(z_BxX, t.skip_PxD) + t.skip_P), acts_BxM
+    acts_BxM = FACTORED_ACTIVATIONS[cfg.act](dense(z_BxX, t.in_DxM, t.in_M))
+    return dense_transposed(acts_BxM, t.out_PxM) + (dense_transposed(z_BxX, t.skip_PxD) + t.skip_P), acts_BxM
 
 
 def attend(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[Float[Array, "B H 3"], Float[Array, "B H E"]]:
@@ -298,7 +290,7 @@ def attend(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[Float[Array, "B H
     if pairs.pairs_last:
         return _attend_pairs_last(cfg, t, pairs)
     h, e = cfg.n_heads, cfg.d_head
-    a_BxX, b_BxX = _spread(pairs, t.a_PxX, t.b_PxX)
+    a_BxX, b_BxX = spread(pairs, t.a_PxX, t.b_PxX)
     n = a_BxX.shape[0]
     scores = jnp.stack([a_BxX[:, :h], b_BxX[:, :h], jnp.broadcast_to(t.last_X[:h], (n, h))], 2)
     pattern_BxHx3 = jax.nn.softmax(scores, 2)
@@ -315,10 +307,10 @@ def _attend_pairs_last(cfg: ModelConfig, t: Tables, pairs: Pairs) -> tuple[jax.A
     """
     h, e = cfg.n_heads, cfg.d_head
     last_H, last_D = t.last_X[:h], t.last_X[h:]
-    a_BxH, b_BxH = _spread(pairs, t.a_PxX[:, :h], t.b_PxX[:, :h])
+    a_BxH, b_BxH = spread(pairs, t.a_PxX[:, :h], t.b_PxX[:, :h])
     scores = jnp.stack([a_BxH.T, b_BxH.T, jnp.broadcast_to(last_H[:, None], a_BxH.T.shape)])
     pattern_3xHxB = jax.nn.softmax(scores, 0)
-    a_BxD, b_BxD = _spread(pairs, t.a_PxX[:, h:] - last_D, t.b_PxX[:, h:] - last_D)
+    a_BxD, b_BxD = spread(pairs, t.a_PxX[:, h:] - last_D, t.b_PxX[:, h:] - last_D)
     columns_HxD = jnp.repeat(jnp.eye(h, dtype=scores.dtype), e, 1)
     w_a, w_b = (pattern_3xHxB[i].T @ columns_HxD for i in range(2))
     return pattern_3xHxB.transpose(2, 1, 0), (w_a * a_BxD + w_b * b_BxD + last_D).reshape(-1, h, e)
@@ -331,99 +323,6 @@ def factored(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Arra
       Logits, and MLP activations after the nonlinearity.
     """
     return factored_tables(cfg, tables(cfg, params), pairs)
-
-
-# --- its pieces, with gradients that suit the hardware ----------------------------------------------------------------
-
-
-def _copied(x: jax.Array) -> jax.Array:
-    """Writes a transpose out, on a CPU.
-
-    XLA's CPU backend multiplies over the first axis of both factors at a lower rate than other products, and folds a
-    plain transpose back into that form; the barrier keeps it from doing so. Other backends need no copy.
-    """
-    return platforms.choose(jax.lax.optimization_barrier, lambda x: x, x)
-
-
-@jax.custom_vjp
-def _rows(table_PxX, index_B, one_hot_PxB):
-    """table[index]; the gradient is a product with the one-hot columns, since a scatter-add is not deterministic."""
-    return table_PxX[index_B]
-
-
-_rows.defvjp(
-    lambda table_PxX, index_B, one_hot_PxB: (table_PxX[index_B], one_hot_PxB),
-    lambda one_hot_PxB, ct_BxX: (one_hot_PxB @ ct_BxX, None, None),
-)
-
-
-def _spread(pairs: Pairs, a_PxX: jax.Array, b_PxX: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Tables over the first and second token, as rows per pair: two [B, X]."""
-    p, x = a_PxX.shape
-    if pairs.one_hot_a_PxB is None or pairs.one_hot_b_PxB is None:
-        shape = (p, p, x)
-        a = jnp.broadcast_to(a_PxX[:, None], shape).reshape(p * p, x)
-        return a, jnp.broadcast_to(b_PxX[None], shape).reshape(p * p, x)
-    if pairs.pairs_last:  # a gather is slow on a TPU
-        return pairs.one_hot_a_PxB.T @ a_PxX, pairs.one_hot_b_PxB.T @ b_PxX
-    return (
-        _rows(a_PxX, pairs.pairs_B // p, pairs.one_hot_a_PxB),
-        _rows(b_PxX, pairs.pairs_B % p, pairs.one_hot_b_PxB),
-    )
-
-
-@jax.custom_vjp
-def _dense(x_BxI, W_IxO, b_O):
-    """x @ W + b for I < O; the gradient of W from a transposed copy of x, the narrower factor."""
-    return _affine(x_BxI, W_IxO, b_O)
-
-
-def _affine(x_BxI, W_IxO, b_O):
-    return platforms.choose_gpu(_with_ones, lambda x_BxI, W_IxO, b_O: x_BxI @ W_IxO + b_O, x_BxI, W_IxO, b_O)
-
-
-def _with_ones(x_BxI, W_IxO, b_O):
-    """x @ W + b as one product, x having more columns: 1 and three times 0, so that a row is whole vectors of 16 bytes.
-
-    A GPU's sum would be a kernel of its own, since a product takes in what is done to its factors, but no sum. A TPU's
-    takes in both, and pads 132 columns to 256.
-    """
-    more_Bx4 = jnp.broadcast_to(jnp.array([1, 0, 0, 0], x_BxI.dtype), (x_BxI.shape[0], 4))
-    rows = [W_IxO, b_O[None], jnp.zeros((3, b_O.size), b_O.dtype)]
-    return jnp.concatenate([x_BxI, more_Bx4], 1) @ jnp.concatenate(rows)
-
-
-_dense.defvjp(
-    lambda x_BxI, W_IxO, b_O: (_affine(x_BxI, W_IxO, b_O), (x_BxI, W_IxO)),
-    lambda kept, ct_BxO: (ct_BxO @ kept[1].T, _copied(kept[0].T) @ ct_BxO, jnp.sum(ct_BxO, 0)),
-)
-
-
-@jax.custom_vjp
-def _dense_transposed(x_BxI, W_OxI):
-    """x @ W.T; the gradient of W from a transposed copy of its cotangent, and in W's own axes, ready to be summed."""
-    return x_BxI @ W_OxI.T
-
-
-_dense_transposed.defvjp(
-    lambda x_BxI, W_OxI: (x_BxI @ W_OxI.T, (x_BxI, W_OxI)),
-    lambda kept, ct_BxO: (ct_BxO @ kept[1], _copied(ct_BxO.T) @ kept[0]),
-)
-
-
-@jax.custom_vjp
-def _relu(x):
-    """max(x, 0); its gradient is a product with the sign of the result, which vectorizes where a select does not."""
-    return jax.nn.relu(x)
-
-
-def _relu_forward(x):
-    positive = jax.nn.relu(x)
-    return positive, positive
-
-
-_relu.defvjp(_relu_forward, lambda positive, ct: (ct * jnp.sign(positive),))
-FACTORED_ACTIVATIONS = ACTIVATIONS | {"relu": _relu}
 
 
 def token_by_token(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
@@ -443,8 +342,10 @@ def token_by_token(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Floa
 
 
 def forward(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
-    """Logits and last-layer MLP activations: factored for one layer, token by token otherwise."""
-    return (factored if cfg.n_layers == 1 else token_by_token)(cfg, params, pairs)
+    """Logits and last-layer MLP activations: factored for one layer, token by token otherwise, or an MLP's."""
+    if cfg.is_mlp:
+        return mlp.forward(cfg, params, pairs)
+    return (factored if cfg.is_factored else token_by_token)(cfg, params, pairs)
 
 
 def forward_grid(
@@ -455,5 +356,12 @@ def forward_grid(
 
 
 def neuron_to_logit(cfg: ModelConfig, params: Params) -> Float[Array, "P M"]:
-    """W_L: the last layer's W_out and then W_U (Nanda et al. 2023, §3.1)."""
+    """W_L: the last layer's W_out and then W_U (Nanda et al. 2023, §3.1); of an MLP W_U."""
+    if cfg.is_mlp:
+        return mlp.neuron_to_logit(params)
     return (params[f"blocks.{cfg.n_layers - 1}.mlp.W_out"] @ params["unembed.W_U"]).T
+
+
+def token_embedding(cfg: ModelConfig, params: Params) -> Float[Array, "P X"]:
+    """W_E without "="; of an MLP whose embeddings are separate, both side by side."""
+    return mlp.token_embedding(params) if cfg.is_mlp else params["embed.W_E"][: cfg.p]

@@ -24,6 +24,7 @@ class Problem:
     Attributes:
       model: its shape.
       n_train: the number of training pairs.
+      batch_size: training pairs of a step; 0 for all.
       optimizer: a name in `OPTIMIZERS` of core.optimizers.
       precision: of products, a name in core.precision.
       direction: +1 or -1 if the task's answer is a function of a + b or a - b, else None.
@@ -46,6 +47,12 @@ class Problem:
     measures: tuple[str, ...] = ("paper",)
     key_rule: str = "W_L"
     key_threshold: float = 0.25
+    batch_size: int = 0
+
+    @property
+    def n_step(self) -> int:
+        """The number of training pairs that a step sees."""
+        return self.batch_size or self.n_train
 
 
 class Inputs(NamedTuple):
@@ -66,3 +73,4 @@ class State(NamedTuple):
     opt_state: optax.OptState
     inputs: Inputs
     below: Int32[Array, ""] = np.int32(0)  # evaluations in a row with the test loss below stop_loss
+    step: Int32[Array, ""] | None = None  # steps done, of runs in batches: it tells which batch is next

@@ -44,6 +44,7 @@ def _similarity(pattern_NxHx3):
     range="[0, 1]",
     description="Cosine between two heads' attention from = over all pairs, mean over pairs of heads, then layers.",
     source=SOURCE,
+    transformer_only=True,
     undefined="there is one head",
 )
 def head_similarity(s: Shared):
@@ -63,6 +64,7 @@ def _entropies(s: Shared):
     range="[0, log 3]",
     description="Entropy of a head's attention from =, mean over all pairs, heads and layers.",
     source=SOURCE,
+    transformer_only=True,
 )
 def head_entropy_mean(s: Shared):
     return jnp.mean(_entropies(s))
@@ -74,6 +76,7 @@ def head_entropy_mean(s: Shared):
     range="[0, log(3)/2]",
     description="Standard deviation over heads of their mean entropy of attention from =, mean over layers.",
     source=SOURCE,
+    transformer_only=True,
 )
 def head_entropy_std(s: Shared):
     return jnp.mean(jnp.std(_entropies(s), 1))

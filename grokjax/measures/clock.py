@@ -58,6 +58,7 @@ def _cosines(s: Shared) -> Float[Array, " B"]:
     " embeddings of a and of b, each taken at its own position; near 1 for pizza.",
     source=f"{ZHONG} (gradient symmetricity)",
     undefined=NO_GRADIENT,
+    transformer_only=True,
     version=2,
 )
 def gradient_symmetricity(s: Shared):
@@ -72,6 +73,7 @@ def gradient_symmetricity(s: Shared):
     " are all taken.",
     source="this project",
     undefined=NO_GRADIENT,
+    transformer_only=True,
 )
 def gradient_symmetricity_error(s: Shared):
     cosines_B = _cosines(s)

@@ -127,6 +127,7 @@ def _crossings(net: model.Transformer, x_TxD, directions_VxTxD):
     f" neighbourhood of the three embedded positions x (r = {RADIUS} |x|, {N_DIRECTIONS} fixed orthonormal v), mean"
     f" over {N_POINTS} fixed pairs (or all, if fewer).",
     source="Humayun et al. 2024 (there around images, with r not relative)",
+    transformer_only=True,
 )
 def local_complexity(s: Shared):
     net = model.module(s.cfg, s.params)

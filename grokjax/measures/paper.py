@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from grokjax.columns import SIGN
-from grokjax.core import losses
+from grokjax.core import losses, mlp
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared
 from grokjax.measures.vectors import ratio
@@ -209,6 +209,7 @@ def _register_sum_sq(name, names, what):
         range="[0, ∞)",
         description=f"Sum of the squares of {what}.",
         source=f"{NANDA}, §5.1",
+        transformer_only=not set(names) & set(mlp.NAMES),
     )
     column(lambda s: _sum_sq(s, names))
 

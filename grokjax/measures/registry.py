@@ -97,6 +97,7 @@ def measure(
     cyclic_only: bool = False,
     needs_waves: bool = False,
     whole_grid: bool = False,
+    transformer_only: bool = False,
 ) -> Callable:
     """Registers the decorated function, of a `Shared`, as a measure.
 
@@ -123,6 +124,7 @@ def measure(
       needs_waves: whether it looks at single functions of a block, which are cosines and sines in cyclic groups alone;
         null for others.
       whole_grid: whether it reads frequencies over all P² pairs; null for tasks that leave pairs out.
+      transformer_only: whether it reads parameters or positions that an MLP has not; null for MLPs.
 
     Raises:
       InputError: unit, description or source is missing, an argument is none of those known, or the name is taken by

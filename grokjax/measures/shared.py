@@ -1,7 +1,7 @@
 """The intermediates that measures share, each computed once and only if a measure asks for it.
 
 Size letters: N all P² pairs, B training pairs, P residues (also sums s = a ± b), K = P//2 frequencies, M d_mlp, X
-principal components.
+principal components, Y columns of W_E.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class Shared:
       params: the parameters, by TransformerLens key: "embed.W_E" [P + 1, d_model], "pos_embed.W_pos" [3, d_model];
         "blocks.0.attn.W_Q", "…W_K", "…W_V" [n_heads, d_model, d_head], "…W_O" [n_heads, d_head, d_model];
         "blocks.0.mlp.W_in" [d_model, d_mlp], "…b_in" [d_mlp], "…W_out" [d_mlp, d_model], "…b_out" [d_model];
-        "unembed.W_U" [d_model, P].
+        "unembed.W_U" [d_model, P]. Of an MLP those of core.mlp.
       train_pairs_B: each a * P + b.
       answers_N: the task's.
       key_freqs_K: the key frequencies to use; by default those of this very model.
@@ -119,7 +119,7 @@ class Shared:
 
     @property
     def acts_NxM(self) -> Float[Array, "N M"]:
-        """The last layer's MLP activations above "=" for every pair."""
+        """The last layer's MLP activations (of a transformer above "=") for every pair."""
         return self._forward[1]
 
     @cached_property
@@ -382,10 +382,15 @@ class Shared:
         """The neuron-to-logit map."""
         return model.neuron_to_logit(self.cfg, self.params)
 
+    @property
+    def W_E_PxY(self) -> Float[Array, "P Y"]:
+        """W_E, "=" left out; of an MLP whose embeddings are separate, those of a and of b side by side."""
+        return model.token_embedding(self.cfg, self.params)
+
     @cached_property
     def norms_W_E(self) -> tuple[Float[Array, " P"], Float[Array, " K"]]:
         """Fourier norms of W_E along the token axis, "=" left out: per component and per frequency."""
-        return fourier.norms(self.params["embed.W_E"][: self.cfg.p])
+        return fourier.norms(self.W_E_PxY)
 
     @cached_property
     def norms_W_L(self) -> tuple[Float[Array, " P"], Float[Array, " K"]]:
@@ -395,8 +400,8 @@ class Shared:
     @cached_property
     def pca_W_E(self) -> tuple[Float[Array, "P X"], Float[Array, " X"]]:
         """Principal components of W_E, "=" left out, as unit functions of the token, and their sizes."""
-        W_E_PxD = jnp.asarray(self.params["embed.W_E"][: self.cfg.p])
-        components_PxX, sizes_X, _ = jnp.linalg.svd(W_E_PxD - jnp.mean(W_E_PxD, 0), full_matrices=False)
+        W_E_PxY = jnp.asarray(self.W_E_PxY)
+        components_PxX, sizes_X, _ = jnp.linalg.svd(W_E_PxY - jnp.mean(W_E_PxY, 0), full_matrices=False)
         return components_PxX, sizes_X
 
     # --- key frequencies ----------------------------------------------------------------------------------------

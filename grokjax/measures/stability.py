@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from grokjax.core import mlp
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared
 from grokjax.measures.vectors import cosine
@@ -75,6 +76,7 @@ def _register_cosines(name):
         description=f"Cosine between the next update of {name} and {name}, over all layers; ±1 if it is only scaled.",
         source=f"{PRIETO}, §4 (naive loss minimization)",
         needs_update=True,
+        transformer_only=name not in mlp.NAMES,
         undefined=f"the update or {name} is zero (the first step of a warm-up)",
     )
     of_update(lambda s: cosine(named(s.updates, name), named(s.params, name)))
@@ -86,6 +88,7 @@ def _register_cosines(name):
         description=f"Cosine between the negative gradient of the training loss by {name} and {name}, over all layers.",
         source=f"{PRIETO}, §4 (naive loss minimization)",
         undefined=f"the gradient or {name} is zero",
+        transformer_only=name not in mlp.NAMES,
     )
     of_gradient(lambda s: -cosine(named(s.grads, name), named(s.params, name)))
 

@@ -121,9 +121,9 @@ def on_chip(problem: Problem) -> int:
     What one set needs stays there for all steps of a segment; a larger set moves to and from memory at every step.
     """
     cfg = problem.model
-    n_params = model.n_parameters(cfg.p, cfg.n_layers, cfg.d_model, cfg.d_mlp)
+    n_params = model.n_parameters(cfg)
     neurons = 2 * cfg.d_mlp * (1 if cfg.n_layers == 1 else 3 * cfg.n_layers)  # before and after their nonlinearity
-    one = 4 * (7 * n_params + problem.n_train * (neurons + 2 * cfg.p + 3 * cfg.d_model))
+    one = 4 * (7 * n_params + problem.n_step * (neurons + 2 * cfg.p + 3 * cfg.d_model))
     return 1 << max(0, (ON_CHIP_BYTES // one).bit_length() - 1)
 
 
@@ -159,7 +159,7 @@ def by_xla(layout: Layout, problem: Problem) -> Layout:
 
 def fitting(problem: Problem, device: jax.Device) -> int:
     """Runs that fit side by side into 80 % of a device's memory, by estimate, with no array too long; at least 1."""
-    most, limit = MOST_NUMBERS // _largest(problem, problem.n_train), 0.8 * devices_lib.memory(device)
+    most, limit = MOST_NUMBERS // _largest(problem, problem.n_step), 0.8 * devices_lib.memory(device)
     fit = bisect.bisect_right(range(1, most + 1), limit, key=lambda slots: needed_bytes(problem, slots))
     while fit > 1 and needed_bytes(problem, fit) > limit:  # more slots may be evaluated in smaller sets
         fit -= 1
@@ -172,11 +172,13 @@ def needed_bytes(problem: Problem, slots: int) -> int:
     Their states and results stay; activations of a training step and those of an evaluation take the same place.
     """
     cfg = problem.model
-    n_params = model.n_parameters(cfg.p, cfg.n_layers, cfg.d_model, cfg.d_mlp)
+    n_params = model.n_parameters(cfg)
     dims = {name: dim(problem) for name, dim in registry.DIMS.items()}
     row = sum(math.prod(dims[d] for d in m.shape) for m in registry.of_groups(problem.measures))
     kept = 4 * (3 * n_params + problem.n_train + cfg.p**2 + MAX_SEGMENTS * row)
-    step = 4 * (4 * n_params + problem.n_train * _step_columns(cfg))
+    step = 4 * (4 * n_params + problem.n_step * _step_columns(cfg))
+    if problem.batch_size:  # the orders of two epochs, and what sorting them takes
+        kept, step = kept + 4, step + 4 * 6 * problem.n_train
     evaluated = together(problem, slots).eval_width * _evaluation_bytes(problem)
     return int(MARGIN * (slots * kept + max(slots * step, evaluated)))
 
@@ -186,6 +188,8 @@ def _step_columns(cfg: ModelConfig) -> int:
 
     What is taken of each array is fitted to XLA's own account for an H100, which tests/test_population.py holds.
     """
+    if cfg.is_mlp:  # one-hot columns, looked-up rows and their sum, and each layer's neurons before and after
+        return (3 + 2 * cfg.n_layers) * cfg.d_mlp + 4 * cfg.p
     if cfg.n_layers == 1:
         return 2 * cfg.d_mlp + 3 * cfg.d_model + 2 * cfg.p
     positions = 3 * (cfg.n_layers - 1) + 1  # of the last layer "=" alone
@@ -193,14 +197,14 @@ def _step_columns(cfg: ModelConfig) -> int:
 
 
 def _evaluation_bytes(problem: Problem) -> int:
-    """Of one run's evaluation: activations of the whole grid, as far as XLA keeps them (fitted); of a group by blocks, too."""
+    """Of one run's evaluation: activations of the whole grid, as far as XLA keeps them (fitted); a group's by blocks, too."""
     cfg = problem.model
-    neurons = 1.75 * cfg.d_mlp if cfg.n_layers == 1 else 3 * cfg.d_mlp + 6 * cfg.d_model
+    neurons = 1.75 * cfg.d_mlp if cfg.n_layers == 1 or cfg.is_mlp else 3 * cfg.d_mlp + 6 * cfg.d_model
     neurons += cfg.d_mlp if problem.group else 0
-    return int(4 * cfg.p**2 * (neurons + cfg.p + 8 * cfg.n_heads))
+    return int(4 * cfg.p**2 * (neurons + cfg.p + 8 * cfg.n_heads * (not cfg.is_mlp)))
 
 
 def _largest(problem: Problem, n_pairs: int) -> int:
     """Numbers in the largest array that a run has of so many pairs."""
     cfg = problem.model
-    return n_pairs * max(cfg.p, max(cfg.d_mlp, cfg.d_model) * (1 if cfg.n_layers == 1 else 3))
+    return n_pairs * max(cfg.p, max(cfg.d_mlp, cfg.d_model) * (1 if cfg.n_layers == 1 or cfg.is_mlp else 3))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from grokjax.core import backends, model, optimizers, precision
+from grokjax.core import backends, batches, model, optimizers, precision
 from grokjax.core.backends import XLA, Backend
 from grokjax.core.problem import Inputs, Problem, State
 from grokjax.measures import registry
@@ -23,7 +23,8 @@ def init(problem: Problem, inputs: Inputs) -> State:
     # The split draws from fold 1 of its own seed, so equal seeds do not give related numbers.
     key = jax.random.fold_in(jax.random.key(inputs.seed), 0)
     params = model.init(problem.model, key, inputs.hyperparameters["init_scale"])
-    return State(params, _optimizer(problem, inputs).init(params), inputs)
+    step = jnp.int32(0) if problem.batch_size else None
+    return State(params, _optimizer(problem, inputs).init(params), inputs, step=step)
 
 
 def _optimizer(problem: Problem, inputs: Inputs) -> optax.GradientTransformation:
@@ -31,7 +32,7 @@ def _optimizer(problem: Problem, inputs: Inputs) -> optax.GradientTransformation
 
 
 def train_step(problem: Problem, state: State, gradient_at: Callable[[model.Params], model.Params]) -> State:
-    """Takes one full-batch step; `gradient_at` gives the gradient of the run's mean loss at some parameters."""
+    """Takes one step; `gradient_at` gives the gradient of the mean loss at some parameters, of all pairs or a batch."""
     grads = precision.rounded(gradient_at, problem.precision)(state.params)
     updates, opt_state = _optimizer(problem, state.inputs).update(grads, state.opt_state, state.params)
     return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
@@ -46,8 +47,33 @@ def train(problem: Problem, state: State, n_steps: Int[Array, ""] | int, backend
       n_steps: may be traced, so that one compilation serves any number.
       backend: takes the gradient.
     """
+    if problem.batch_size:
+        return _train_in_batches(problem, state, n_steps, backend)
     gradient_at = backend.gradient(problem, state.inputs)
     return jax.lax.fori_loop(0, n_steps, lambda _, s: train_step(problem, s, gradient_at), state)
+
+
+def _train_in_batches(problem: Problem, state: State, n_steps: Int[Array, ""] | int, backend: Backend) -> State:
+    """Trains a run as `train` does, one batch a step.
+
+    Orders are drawn every so many steps as an epoch has, wherever in it they begin: were that seen from the step, runs
+    under one vmap, which may be in different epochs, would draw theirs at every step.
+    """
+    n = batches.per_epoch(problem)
+
+    def some(i, state: State) -> State:
+        upcoming = batches.upcoming(problem, state.inputs, state.step)
+        first = state.step % n
+
+        def one(j, state: State) -> State:
+            place = first + j
+            batch = batches.prepared(problem, state.inputs, upcoming[place], place % n, backend.pairs_last)
+            state = train_step(problem, state, lambda params: jax.grad(backends.loss, 1)(problem, params, *batch))
+            return state._replace(step=state.step + 1)
+
+        return jax.lax.fori_loop(0, jnp.minimum(n, n_steps - i * n), one, state)
+
+    return jax.lax.fori_loop(0, -(-n_steps // n), some, state)
 
 
 def shared(

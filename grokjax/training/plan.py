@@ -9,6 +9,7 @@ import jax
 from grokjax import tasks
 from grokjax.core import backends, model, precision
 from grokjax.core.environment import environment
+from grokjax.core.model import ModelConfig
 from grokjax.core.native import kernels
 from grokjax.core.problem import Problem
 from grokjax.errors import InputError, one_line
@@ -110,12 +111,12 @@ def text(plan: Plan) -> str:
     run_steps = sum(run.steps for run in sweep.runs)
     threads = f" with {here['cpu_threads']} threads" if here["platform"] == "cpu" else ""
     varies = " (first group)" if n_groups > 1 else ""
+    in_batches = f" in batches of {first.batch_size:,}" if first.batch_size else ""
     lines = {
         "runs": f"{len(sweep.runs)}{more}, in {_count(n_groups, 'compiled group')}",
-        "model": f"{_count(cfg.n_layers, 'layer')}, d_model {cfg.d_model}, {cfg.n_heads} heads, d_mlp {cfg.d_mlp}, "
-        f"{cfg.act}{varies}",
+        "model": f"{_model(cfg)}{varies}",
         "task": f"{tasks.said(tasks.name_of(sweep.runs[0].values), cfg.p)}, {first.n_train:,} of "
-        f"{tasks.n_pairs(cfg.p, first.nonzero_b):,} pairs to train on{varies}",
+        f"{tasks.n_pairs(cfg.p, first.nonzero_b):,} pairs to train on{in_batches}{varies}",
         "training": f"{run_steps:,} run-steps in all, evaluated every {first.eval_every} steps: {rows:,} rows",
         "device": f"{layout.n_devices} × {here['device_kind']}{threads}, {sweep.precision}, "
         f"{_count(layout.slots, 'slot')} per device at vmap width {layout.vmap_width}",
@@ -153,6 +154,14 @@ def _gradient(problem: Problem, layout: Layout) -> str:
     return f"by XLA, which is slower than the C++ of grokjax.core.native: {why}"
 
 
+def _model(cfg: ModelConfig) -> str:
+    """Says what a model is."""
+    layers = f"{_count(cfg.n_layers, 'layer')}, d_model {cfg.d_model}"
+    if cfg.is_mlp:
+        return f"MLP on {cfg.inputs} {cfg.embeddings} embeddings, {layers}, d_mlp {cfg.d_mlp}, {cfg.act}"
+    return f"{layers}, {cfg.n_heads} heads, d_mlp {cfg.d_mlp}, {cfg.act}"
+
+
 def _count(n: int, noun: str) -> str:
     return f"{n} {noun}{'s' * (n != 1)}"
 
@@ -182,7 +191,7 @@ def snapshot_bytes(sweep: Sweep) -> int:
     total = 0
     for runs in sweep.groups():
         cfg = runs[0].problem().model
-        one = 4 * model.n_parameters(cfg.p, cfg.n_layers, cfg.d_model, cfg.d_mlp)
+        one = 4 * model.n_parameters(cfg)
         every = sweep.base["snapshot_every"]
         total += one * sum(1 + -(-run.steps // every) for run in runs)
     return total

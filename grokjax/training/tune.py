@@ -119,8 +119,8 @@ def operations(runs: Sequence[Run]) -> float:
     problem = runs[0].problem()
     cfg = problem.model
     n_params = sum(math.prod(shape) for shape in model.shapes(cfg).values())
-    positions = 1 if cfg.n_layers == 1 else 3
-    return 6.0 * n_params * positions * problem.n_train * sum(run.steps for run in runs)
+    positions = 1 if cfg.n_layers == 1 or cfg.is_mlp else 3
+    return 6.0 * n_params * positions * problem.n_step * sum(run.steps for run in runs)
 
 
 def ladder(n_runs: int, most: int, smallest: int = SMALLEST) -> list[int]:
@@ -251,7 +251,7 @@ def _timed(problem: Problem, inputs: Inputs, width: int, device: jax.Device) -> 
 
 def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
     """Describes what the rates depend on, as JSON holds it."""
-    fields = ("model", "n_train", "optimizer", "precision")  # those that training steps depend on
+    fields = ("model", "n_train", "batch_size", "optimizer", "precision")  # those that training steps depend on
     problem_fields = dataclasses.asdict(problem)
     return json.loads(
         json.dumps(

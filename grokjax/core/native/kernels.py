@@ -70,6 +70,7 @@ def suits(cfg: ModelConfig) -> bool:
 def unsuited(cfg: ModelConfig) -> str:
     """What the C++ is made for and such a model is not, in words; "" if it suits."""
     reasons = {
+        "transformers": not cfg.is_mlp,
         "one layer": cfg.n_layers == 1,
         "relu": cfg.act == "relu",
         f"heads of {LEAST_HEAD} or more dimensions": cfg.d_head >= LEAST_HEAD,
