@@ -62,14 +62,14 @@ def _train_in_batches(problem: Problem, state: State, n_steps: Int[Array, ""] | 
     n = batches.per_epoch(problem)
 
     def some(i, state: State) -> State:
-        upcoming = batches.upcoming(problem, state.inputs, state.step)
-        first = state.step % n
+        begun = jnp.asarray(state.step)
+        upcoming = batches.upcoming(problem, state.inputs, begun)
 
         def one(j, state: State) -> State:
-            place = first + j
+            place = begun % n + j
             batch = batches.prepared(problem, state.inputs, upcoming[place], place % n, backend.pairs_last)
             state = train_step(problem, state, lambda params: jax.grad(backends.loss, 1)(problem, params, *batch))
-            return state._replace(step=state.step + 1)
+            return state._replace(step=jnp.asarray(state.step) + 1)
 
         return jax.lax.fori_loop(0, jnp.minimum(n, n_steps - i * n), one, state)
 
