@@ -6,6 +6,7 @@ that a terminal shows, and not a long one.
 
 import contextlib
 import hashlib
+import inspect
 import re
 import reprlib
 import traceback
@@ -142,6 +143,12 @@ def refuse_clash(what: str, old, new) -> None:
     Raises:
       InputError: they are not the same.
     """
-    there, here = ((f.__code__.co_filename, f.__qualname__) for f in (old, new))
+    there, here = ((_file_of(f), f.__qualname__) for f in (old, new))
     if there != here:
         raise InputError(f"{what} is already defined in {there[0]}: choose another name.")
+
+
+def _file_of(function) -> str:
+    """The file that defines a function, or what wraps one; its module where that is not known."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code.co_filename if code else function.__module__

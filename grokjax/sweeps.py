@@ -11,11 +11,11 @@ import numpy as np
 from grokjax import config as config_lib
 from grokjax import finite_groups, tasks
 from grokjax.config import FIELDS, SETTING, TRACED
-from grokjax.core import model
+from grokjax.core import losses, model, optimizers
 from grokjax.core.model import ModelConfig
-from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem
+from grokjax.core.problem import Inputs, Problem
 from grokjax.errors import InputError, shown, unknown
-from grokjax.measures import registry
+from grokjax.measures import objective, registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,9 @@ class Run:
             direction=task.direction_at(v["p"]),
             nonzero_b=task.nonzero_b,
             group=task.read_by,
-            optimizer=v["optimizer"],
+            loss=v["loss"],
+            penalties=tuple(name for name in optimizers.PENALTIES if v[name] > 0),
+            **{name: v[name] for name in ("optimizer", "gradient_transform", "schedule", "decay_to")},
             precision=v["precision"],
             eval_every=v["eval_every"],
             measures=v["measures"],
@@ -62,7 +64,7 @@ class Run:
         v, task = self.values, tasks.of(self.values)
         return Inputs(
             seed=np.uint32(v["seed"]),
-            hyperparameters={name: np.float32(v[name]) for name in HYPERPARAMETERS},
+            hyperparameters={name: np.float32(v[name]) for name in optimizers.hyperparameters(self.problem())},
             train_pairs=tasks.train_pairs(v["p"], v["train_fraction"], self.split_seed, v["split"], task.nonzero_b),
             answers=tasks.answers(task, v["p"], self.split_seed),
             stop_loss=np.float32(v["stop_loss"]),
@@ -97,9 +99,11 @@ class Sweep:
     def groups(self) -> list[tuple[Run, ...]]:
         """Runs that share every static field, in order: each group is one compilation."""
         static = [path for path, field in FIELDS.items() if field.kind != TRACED]
+        switches = [path for path, field in FIELDS.items() if field.on is not None]
         by_key: dict[tuple, list[Run]] = {}
         for run in self.runs:
-            by_key.setdefault(tuple(run.values[path] for path in static), []).append(run)
+            is_on = [run.values[path] != FIELDS[path].default for path in switches]
+            by_key.setdefault((*(run.values[path] for path in static), *is_on), []).append(run)
         return [tuple(runs) for runs in by_key.values()]
 
 
@@ -127,7 +131,8 @@ def expand(config, get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | Non
         if first != run.run:
             raise InputError(f"runs {first} and {run.run} of the sweep are the same: each must differ in some field.")
     axes = {path: tuple(dict.fromkeys(run.values[path] for run in runs)) for path in paths}
-    sweep = Sweep(base, axes, runs)
+    more = {"measures": _measures(base, runs)}
+    sweep = Sweep(base | more, axes, tuple(dataclasses.replace(run, values=run.values | more) for run in runs))
     n_groups = len(sweep.groups())
     if n_groups > MOST_GROUPS:
         raise InputError(
@@ -135,6 +140,12 @@ def expand(config, get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | Non
             "sweeps of it."
         )
     return sweep
+
+
+def _measures(base: Mapping[str, Any], runs: Iterable[Run]) -> tuple[str, ...]:
+    """The groups of measures asked for, and those that tell what other fields do."""
+    more = (objective.GROUP,) if any(run.values["loss"] != losses.EXACT for run in runs) else ()
+    return tuple(dict.fromkeys((*base["measures"], *more)))
 
 
 def _product(config) -> list[dict[str, Any]]:
@@ -261,6 +272,8 @@ def check(values: Mapping[str, Any]) -> None:
     if n < 1 or n >= of:
         raise InputError(f"config.train_fraction is {fraction}, which leaves {n} of {of} pairs to train on.")
     tasks.check(task, p)
+    losses.get(values["loss"])
+    optimizers.get(values["optimizer"])
     if values["key_rule"] == "logits" and task.direction_at(p) is None and not task.read_by:
         raise InputError(
             f"config.key_rule is 'logits', but task '{values['task']}' is no function of a + b or a - b: "

@@ -7,8 +7,10 @@ import pytest
 import tiny
 
 import grokjax
-from grokjax import tasks
+from grokjax import config as config_lib
+from grokjax import sweeps, tasks
 from grokjax.config import FIELDS, TRACED
+from grokjax.core import optimizers
 from grokjax.core.problem import HYPERPARAMETERS
 from grokjax.errors import InputError
 from grokjax.store.snapshots import load_params
@@ -24,6 +26,13 @@ VALUES = {
     "beta1": (0.9, 0.5),
     "beta2": (0.98, 0.9),
     "eps": (1e-8, 1e-3),
+    "muon_beta": (0.95, 0.5),
+    "muon_learning_rate": (0.02, 0.01),
+    "grokfast_alpha": (0.98, 0.5),
+    "grokfast_lamb": (2.0, 0.0),
+    "l1": (1e-3, 1e-1),
+    "l2": (1e-3, 1e-1),
+    "schedule_end": (0.0, 0.5),
     "warmup_steps": (10, 3),
     "steps": (40, 20),
     "stop_loss": (0.0, 1e9),
@@ -38,6 +47,13 @@ def one_config():
     return c
 
 
+def all_in_use():
+    """A config in which every traced field matters."""
+    c = one_config()
+    c.task, c.optimizer, c.gradient_transform, c.schedule = "random", "muon", "grokfast", "cosine"
+    return c
+
+
 def same(one, other, rtol=0.0):
     for key in one:
         np.testing.assert_allclose(np.asarray(one[key]), np.asarray(other[key]), rtol=rtol, atol=rtol, err_msg=key)
@@ -46,13 +62,15 @@ def same(one, other, rtol=0.0):
 def test_every_traced_field_is_one_of_its_arguments():
     assert set(VALUES) == set(alone.NAMES) == {path for path, field in FIELDS.items() if field.kind == TRACED}
     assert set(HYPERPARAMETERS) < set(VALUES)
+    every = sweeps.Run(0, config_lib.flat(all_in_use()) | {"l1": 1.0, "l2": 1.0}).problem()
+    assert set(optimizers.hyperparameters(every)) == set(VALUES) - (ONE - {"steps", "init_scale"})
 
 
 @pytest.mark.parametrize("split", ["jax", "python"])
 def test_any_field_may_be_a_tracer(split):
     """All of them at once, against the same numbers given as numbers, one run at a time."""
-    c = one_config()
-    c.split, c.task = split, "random"
+    c = all_in_use()
+    c.split = split
     traced = {name: jnp.asarray(both) for name, both in VALUES.items()}
 
     @jax.jit
@@ -71,12 +89,15 @@ def test_any_field_may_be_a_tracer(split):
         np.testing.assert_array_equal(both.inputs.answers[i], tasks.answers("random", 7, numbers["split_seed"]))
 
 
+ONE = {"seed", "split_seed", "stop_loss", "stop_evals", "steps", "init_scale"}  # looked at in the mainline's config
+
+
 @pytest.mark.parametrize("name", sorted(VALUES))
 def test_each_field_matters(name):
     """A tracer that went nowhere would pass a comparison with numbers that went nowhere."""
     first, second = VALUES[name]
     with_stop = {"stop_evals": {"stop_loss": 1e9}, "stop_loss": {"stop_evals": 1}}.get(name, {})
-    c = one_config()
+    c = all_in_use() if name not in ONE else one_config()
     one, other = (grokjax.train_one(c, **with_stop, **{name: value}) for value in (first, second))
     assert any(bool(jnp.any(one.params[key] != other.params[key])) for key in one.params)
 

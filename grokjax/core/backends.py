@@ -76,8 +76,12 @@ def suits(problem: Problem) -> bool:
 
 def unsuited(problem: Problem) -> str:
     """What the C++ is made for and such runs are not, in words; "" if it suits."""
-    float32 = "" if problem.precision == "float32" else "precision float32"
-    return ", ".join(filter(None, [float32, kernels.unsuited(problem.model)]))
+    reasons = {
+        "precision float32": problem.precision == "float32",
+        f"loss {losses.EXACT}": problem.loss == losses.EXACT,
+    }
+    wanted = [name for name, holds in reasons.items() if not holds]
+    return ", ".join(filter(None, [*wanted, kernels.unsuited(problem.model)]))
 
 
 def recorded(record: Mapping[str, Any]) -> Backend:
@@ -148,9 +152,9 @@ def blocks(problem: Problem, inputs: Inputs, size: int = 0, pairs_last: bool = F
 
 
 def loss(problem: Problem, params: Params, pairs: model.Pairs, labels_B: Int[Array, " B"]) -> Float[Array, ""]:
-    """Mean cross-entropy over the pairs, in nats."""
+    """The problem's loss, mean over the pairs."""
     logits_BxP, _ = model.forward(problem.model, params, pairs)
-    return jnp.mean(losses.cross_entropy(logits_BxP, labels_B))
+    return jnp.mean(losses.get(problem.loss)(logits_BxP, labels_B))
 
 
 def gradient(problem: Problem, params: Params, pairs: Blocks) -> Params:
@@ -165,7 +169,7 @@ def gradient(problem: Problem, params: Params, pairs: Blocks) -> Params:
 
     def block_loss(tables, block: Blocks):
         logits_BxP, _ = model.factored_tables(problem.model, tables, block.pairs)
-        return jnp.sum(losses.cross_entropy(logits_BxP, block.labels) * block.weights)
+        return jnp.sum(losses.get(problem.loss)(logits_BxP, block.labels) * block.weights)
 
     def add(sums, block: Blocks):
         return jax.tree.map(jnp.add, sums, jax.grad(block_loss)(tables, block)), None

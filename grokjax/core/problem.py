@@ -14,6 +14,7 @@ from grokjax.core.model import ModelConfig, Params
 
 Array = Any  # jax.Array where traced, NumPy's where made on the host
 
+# Of every run; core.optimizers tells which more a problem's runs have.
 HYPERPARAMETERS = ("learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale")
 
 
@@ -24,7 +25,12 @@ class Problem:
     Attributes:
       model: its shape.
       n_train: the number of training pairs.
-      optimizer: a name in `OPTIMIZERS` of core.optimizers.
+      loss: that is trained on, a name in `LOSSES` of core.losses.
+      optimizer: a name in `OPTIMIZERS` of core.optimizers, and
+      gradient_transform: in its `TRANSFORMATIONS`, or "none".
+      schedule: of the learning rate after warm-up, in its `SCHEDULES`.
+      decay_to: "zero" or "init", what weight decay is towards.
+      penalties: those of its `PENALTIES` that are on.
       precision: of products, a name in core.precision.
       direction: +1 or -1 if the task's answer is a function of a + b or a - b, else None.
       nonzero_b: whether the task leaves out the pairs with b = 0.
@@ -37,7 +43,12 @@ class Problem:
 
     model: ModelConfig
     n_train: int
+    loss: str = "cross_entropy"
     optimizer: str = "adamw"
+    gradient_transform: str = "none"
+    schedule: str = "constant"
+    decay_to: str = "zero"
+    penalties: tuple[str, ...] = ()
     precision: str = "float32"
     direction: int | None = 1
     nonzero_b: bool = False
@@ -52,7 +63,7 @@ class Inputs(NamedTuple):
     """The traced part of a run: what may differ between runs of one compilation."""
 
     seed: UInt32[Array, ""]
-    hyperparameters: dict[str, Float[Array, ""]]  # by the names in HYPERPARAMETERS
+    hyperparameters: dict[str, Float[Array, ""]]  # by the names that optimizers.hyperparameters gives
     train_pairs: Int32[Array, " B"]  # a * P + b
     answers: Int32[Array, " N"]
     stop_loss: Float32[Array, ""] = np.float32(0)  # nats; a test loss is never below 0

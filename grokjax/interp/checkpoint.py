@@ -187,7 +187,7 @@ def from_arrays(
 
 ASSUMED_ACT = "the activation is not known and relu was assumed (--act)"
 ORIGIN = ("act_fn", "n_heads", "p", "task", "split", "train_fraction", "split_seed", "seed", "step", "version")
-SETTINGS = ("key_rule", "key_threshold", "precision")  # of the config, which go with a model
+SETTINGS = ("key_rule", "key_threshold", "precision", "loss")  # of the config, which go with a model
 
 
 def _origin(source: str, said: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int32
 
 from grokjax import tasks
 from grokjax.config import FIELDS, coerce
-from grokjax.core import environment
+from grokjax.core import environment, losses
 from grokjax.core.problem import Problem
 from grokjax.errors import InputError, unknown
 from grokjax.interp.checkpoint import Checkpoint, refuse_contradiction
@@ -75,15 +75,18 @@ def subject_of(
       InputError: an argument is none of those known, or does not fit the model.
     """
     p = checkpoint.cfg.p
-    settings = {name: FIELDS[name].default for name in ("key_rule", "key_threshold", "precision")}
+    settings = {name: FIELDS[name].default for name in ("key_rule", "key_threshold", "precision", "loss")}
     settings |= dict(checkpoint.settings)
     if threshold is not None:
         settings["key_threshold"] = coerce("key_threshold", threshold, "--threshold")
-    if not task and checkpoint.task is not None and not tasks.is_known(checkpoint.task) and checkpoint.experiment:
-        raise InputError(
-            f"{checkpoint.source} has a task of its own, '{checkpoint.task}': give --experiment=FILE, which defines it "
-            f"and is run for it. The sweep was made from {checkpoint.experiment}."
-        )
+    own_task = None if task or tasks.is_known(checkpoint.task or FIELDS["task"].default) else checkpoint.task
+    own_loss = None if settings["loss"] in losses.LOSSES else settings["loss"]
+    for kind, own in (("task", own_task), ("loss", own_loss)):
+        if own and checkpoint.experiment:
+            raise InputError(
+                f"{checkpoint.source} has a {kind} of its own, '{own}': give --experiment=FILE, which defines it "
+                f"and is run for it. The sweep was made from {checkpoint.experiment}."
+            )
     if task and task != checkpoint.origin.get("task", task) and tasks.is_known(task):
         refuse_contradiction("--task", task, checkpoint.source, "task", checkpoint.origin["task"])
     found = tasks.get(task or checkpoint.task or FIELDS["task"].default)
@@ -104,6 +107,7 @@ def subject_of(
         nonzero_b=found.nonzero_b,
         group=found.read_by,
         precision=settings["precision"],
+        loss=settings["loss"],
         key_rule=rule,
         key_threshold=settings["key_threshold"],
     )

@@ -13,6 +13,7 @@ from grokjax.measures import (
     keys,
     logits,
     neurons,
+    objective,
     spectra,
     stability,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "logits",
     "measure",
     "neurons",
+    "objective",
     "paper",
     "spectra",
     "stability",

@@ -27,7 +27,7 @@ def init(problem: Problem, inputs: Inputs) -> State:
 
 
 def _optimizer(problem: Problem, inputs: Inputs) -> optax.GradientTransformation:
-    return optimizers.build(problem.optimizer, inputs.hyperparameters)
+    return optimizers.of(problem, inputs.hyperparameters)
 
 
 def train_step(problem: Problem, state: State, gradient_at: Callable[[model.Params], model.Params]) -> State:

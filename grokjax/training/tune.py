@@ -251,7 +251,9 @@ def _timed(problem: Problem, inputs: Inputs, width: int, device: jax.Device) -> 
 
 def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
     """Describes what the rates depend on, as JSON holds it."""
-    fields = ("model", "n_train", "optimizer", "precision")  # those that training steps depend on
+    # Those that training steps depend on.
+    update = ("optimizer", "gradient_transform", "schedule", "decay_to", "penalties")
+    fields = ("model", "n_train", "loss", *update, "precision")
     problem_fields = dataclasses.asdict(problem)
     return json.loads(
         json.dumps(
