@@ -10,7 +10,7 @@ import tiny
 
 import grokjax
 from grokjax import sweeps
-from grokjax.core import backends, losses
+from grokjax.core import backends, losses, model
 from grokjax.errors import InputError
 from grokjax.training import layouts
 
@@ -106,8 +106,9 @@ def test_rounding_is_that_of_the_format(name, margin):
     for got, wanted in zip(loss_and_gradient(name, logits, labels), naive(logits, labels, NAIVE[name]), strict=True):
         wanted = wanted.astype(np.float64)
         ulp = float(ml_dtypes.finfo(NAIVE[name]).eps)
-        # One unit in the last place of 1 for the exponentials' own rounding; float16's below 6e-5 are multiples.
-        np.testing.assert_allclose(got, wanted, rtol=4 * ulp, atol=4 * ulp * max(1e-7, np.abs(wanted).max()) + 2**-24)
+        np.testing.assert_allclose(got, wanted, rtol=2 * ulp, atol=2 * ulp)
+        if name != "cross_entropy_float32":  # where the exponentials' own last bit is seen
+            assert np.mean(np.asarray(got) == wanted) > 0.97
 
 
 @pytest.mark.parametrize("name", NAIVE)
@@ -201,8 +202,6 @@ def test_every_loss_is_what_a_run_descends(name):
     pairs, labels = backends.batch(problem, start.inputs)
 
     def loss(params):
-        from grokjax.core import model
-
         return jnp.mean(losses.get(name)(model.token_by_token(problem.model, params, pairs)[0], labels))
 
     gradient = jax.grad(loss)(start.params)
@@ -234,14 +233,12 @@ def test_a_sweep_over_losses_logs_the_exact_one_and_the_objective(tmp_path):
     for kind in ("train", "test"):
         np.testing.assert_allclose(last[f"{kind}_objective"]["cross_entropy"], last[f"{kind}_loss"]["cross_entropy"])
         assert abs(last[f"{kind}_objective"]["mse"] - last[f"{kind}_loss"]["mse"]) > 0.1
-    state = grokjax.train_one(c, steps=40)
-    assert int(state.below) == 0
-    model = grokjax.load_params(tmp_path, 1)
+    params = grokjax.load_params(tmp_path, 1)
     problem, inputs = (lambda run: (run.problem(), run.inputs()))(sweeps.expand(c).runs[1])
-    objective = float(backends.loss(problem, model, *backends.batch(problem, inputs)))
+    objective = float(backends.loss(problem, params, *backends.batch(problem, inputs)))
     np.testing.assert_allclose(last["train_objective"]["mse"], objective, rtol=1e-5)
-    measured = grokjax.measure(f"{tmp_path}:1", measures="objective")
-    np.testing.assert_allclose(measured.values["train_objective"], objective, rtol=1e-5)
+    measured = grokjax.measure(f"{tmp_path}:1", groups=("objective",))
+    np.testing.assert_allclose(measured["train_objective"], objective, rtol=1e-5)
 
 
 def test_the_mainline_has_no_such_columns(tmp_path):
