@@ -109,7 +109,16 @@ FIELDS: dict[str, Field] = {
         "jax", 'how training pairs are drawn: "jax", or "python" for the paper\'s code', STATIC, ("jax", "python")
     ),
     "seed": _seed(0, "initial weights, and the split unless split_seed is set"),
-    "split_seed": _seed(None, "which pairs are trained on (and the answers of task random)"),
+    "split_seed": _seed(None, "which pairs are trained on (and the answers of task random, and label noise)"),
+    "label_noise": Field(
+        0.0,
+        "share of the training answers drawn anew from all P, by the split's seed",
+        TRACED,
+        float,
+        "in [0, 1]",
+        lambda v: 0 <= v <= 1,
+        on=0.5,
+    ),
     "init_scale": _positive(1.0, "factor on every initial weight"),
     "model.n_layers": _size(1, "transformer blocks", 100),
     "model.d_model": _size(128, "width of the residual stream", 100_000),

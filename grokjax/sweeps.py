@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from grokjax import config as config_lib
@@ -15,7 +16,7 @@ from grokjax.core import losses, model, optimizers
 from grokjax.core.model import ModelConfig
 from grokjax.core.problem import Inputs, Problem
 from grokjax.errors import InputError, shown, unknown
-from grokjax.measures import objective, registry
+from grokjax.measures import noise, objective, registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Run:
             nonzero_b=task.nonzero_b,
             group=task.read_by,
             loss=v["loss"],
+            label_noise=v["label_noise"] > 0,
             penalties=tuple(name for name in optimizers.PENALTIES if v[name] > 0),
             **{name: v[name] for name in ("optimizer", "gradient_transform", "schedule", "decay_to")},
             precision=v["precision"],
@@ -62,14 +64,22 @@ class Run:
     def inputs(self) -> Inputs:
         """The traced part, as NumPy arrays."""
         v, task = self.values, tasks.of(self.values)
+        train_pairs = tasks.train_pairs(v["p"], v["train_fraction"], self.split_seed, v["split"], task.nonzero_b)
+        answers = tasks.answers(task, v["p"], self.split_seed)
         return Inputs(
             seed=np.uint32(v["seed"]),
             hyperparameters={name: np.float32(v[name]) for name in optimizers.hyperparameters(self.problem())},
-            train_pairs=tasks.train_pairs(v["p"], v["train_fraction"], self.split_seed, v["split"], task.nonzero_b),
-            answers=tasks.answers(task, v["p"], self.split_seed),
+            train_pairs=train_pairs,
+            answers=self._with_noise(answers, train_pairs) if v["label_noise"] else answers,
             stop_loss=np.float32(v["stop_loss"]),
             stop_evals=np.int32(v["stop_evals"]),
+            task_answers=answers if v["label_noise"] else None,
         )
+
+    def _with_noise(self, answers: np.ndarray, train_pairs: np.ndarray) -> np.ndarray:
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):  # as for the split
+            share = self.values["label_noise"]
+            return np.asarray(tasks.with_noise(answers, train_pairs, self.values["p"], share, self.split_seed))
 
 
 MOST_RUNS = config_lib.MOST_VALUES  # of a sweep
@@ -144,8 +154,11 @@ def expand(config, get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | Non
 
 def _measures(base: Mapping[str, Any], runs: Iterable[Run]) -> tuple[str, ...]:
     """The groups of measures asked for, and those that tell what other fields do."""
-    more = (objective.GROUP,) if any(run.values["loss"] != losses.EXACT for run in runs) else ()
-    return tuple(dict.fromkeys((*base["measures"], *more)))
+    own = {
+        objective.GROUP: any(run.values["loss"] != losses.EXACT for run in runs),
+        noise.GROUP: any(run.values["label_noise"] for run in runs),
+    }
+    return tuple(dict.fromkeys((*base["measures"], *(name for name, wanted in own.items() if wanted))))
 
 
 def _product(config) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from grokjax.training import alone, layouts
 VALUES = {
     "seed": (0, 5),
     "split_seed": (1, 2),
+    "label_noise": (0.5, 0.2),
     "init_scale": (1.0, 0.5),
     "learning_rate": (1e-2, 3e-3),
     "weight_decay": (1.0, 0.1),
@@ -63,7 +64,7 @@ def test_every_traced_field_is_one_of_its_arguments():
     assert set(VALUES) == set(alone.NAMES) == {path for path, field in FIELDS.items() if field.kind == TRACED}
     assert set(HYPERPARAMETERS) < set(VALUES)
     every = sweeps.Run(0, config_lib.flat(all_in_use()) | {"l1": 1.0, "l2": 1.0}).problem()
-    assert set(optimizers.hyperparameters(every)) == set(VALUES) - (ONE - {"steps", "init_scale"})
+    assert set(optimizers.hyperparameters(every)) == set(VALUES) - (ONE - {"steps", "init_scale"}) - {"label_noise"}
 
 
 @pytest.mark.parametrize("split", ["jax", "python"])
@@ -86,7 +87,10 @@ def test_any_field_may_be_a_tracer(split):
         same(one.params, run, rtol=1e-5)
         np.testing.assert_array_equal(one.inputs.train_pairs, both.inputs.train_pairs[i])
         np.testing.assert_array_equal(one.inputs.train_pairs, tasks.train_pairs(7, 0.6, numbers["split_seed"], split))
-        np.testing.assert_array_equal(both.inputs.answers[i], tasks.answers("random", 7, numbers["split_seed"]))
+        answers = tasks.answers("random", 7, numbers["split_seed"])
+        np.testing.assert_array_equal(both.inputs.task_answers[i], answers)
+        np.testing.assert_array_equal(one.inputs.answers, both.inputs.answers[i])
+        assert 0 < np.sum(np.asarray(one.inputs.answers) != answers) <= round(numbers["label_noise"] * 29)
 
 
 ONE = {"seed", "split_seed", "stop_loss", "stop_evals", "steps", "init_scale"}  # looked at in the mainline's config

@@ -23,6 +23,7 @@ BOUNDS = {
     "train_fraction": ([SMALL, LARGE], {0.0: SHARE, 1.0: SHARE}),
     "seed": ([0, 2**32 - 1], {-1: "in [0, 2³²)", 2**32: "in [0, 2³²)"}),
     "split_seed": ([None, 0, 2**32 - 1], {-1: "in [0, 2³²)", 2**32: "in [0, 2³²)"}),
+    "label_noise": ([0.0, 1.0], {-SMALL: "in [0, 1]", 1.1: "in [0, 1]"}),
     "init_scale": ([SMALL, 3.4e38], {0.0: ABOVE, 3.5e38: F32}),
     "model.n_layers": ([1, 100], {0: "from 1 to 100", 101: "from 1 to 100"}),
     "model.d_model": ([1, 100_000], {0: "from 1 to 100,000", 100_001: "from 1 to 100,000"}),
@@ -123,6 +124,7 @@ MAINLINE = {
     "split": "jax",
     "seed": 0,
     "split_seed": None,
+    "label_noise": 0.0,
     "init_scale": 1.0,
     "model.n_layers": 1,
     "model.d_model": 128,
@@ -188,11 +190,21 @@ def test_kinds_are_pinned():
         *("checkpoint_every_minutes", "checkpoint_every_steps", "slots"),
     ]
     assert kinds["traced"] == [
-        *("seed", "split_seed", "init_scale", "grokfast_alpha", "grokfast_lamb", "l1", "l2", "learning_rate"),
+        *(
+            "seed",
+            "split_seed",
+            "label_noise",
+            "init_scale",
+            "grokfast_alpha",
+            "grokfast_lamb",
+            "l1",
+            "l2",
+            "learning_rate",
+        ),
         *("weight_decay", "beta1", "beta2", "muon_beta", "muon_learning_rate", "eps"),
         *("warmup_steps", "schedule_end", "steps", "stop_loss", "stop_evals"),
     ]
-    assert [path for path, f in config.FIELDS.items() if f.on is not None] == ["l1", "l2"]
+    assert [path for path, f in config.FIELDS.items() if f.on is not None] == ["label_noise", "l1", "l2"]
     assert config.OPERATIONAL == ("checkpoint_every_minutes", "checkpoint_every_steps")
     sweep = config.leaves(config.default().sweep, "the sweep")
     assert list(sweep) == sorted(path for path in config.FIELDS if path not in kinds["setting"])

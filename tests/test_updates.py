@@ -272,7 +272,7 @@ def test_schedules_are_optax_s(warmup_steps):
         whole = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), decay], [warmup_steps])
         ours = optimizers.rate(h, name, peak)
         steps = (0, 1, 4, 5, 6, 20, 39, 40, 41, 1000)
-        got, wanted = ([float(rate(jnp.int32(step))) for step in steps] for rate in (ours, whole))
+        got, wanted = ([float(rate(jnp.float64(step))) for step in steps] for rate in (ours, whole))
         np.testing.assert_allclose(got, wanted, rtol=1e-12, err_msg=name)
 
 
@@ -314,7 +314,7 @@ def test_a_matrix_of_all_heads_is_orthogonal_after_muon(case):
 def test_the_mainline_s_chain_is_adamw_s_alone(case):
     weights, _ = case
     p = problem()
-    bare = optax.adamw(0.1).init(weights)
+    bare = optax.adamw(lambda count: 0.1).init(weights)
     assert jax.tree.structure(optimizers.of(p, H).init(weights)) == jax.tree.structure(bare)
     assert optimizers.hyperparameters(p) == optimizers.HYPERPARAMETERS
     more = problem(optimizer="muon", gradient_transform="grokfast", schedule="linear", penalties=("l1",))

@@ -31,6 +31,7 @@ class Problem:
       schedule: of the learning rate after warm-up, in its `SCHEDULES`.
       decay_to: "zero" or "init", what weight decay is towards.
       penalties: those of its `PENALTIES` that are on.
+      label_noise: whether a share of the training answers is drawn anew.
       precision: of products, a name in core.precision.
       direction: +1 or -1 if the task's answer is a function of a + b or a - b, else None.
       nonzero_b: whether the task leaves out the pairs with b = 0.
@@ -49,6 +50,7 @@ class Problem:
     schedule: str = "constant"
     decay_to: str = "zero"
     penalties: tuple[str, ...] = ()
+    label_noise: bool = False
     precision: str = "float32"
     direction: int | None = 1
     nonzero_b: bool = False
@@ -65,9 +67,10 @@ class Inputs(NamedTuple):
     seed: UInt32[Array, ""]
     hyperparameters: dict[str, Float[Array, ""]]  # by the names that optimizers.hyperparameters gives
     train_pairs: Int32[Array, " B"]  # a * P + b
-    answers: Int32[Array, " N"]
+    answers: Int32[Array, " N"]  # those of training pairs as they are trained on
     stop_loss: Float32[Array, ""] = np.float32(0)  # nats; a test loss is never below 0
     stop_evals: Int32[Array, ""] = np.int32(1)
+    task_answers: Int32[Array, " N"] | None = None  # where label noise makes them others
 
 
 class State(NamedTuple):

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int32
 from grokjax import tasks
 from grokjax.config import FIELDS, coerce
 from grokjax.core import environment, losses
-from grokjax.core.problem import Problem
+from grokjax.core.problem import Inputs, Problem
 from grokjax.errors import InputError, unknown
 from grokjax.interp.checkpoint import Checkpoint, refuse_contradiction
 from grokjax.measures.blocks import n_blocks
@@ -49,6 +49,15 @@ class Subject:
     def n_train(self) -> int | None:
         """The number of training pairs; None where the split is not known."""
         return None if self.train_pairs is None else len(self.train_pairs)
+
+    @property
+    def inputs(self) -> Inputs:
+        """What a run is evaluated by, its split being known."""
+        trained = self.checkpoint.trained_answers
+        noise = trained is not None and self.train_pairs is self.checkpoint.train_pairs
+        answers = np.asarray(self.answers)
+        given = (trained, answers) if noise else (answers, None)
+        return Inputs(np.uint32(0), {}, self.train_pairs, given[0], task_answers=given[1])
 
     @property
     def keys_K(self) -> Bool[np.ndarray, " K"] | None:

@@ -94,14 +94,19 @@ def _checked(name: str, value: Any):
 def _inputs(problem: Problem, values: Mapping[str, Any]) -> Inputs:
     """The traced part of a run, as `sweeps.Run.inputs` makes it of numbers."""
     seed = values["seed"]
-    split_seed = seed if values["split_seed"] is None else values["split_seed"]
+    p, split_seed = values["p"], seed if values["split_seed"] is None else values["split_seed"]
+    train_pairs = _train_pairs(values, tasks.of(values).nonzero_b, split_seed)
+    answers, task_answers = _answers(tasks.of(values), p, split_seed), None
+    if problem.label_noise:
+        task_answers, answers = answers, tasks.with_noise(answers, train_pairs, p, values["label_noise"], split_seed)
     return Inputs(
         seed=jnp.asarray(seed, jnp.uint32),
         hyperparameters={name: jnp.asarray(values[name], jnp.float32) for name in optimizers.hyperparameters(problem)},
-        train_pairs=_train_pairs(values, tasks.of(values).nonzero_b, split_seed),
-        answers=_answers(tasks.of(values), values["p"], split_seed),
+        train_pairs=train_pairs,
+        answers=answers,
         stop_loss=jnp.asarray(values["stop_loss"], jnp.float32),
         stop_evals=jnp.asarray(values["stop_evals"], jnp.int32),
+        task_answers=task_answers,
     )
 
 

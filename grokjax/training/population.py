@@ -159,7 +159,9 @@ def blank(problem: Problem) -> State:
     """The shapes and dtypes of one run's state."""
     hyperparameters = dict.fromkeys(optimizers.hyperparameters(problem), np.float32(0))
     pairs, answers = (np.zeros(n, np.int32) for n in (problem.n_train, problem.model.p**2))
-    inputs = Inputs(np.uint32(0), hyperparameters, pairs, answers)
+    inputs = Inputs(
+        np.uint32(0), hyperparameters, pairs, answers, task_answers=answers if problem.label_noise else None
+    )
     return jax.eval_shape(functools.partial(one_run.init, problem), inputs)
 
 
