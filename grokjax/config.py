@@ -38,8 +38,8 @@ class Field:
         belongs to the whole sweep.
       type: of a value.
       right: what a value must satisfy, in words, and the test of it.
-      on: of a TRACED field whose default leaves something out of the program, a value that puts it in: runs with the
-        default and runs with any other value are compiled apart.
+      on: of a field whose default leaves something out of the program, a value that puts it in: runs with the default
+        and runs with any other value are compiled apart, and those of other values together.
     """
 
     default: Any
@@ -118,6 +118,10 @@ FIELDS: dict[str, Field] = {
         "in [0, 1]",
         lambda v: 0 <= v <= 1,
         on=0.5,
+    ),
+    "start_from": dataclasses.replace(
+        _name(None, 'a run of another sweep to take the initial weights from, "results/small:3", or its ":STEP"'),
+        on="results/small:3",
     ),
     "init_scale": _positive(1.0, "factor on every initial weight"),
     "model.n_layers": _size(1, "transformer blocks", 100),

@@ -52,6 +52,7 @@ class Run:
             group=task.read_by,
             loss=v["loss"],
             label_noise=v["label_noise"] > 0,
+            is_started=v["start_from"] is not None,
             penalties=tuple(name for name in optimizers.PENALTIES if v[name] > 0),
             **{name: v[name] for name in ("optimizer", "gradient_transform", "schedule", "decay_to")},
             precision=v["precision"],
@@ -62,7 +63,7 @@ class Run:
         )
 
     def inputs(self) -> Inputs:
-        """The traced part, as NumPy arrays."""
+        """The traced part, as NumPy arrays; weights to start from are not among it."""
         v, task = self.values, tasks.of(self.values)
         train_pairs = tasks.train_pairs(v["p"], v["train_fraction"], self.split_seed, v["split"], task.nonzero_b)
         answers = tasks.answers(task, v["p"], self.split_seed)
@@ -108,7 +109,7 @@ class Sweep:
 
     def groups(self) -> list[tuple[Run, ...]]:
         """Runs that share every static field, in order: each group is one compilation."""
-        static = [path for path, field in FIELDS.items() if field.kind != TRACED]
+        static = [path for path, field in FIELDS.items() if field.kind != TRACED and field.on is None]
         switches = [path for path, field in FIELDS.items() if field.on is not None]
         by_key: dict[tuple, list[Run]] = {}
         for run in self.runs:

@@ -88,7 +88,7 @@ def test_choices(path):
 
 
 def test_every_field_is_looked_at():
-    assert {*BOUNDS, *CHOICES, "task", "group", "loss", "optimizer", "measures"} == set(config.FIELDS)
+    assert {*BOUNDS, *CHOICES, "task", "group", "loss", "optimizer", "start_from", "measures"} == set(config.FIELDS)
 
 
 @pytest.mark.parametrize("path", BOUNDS)
@@ -125,6 +125,7 @@ MAINLINE = {
     "seed": 0,
     "split_seed": None,
     "label_noise": 0.0,
+    "start_from": None,
     "init_scale": 1.0,
     "model.n_layers": 1,
     "model.d_model": 128,
@@ -204,7 +205,7 @@ def test_kinds_are_pinned():
         *("weight_decay", "beta1", "beta2", "muon_beta", "muon_learning_rate", "eps"),
         *("warmup_steps", "schedule_end", "steps", "stop_loss", "stop_evals"),
     ]
-    assert [path for path, f in config.FIELDS.items() if f.on is not None] == ["label_noise", "l1", "l2"]
+    assert [path for path, f in config.FIELDS.items() if f.on is not None] == ["label_noise", "start_from", "l1", "l2"]
     assert config.OPERATIONAL == ("checkpoint_every_minutes", "checkpoint_every_steps")
     sweep = config.leaves(config.default().sweep, "the sweep")
     assert list(sweep) == sorted(path for path in config.FIELDS if path not in kinds["setting"])

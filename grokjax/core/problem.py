@@ -32,6 +32,7 @@ class Problem:
       decay_to: "zero" or "init", what weight decay is towards.
       penalties: those of its `PENALTIES` that are on.
       label_noise: whether a share of the training answers is drawn anew.
+      is_started: whether a run begins with given weights.
       precision: of products, a name in core.precision.
       direction: +1 or -1 if the task's answer is a function of a + b or a - b, else None.
       nonzero_b: whether the task leaves out the pairs with b = 0.
@@ -51,6 +52,7 @@ class Problem:
     decay_to: str = "zero"
     penalties: tuple[str, ...] = ()
     label_noise: bool = False
+    is_started: bool = False
     precision: str = "float32"
     direction: int | None = 1
     nonzero_b: bool = False
@@ -71,6 +73,7 @@ class Inputs(NamedTuple):
     stop_loss: Float32[Array, ""] = np.float32(0)  # nats; a test loss is never below 0
     stop_evals: Int32[Array, ""] = np.int32(1)
     task_answers: Int32[Array, " N"] | None = None  # where label noise makes them others
+    start: Params | None = None  # given weights to begin with
 
 
 class State(NamedTuple):

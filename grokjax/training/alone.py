@@ -18,7 +18,7 @@ from grokjax.core import devices, optimizers
 from grokjax.core.problem import Inputs, Problem, State
 from grokjax.errors import InputError, shown, unknown
 from grokjax.experiment import load_experiment
-from grokjax.training import one_run
+from grokjax.training import one_run, starting
 
 NAMES = tuple(path for path, field in FIELDS.items() if field.kind == TRACED)
 
@@ -107,6 +107,7 @@ def _inputs(problem: Problem, values: Mapping[str, Any]) -> Inputs:
         stop_loss=jnp.asarray(values["stop_loss"], jnp.float32),
         stop_evals=jnp.asarray(values["stop_evals"], jnp.int32),
         task_answers=task_answers,
+        start=starting.start(values, problem),
     )
 
 

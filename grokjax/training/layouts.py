@@ -175,7 +175,8 @@ def needed_bytes(problem: Problem, slots: int) -> int:
     n_params = model.n_parameters(cfg.p, cfg.n_layers, cfg.d_model, cfg.d_mlp)
     dims = {name: dim(problem) for name, dim in registry.DIMS.items()}
     row = sum(math.prod(dims[d] for d in m.shape) for m in registry.of_groups(problem.measures))
-    kept = 4 * (3 * n_params + problem.n_train + cfg.p**2 + MAX_SEGMENTS * row)
+    more = problem.is_started + (problem.decay_to == "init") + (problem.gradient_transform == "grokfast")
+    kept = 4 * ((3 + more) * n_params + problem.n_train + cfg.p**2 + MAX_SEGMENTS * row)
     step = 4 * (4 * n_params + problem.n_train * _step_columns(cfg))
     evaluated = together(problem, slots).eval_width * _evaluation_bytes(problem)
     return int(MARGIN * (slots * kept + max(slots * step, evaluated)))

@@ -22,7 +22,11 @@ def init(problem: Problem, inputs: Inputs) -> State:
     """The run before its first step."""
     # The split draws from fold 1 of its own seed, so equal seeds do not give related numbers.
     key = jax.random.fold_in(jax.random.key(inputs.seed), 0)
-    params = model.init(problem.model, key, inputs.hyperparameters["init_scale"])
+    scale = inputs.hyperparameters["init_scale"]
+    if problem.is_started:
+        params = jax.tree.map(lambda x: x * scale, inputs.start)
+    else:
+        params = model.init(problem.model, key, scale)
     return State(params, _optimizer(problem, inputs).init(params), inputs)
 
 
