@@ -11,7 +11,7 @@ from grokjax.measures.shared import Shared
 from grokjax.measures.vectors import ratio
 
 GROUP = "label_noise"  # logged of itself by a sweep with label noise
-SOURCE = "Doshi et al. 2024 (arXiv 2310.13061), §3"
+SOURCE = "Doshi et al. 2023, §3"
 
 
 def _share(of, **column):
