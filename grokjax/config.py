@@ -38,6 +38,8 @@ class Field:
         belongs to the whole sweep.
       type: of a value.
       right: what a value must satisfy, in words, and the test of it.
+      on: of a field whose default leaves something out of the program, a value that puts it in: runs with the default
+        and runs with any other value are compiled apart, and those of other values together.
     """
 
     default: Any
@@ -46,6 +48,7 @@ class Field:
     type: type
     right: str = ""
     test: Callable[[Any], bool] = lambda value: True
+    on: Any = None
 
 
 def _positive(default, doc, kind=TRACED, type=float):
@@ -56,12 +59,20 @@ def _not_negative(default, doc, kind=TRACED, type=float):
     return Field(default, doc, kind, type, "0 or more", lambda v: v >= 0)
 
 
+def _strength(doc):
+    return dataclasses.replace(_not_negative(0.0, doc), on=1.0)
+
+
 def _size(default, doc, most):
     return Field(default, doc, STATIC, int, f"from 1 to {most:,}", lambda v: 1 <= v <= most)
 
 
 def _fraction(default, doc, kind):
     return Field(default, doc, kind, float, "in (0, 1)", lambda v: 0 < v < 1)
+
+
+def _share(default, doc):
+    return Field(default, doc, TRACED, float, "in [0, 1]", lambda v: 0 <= v <= 1)
 
 
 def _beta(default, doc):
@@ -98,7 +109,20 @@ FIELDS: dict[str, Field] = {
         "jax", 'how training pairs are drawn: "jax", or "python" for the paper\'s code', STATIC, ("jax", "python")
     ),
     "seed": _seed(0, "initial weights, and the split unless split_seed is set"),
-    "split_seed": _seed(None, "which pairs are trained on (and the answers of task random)"),
+    "split_seed": _seed(None, "which pairs are trained on (and the answers of task random, and label noise)"),
+    "label_noise": Field(
+        0.0,
+        "share of the training answers drawn anew from all P, by the split's seed",
+        TRACED,
+        float,
+        "in [0, 1]",
+        lambda v: 0 <= v <= 1,
+        on=0.5,
+    ),
+    "start_from": dataclasses.replace(
+        _name(None, 'a run of another sweep to take the initial weights from, "results/small:3", or its ":STEP"'),
+        on="results/small:3",
+    ),
     "init_scale": _positive(1.0, "factor on every initial weight"),
     "model.architecture": _name(
         "transformer", "transformer, or mlp on embedded pairs, without biases", STATIC, ("transformer", "mlp")
@@ -124,13 +148,44 @@ FIELDS: dict[str, Field] = {
         STATIC,
         int,
     ),
-    "optimizer": _name("adamw", "adamw, or sgd with momentum beta1", STATIC, ("adamw", "sgd")),
+    "loss": _name(
+        "cross_entropy",
+        "what is trained on: cross_entropy (exact), cross_entropy_float32, cross_entropy_bfloat16 or "
+        "cross_entropy_float16 (the usual log-softmax, rounded so), stablemax, mse (on one-hot answers), or your own",
+    ),
+    "optimizer": _name(
+        "adamw",
+        "adamw; adam and sgd (momentum beta1), whose decay is added to the gradient; muon for hidden matrices and "
+        "adamw for the rest; or your own",
+    ),
+    "gradient_transform": _name(
+        "none",
+        "of the gradient before the optimizer: grokfast (EMA filter), orthograd (⊥Grad), or none",
+        known=("none", "grokfast", "orthograd"),
+    ),
+    "grokfast_alpha": _beta(0.98, "of grokfast: decay of the mean gradient"),
+    "grokfast_lamb": _not_negative(2.0, "of grokfast: what the mean gradient is multiplied by and added with"),
+    "l1": _strength("penalty added to the loss, l1 times the sum of all absolute weights"),
+    "l2": _strength("penalty added to the loss, l2 times half the sum of all squared weights"),
+    "decay_to": _name(
+        "zero", "what weight_decay is towards: zero, or init, the weights begun with", known=("zero", "init")
+    ),
     "learning_rate": _not_negative(1e-3, "step size after warm-up"),
-    "weight_decay": _not_negative(1.0, "decoupled decay λ of every parameter, multiplied by the learning rate"),
+    "weight_decay": _not_negative(
+        1.0, "decay λ of every parameter, multiplied by the learning rate; decoupled but for adam and sgd"
+    ),
     "beta1": _beta(0.9, "decay of the mean gradient"),
     "beta2": _beta(0.98, "decay of the mean squared gradient"),
+    "muon_beta": _beta(0.95, "of muon: momentum of the matrices"),
+    "muon_learning_rate": _not_negative(0.02, "of muon: step size of the matrices after warm-up"),
     "eps": _positive(1e-8, "added to the root of the mean squared gradient"),
     "warmup_steps": _not_negative(10, "steps over which the learning rate rises from 0", TRACED, int),
+    "schedule": _name(
+        "constant",
+        "of the learning rate after warm-up: constant, or cosine or linear down to schedule_end at the last step",
+        known=("constant", "cosine", "linear"),
+    ),
+    "schedule_end": _share(0.0, "of schedule: share of the learning rate that it ends at"),
     "steps": Field(
         40_000,
         "steps per run (the paper's epochs, where batch_size is 0)",

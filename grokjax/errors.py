@@ -6,6 +6,7 @@ that a terminal shows, and not a long one.
 
 import contextlib
 import hashlib
+import inspect
 import re
 import reprlib
 import traceback
@@ -143,8 +144,12 @@ def refuse_clash(what: str, old, new) -> None:
       InputError: they are not the same.
     """
     # Each state of a notebook's cell is a file of its own, but all are of the module __main__.
-    there, here = (
-        (f.__module__ if f.__module__ == "__main__" else f.__code__.co_filename, f.__qualname__) for f in (old, new)
-    )
+    there, here = ((f.__module__ if f.__module__ == "__main__" else _file_of(f), f.__qualname__) for f in (old, new))
     if there != here:
         raise InputError(f"{what} is already defined in {there[0]}: choose another name.")
+
+
+def _file_of(function) -> str:
+    """The file that defines a function, or what wraps one; its module where that is not known."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code.co_filename if code else function.__module__

@@ -6,16 +6,17 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from grokjax import config as config_lib
 from grokjax import finite_groups, tasks
 from grokjax.config import FIELDS, SETTING, TRACED
-from grokjax.core import model
+from grokjax.core import losses, model, optimizers
 from grokjax.core.model import ModelConfig
-from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem
+from grokjax.core.problem import Inputs, Problem
 from grokjax.errors import InputError, shown, unknown
-from grokjax.measures import registry
+from grokjax.measures import noise, objective, registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,11 @@ class Run:
             nonzero_b=task.nonzero_b,
             group=task.read_by(v["p"]),
             batch_size=v["batch_size"],
-            optimizer=v["optimizer"],
+            loss=v["loss"],
+            label_noise=v["label_noise"] > 0,
+            is_started=v["start_from"] is not None,
+            penalties=tuple(name for name in optimizers.PENALTIES if v[name] > 0),
+            **{name: v[name] for name in ("optimizer", "gradient_transform", "schedule", "decay_to")},
             precision=v["precision"],
             eval_every=v["eval_every"],
             measures=v["measures"],
@@ -59,16 +64,24 @@ class Run:
         )
 
     def inputs(self) -> Inputs:
-        """The traced part, as NumPy arrays."""
+        """The traced part, as NumPy arrays; weights to start from are not among it."""
         v, task = self.values, tasks.of(self.values)
+        train_pairs = tasks.train_pairs(v["p"], v["train_fraction"], self.split_seed, v["split"], task.nonzero_b)
+        answers = tasks.answers(task, v["p"], self.split_seed)
         return Inputs(
             seed=np.uint32(v["seed"]),
-            hyperparameters={name: np.float32(v[name]) for name in HYPERPARAMETERS},
-            train_pairs=tasks.train_pairs(v["p"], v["train_fraction"], self.split_seed, v["split"], task.nonzero_b),
-            answers=tasks.answers(task, v["p"], self.split_seed),
+            hyperparameters={name: np.float32(v[name]) for name in optimizers.hyperparameters(self.problem())},
+            train_pairs=train_pairs,
+            answers=self._with_noise(answers, train_pairs) if v["label_noise"] else answers,
             stop_loss=np.float32(v["stop_loss"]),
             stop_evals=np.int32(v["stop_evals"]),
+            task_answers=answers if v["label_noise"] else None,
         )
+
+    def _with_noise(self, answers: np.ndarray, train_pairs: np.ndarray) -> np.ndarray:
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):  # as for the split
+            share = self.values["label_noise"]
+            return np.asarray(tasks.with_noise(answers, train_pairs, self.values["p"], share, self.split_seed))
 
 
 MOST_RUNS = config_lib.MOST_VALUES  # of a sweep
@@ -101,10 +114,12 @@ class Sweep:
 
     def groups(self) -> list[tuple[Run, ...]]:
         """Runs that share every static field, in order: each group is one compilation."""
-        static = [path for path, field in FIELDS.items() if field.kind != TRACED]
+        static = [path for path, field in FIELDS.items() if field.kind != TRACED and field.on is None]
+        switches = [path for path, field in FIELDS.items() if field.on is not None]
         by_key: dict[tuple, list[Run]] = {}
         for run in self.runs:
-            by_key.setdefault(tuple(run.values[path] for path in static), []).append(run)
+            is_on = [run.values[path] != FIELDS[path].default for path in switches]
+            by_key.setdefault((*(run.values[path] for path in static), *is_on), []).append(run)
         return [tuple(runs) for runs in by_key.values()]
 
 
@@ -132,7 +147,8 @@ def expand(config, get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | Non
         if first != run.run:
             raise InputError(f"runs {first} and {run.run} of the sweep are the same: each must differ in some field.")
     axes = {path: tuple(dict.fromkeys(run.values[path] for run in runs)) for path in paths}
-    sweep = Sweep(base, axes, runs)
+    more = {"measures": _measures(base, runs)}
+    sweep = Sweep(base | more, axes, tuple(dataclasses.replace(run, values=run.values | more) for run in runs))
     n_groups = len(sweep.groups())
     if n_groups > MOST_GROUPS:
         raise InputError(
@@ -140,6 +156,15 @@ def expand(config, get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | Non
             "sweeps of it."
         )
     return sweep
+
+
+def _measures(base: Mapping[str, Any], runs: Iterable[Run]) -> tuple[str, ...]:
+    """The groups of measures asked for, and those that tell what other fields do."""
+    own = {
+        objective.GROUP: any(run.values["loss"] != losses.EXACT for run in runs),
+        noise.GROUP: any(run.values["label_noise"] for run in runs),
+    }
+    return tuple(dict.fromkeys((*base["measures"], *(name for name, wanted in own.items() if wanted))))
 
 
 def _product(config) -> list[dict[str, Any]]:
@@ -270,6 +295,8 @@ def check(values: Mapping[str, Any]) -> None:
             f"config.batch_size is {values['batch_size']}, but it must be at most {n}, the training pairs."
         )
     tasks.check(task, p)
+    losses.get(values["loss"])
+    optimizers.get(values["optimizer"])
     if values["key_rule"] == "logits" and task.direction_at(p) is None and not task.read_by(p):
         raise InputError(
             f"config.key_rule is 'logits', but task '{values['task']}' is no function of a + b or a - b: "

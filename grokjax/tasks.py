@@ -354,6 +354,31 @@ def shuffled(seed, p: int, nonzero_b: bool = False):
     return order[jnp.argsort(order % p == 0, stable=True)] if nonzero_b else order
 
 
+def with_noise(answers_N, train_pairs_B, p: int, share, seed):
+    """The answers to all pairs, with a share of those to training pairs drawn anew, uniformly from all P.
+
+    Args:
+      answers_N: int32 [P²], the task's.
+      train_pairs_B: int32 [n_train].
+      p: the modulus.
+      share: of the training pairs, in [0, 1], rounded to a whole number of them; may be traced.
+      seed: the split seed; may be traced. With a larger share the same pairs are drawn anew, and more.
+
+    Returns:
+      int32 [P²], JAX's.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    # The weights are of fold 0, the split of 1, orders of batches of 2.
+    of_pairs, of_answers = jax.random.split(jax.random.fold_in(jax.random.key(seed), 3))
+    n = train_pairs_B.shape[0]
+    is_drawn_B = jax.random.permutation(of_pairs, n) < jnp.round(jnp.float32(share) * n)
+    drawn_B = jax.random.randint(of_answers, (n,), 0, p, jnp.int32)
+    answers_N = jnp.asarray(answers_N)
+    return answers_N.at[train_pairs_B].set(jnp.where(is_drawn_B, drawn_B, answers_N[train_pairs_B]))
+
+
 SPLITS = ("jax", "python")
 
 

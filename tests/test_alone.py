@@ -7,8 +7,10 @@ import pytest
 import tiny
 
 import grokjax
-from grokjax import tasks
+from grokjax import config as config_lib
+from grokjax import sweeps, tasks
 from grokjax.config import FIELDS, TRACED
+from grokjax.core import optimizers
 from grokjax.core.problem import HYPERPARAMETERS
 from grokjax.errors import InputError
 from grokjax.store.snapshots import load_params
@@ -18,12 +20,20 @@ from grokjax.training import alone, layouts
 VALUES = {
     "seed": (0, 5),
     "split_seed": (1, 2),
+    "label_noise": (0.5, 0.2),
     "init_scale": (1.0, 0.5),
     "learning_rate": (1e-2, 3e-3),
     "weight_decay": (1.0, 0.1),
     "beta1": (0.9, 0.5),
     "beta2": (0.98, 0.9),
     "eps": (1e-8, 1e-3),
+    "muon_beta": (0.95, 0.5),
+    "muon_learning_rate": (0.02, 0.01),
+    "grokfast_alpha": (0.98, 0.5),
+    "grokfast_lamb": (2.0, 0.0),
+    "l1": (1e-3, 1e-1),
+    "l2": (1e-3, 1e-1),
+    "schedule_end": (0.0, 0.5),
     "warmup_steps": (10, 3),
     "steps": (40, 20),
     "stop_loss": (0.0, 1e9),
@@ -38,6 +48,13 @@ def one_config():
     return c
 
 
+def all_in_use():
+    """A config in which every traced field matters."""
+    c = one_config()
+    c.task, c.optimizer, c.gradient_transform, c.schedule = "random", "muon", "grokfast", "cosine"
+    return c
+
+
 def same(one, other, rtol=0.0):
     for key in one:
         np.testing.assert_allclose(np.asarray(one[key]), np.asarray(other[key]), rtol=rtol, atol=rtol, err_msg=key)
@@ -46,13 +63,15 @@ def same(one, other, rtol=0.0):
 def test_every_traced_field_is_one_of_its_arguments():
     assert set(VALUES) == set(alone.NAMES) == {path for path, field in FIELDS.items() if field.kind == TRACED}
     assert set(HYPERPARAMETERS) < set(VALUES)
+    every = sweeps.Run(0, config_lib.flat(all_in_use()) | {"l1": 1.0, "l2": 1.0}).problem()
+    assert set(optimizers.hyperparameters(every)) == set(VALUES) - (ONE - {"steps", "init_scale"}) - {"label_noise"}
 
 
 @pytest.mark.parametrize("split", ["jax", "python"])
 def test_any_field_may_be_a_tracer(split):
     """All of them at once, against the same numbers given as numbers, one run at a time."""
-    c = one_config()
-    c.split, c.task = split, "random"
+    c = all_in_use()
+    c.split = split
     traced = {name: jnp.asarray(both) for name, both in VALUES.items()}
 
     @jax.jit
@@ -68,7 +87,13 @@ def test_any_field_may_be_a_tracer(split):
         same(one.params, run, rtol=1e-5)
         np.testing.assert_array_equal(one.inputs.train_pairs, both.inputs.train_pairs[i])
         np.testing.assert_array_equal(one.inputs.train_pairs, tasks.train_pairs(7, 0.6, numbers["split_seed"], split))
-        np.testing.assert_array_equal(both.inputs.answers[i], tasks.answers("random", 7, numbers["split_seed"]))
+        answers = tasks.answers("random", 7, numbers["split_seed"])
+        np.testing.assert_array_equal(both.inputs.task_answers[i], answers)
+        np.testing.assert_array_equal(one.inputs.answers, both.inputs.answers[i])
+        assert 0 < np.sum(np.asarray(one.inputs.answers) != answers) <= round(numbers["label_noise"] * 29)
+
+
+ONE = {"seed", "split_seed", "stop_loss", "stop_evals", "steps", "init_scale"}  # looked at in the mainline's config
 
 
 @pytest.mark.parametrize("name", sorted(VALUES))
@@ -76,7 +101,7 @@ def test_each_field_matters(name):
     """A tracer that went nowhere would pass a comparison with numbers that went nowhere."""
     first, second = VALUES[name]
     with_stop = {"stop_evals": {"stop_loss": 1e9}, "stop_loss": {"stop_evals": 1}}.get(name, {})
-    c = one_config()
+    c = all_in_use() if name not in ONE else one_config()
     one, other = (grokjax.train_one(c, **with_stop, **{name: value}) for value in (first, second))
     assert any(bool(jnp.any(one.params[key] != other.params[key])) for key in one.params)
 

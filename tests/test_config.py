@@ -23,6 +23,7 @@ BOUNDS = {
     "train_fraction": ([SMALL, LARGE], {0.0: SHARE, 1.0: SHARE}),
     "seed": ([0, 2**32 - 1], {-1: "in [0, 2³²)", 2**32: "in [0, 2³²)"}),
     "split_seed": ([None, 0, 2**32 - 1], {-1: "in [0, 2³²)", 2**32: "in [0, 2³²)"}),
+    "label_noise": ([0.0, 1.0], {-SMALL: "in [0, 1]", 1.1: "in [0, 1]"}),
     "init_scale": ([SMALL, 3.4e38], {0.0: ABOVE, 3.5e38: F32}),
     "model.n_layers": ([1, 100], {0: "from 1 to 100", 101: "from 1 to 100"}),
     "model.d_model": ([1, 100_000], {0: "from 1 to 100,000", 100_001: "from 1 to 100,000"}),
@@ -33,6 +34,13 @@ BOUNDS = {
     "weight_decay": ([0.0, 3.4e38], {-SMALL: NOT_BELOW, 3.5e38: F32}),
     "beta1": ([0.0, LARGE], {-SMALL: "in [0, 1)", 1.0: "in [0, 1)"}),
     "beta2": ([0.0, LARGE], {-SMALL: "in [0, 1)", 1.0: "in [0, 1)"}),
+    "grokfast_alpha": ([0.0, LARGE], {-SMALL: "in [0, 1)", 1.0: "in [0, 1)"}),
+    "grokfast_lamb": ([0.0, 3.4e38], {-SMALL: NOT_BELOW, 3.5e38: F32}),
+    "l1": ([0.0, 3.4e38], {-SMALL: NOT_BELOW, 3.5e38: F32}),
+    "l2": ([0.0, 3.4e38], {-SMALL: NOT_BELOW, 3.5e38: F32}),
+    "muon_beta": ([0.0, LARGE], {-SMALL: "in [0, 1)", 1.0: "in [0, 1)"}),
+    "muon_learning_rate": ([0.0, 3.4e38], {-SMALL: NOT_BELOW, 3.5e38: F32}),
+    "schedule_end": ([0.0, 1.0], {-SMALL: "in [0, 1]", 1.1: "in [0, 1]"}),
     "eps": ([SMALL, 3.4e38], {0.0: ABOVE, 3.5e38: F32}),
     "warmup_steps": ([0, 2**31 - 1], {-1: NOT_BELOW, 2**31: BELOW_2_31}),
     "steps": ([1, 2**31 - 1], {0: "in [1, 2³¹)", 2**31: "in [1, 2³¹)"}),
@@ -53,7 +61,9 @@ CHOICES = {
     "model.inputs": ("concatenated", "summed"),
     "model.embeddings": ("separate", "shared"),
     "model.act": ("relu", "gelu"),
-    "optimizer": ("adamw", "sgd"),
+    "gradient_transform": ("none", "grokfast", "orthograd"),
+    "decay_to": ("zero", "init"),
+    "schedule": ("constant", "cosine", "linear"),
     "key_rule": ("W_L", "W_E", "neurons", "logits"),
     "precision": ("float32", "tensorfloat32", "bfloat16_6x", "bfloat16_3x", "bfloat16"),
 }
@@ -82,7 +92,7 @@ def test_choices(path):
 
 
 def test_every_field_is_looked_at():
-    assert {*BOUNDS, *CHOICES, "task", "group", "measures"} == set(config.FIELDS)
+    assert {*BOUNDS, *CHOICES, "task", "group", "loss", "optimizer", "start_from", "measures"} == set(config.FIELDS)
 
 
 @pytest.mark.parametrize("path", BOUNDS)
@@ -118,6 +128,8 @@ MAINLINE = {
     "split": "jax",
     "seed": 0,
     "split_seed": None,
+    "label_noise": 0.0,
+    "start_from": None,
     "init_scale": 1.0,
     "model.architecture": "transformer",
     "model.inputs": "concatenated",
@@ -128,13 +140,24 @@ MAINLINE = {
     "model.d_mlp": 512,
     "model.act": "relu",
     "batch_size": 0,
+    "loss": "cross_entropy",
     "optimizer": "adamw",
+    "gradient_transform": "none",
+    "grokfast_alpha": 0.98,
+    "grokfast_lamb": 2.0,
+    "l1": 0.0,
+    "l2": 0.0,
+    "decay_to": "zero",
     "learning_rate": 1e-3,
     "weight_decay": 1.0,
     "beta1": 0.9,
     "beta2": 0.98,
+    "muon_beta": 0.95,
+    "muon_learning_rate": 0.02,
     "eps": 1e-8,
     "warmup_steps": 10,
+    "schedule": "constant",
+    "schedule_end": 0.0,
     "steps": 40_000,
     "stop_loss": 0.0,
     "stop_evals": 3,
@@ -176,9 +199,21 @@ def test_kinds_are_pinned():
         *("checkpoint_every_minutes", "checkpoint_every_steps", "slots"),
     ]
     assert kinds["traced"] == [
-        *("seed", "split_seed", "init_scale", "learning_rate", "weight_decay", "beta1", "beta2", "eps"),
-        *("warmup_steps", "steps", "stop_loss", "stop_evals"),
+        *(
+            "seed",
+            "split_seed",
+            "label_noise",
+            "init_scale",
+            "grokfast_alpha",
+            "grokfast_lamb",
+            "l1",
+            "l2",
+            "learning_rate",
+        ),
+        *("weight_decay", "beta1", "beta2", "muon_beta", "muon_learning_rate", "eps"),
+        *("warmup_steps", "schedule_end", "steps", "stop_loss", "stop_evals"),
     ]
+    assert [path for path, f in config.FIELDS.items() if f.on is not None] == ["label_noise", "start_from", "l1", "l2"]
     assert config.OPERATIONAL == ("checkpoint_every_minutes", "checkpoint_every_steps")
     sweep = config.leaves(config.default().sweep, "the sweep")
     assert list(sweep) == sorted(path for path in config.FIELDS if path not in kinds["setting"])

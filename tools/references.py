@@ -25,6 +25,10 @@ PAPERS = {
     "2309.02390",
     "Prieto et al. 2025": "Prieto, Barsbey, Mediano, Birdal. Grokking at the edge of numerical stability. arXiv "
     "2501.04697",
+    "Lee et al. 2024": "Lee, Kang, Kim, Lee. Grokfast: accelerated grokking by amplifying slow gradients. arXiv "
+    "2405.20233",
+    "Jordan et al. 2024": "Jordan, Jin, Boza, You, Cesista, Newhouse, Bernstein. Muon: an optimizer for hidden layers in "
+    "neural networks. kellerjordan.github.io/posts/muon",
     "Humayun et al. 2024": "Humayun, Balestriero, Baraniuk. Deep networks always grok and here is why. arXiv "
     "2402.15555",
     "Doshi et al. 2023": "Doshi, Das, He, Gromov. To grok or not to grok: disentangling generalization and "

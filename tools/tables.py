@@ -18,9 +18,10 @@ from tools.blocks import ROOT
 def fields() -> str:
     """The config's fields."""
     kinds = {config.TRACED: "yes", config.STATIC: "yes, one compilation per value", config.SETTING: "no"}
-    rows = [
-        [f"`{path}`", f"`{field.default!r}`", field.doc, kinds[field.kind]] for path, field in config.FIELDS.items()
-    ]
+    rows = []
+    for path, field in config.FIELDS.items():
+        swept = kinds[field.kind] if field.on is None else "yes, the default compiled apart"
+        rows.append([f"`{path}`", f"`{field.default!r}`", field.doc, swept])
     return table(["field", "default", "meaning", "can be swept"], rows)
 
 

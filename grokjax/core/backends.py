@@ -76,9 +76,13 @@ def suits(problem: Problem) -> bool:
 
 def unsuited(problem: Problem) -> str:
     """What the C++ is made for and such runs are not, in words; "" if it suits."""
-    float32 = "" if problem.precision == "float32" else "precision float32"
-    full = "full batches" if problem.batch_size else ""
-    return ", ".join(filter(None, [float32, full, kernels.unsuited(problem.model)]))
+    reasons = {
+        "precision float32": problem.precision == "float32",
+        "full batches": not problem.batch_size,
+        f"loss {losses.EXACT}": problem.loss == losses.EXACT,
+    }
+    wanted = [name for name, holds in reasons.items() if not holds]
+    return ", ".join(filter(None, [*wanted, kernels.unsuited(problem.model)]))
 
 
 def recorded(record: Mapping[str, Any]) -> Backend:
@@ -155,9 +159,9 @@ def loss(
     labels_B: Int[Array, " B"],
     weights_B: Float[Array, " B"] | None = None,
 ) -> Float[Array, ""]:
-    """Mean cross-entropy over the pairs, in nats; over those alone whose weight is 1 and not 0, where there are any."""
+    """The problem's loss, mean over the pairs; over those alone whose weight is 1 and not 0, where there are any."""
     logits_BxP, _ = model.forward(problem.model, params, pairs)
-    loss_B = losses.cross_entropy(logits_BxP, labels_B)
+    loss_B = losses.get(problem.loss)(logits_BxP, labels_B)
     return jnp.mean(loss_B) if weights_B is None else jnp.sum(loss_B * weights_B) / jnp.sum(weights_B)
 
 
@@ -173,7 +177,7 @@ def gradient(problem: Problem, params: Params, pairs: Blocks) -> Params:
 
     def block_loss(tables, block: Blocks):
         logits_BxP, _ = model.factored_tables(problem.model, tables, block.pairs)
-        return jnp.sum(losses.cross_entropy(logits_BxP, block.labels) * block.weights)
+        return jnp.sum(losses.get(problem.loss)(logits_BxP, block.labels) * block.weights)
 
     def add(sums, block: Blocks):
         return jax.tree.map(jnp.add, sums, jax.grad(block_loss)(tables, block)), None

@@ -14,6 +14,7 @@ from grokjax.core.model import ModelConfig, Params
 
 Array = Any  # jax.Array where traced, NumPy's where made on the host
 
+# Of every run; core.optimizers tells which more a problem's runs have.
 HYPERPARAMETERS = ("learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale")
 
 
@@ -25,7 +26,14 @@ class Problem:
       model: its shape.
       n_train: the number of training pairs.
       batch_size: training pairs of a step; 0 for all.
-      optimizer: a name in `OPTIMIZERS` of core.optimizers.
+      loss: that is trained on, a name in `LOSSES` of core.losses.
+      optimizer: a name in `OPTIMIZERS` of core.optimizers, and
+      gradient_transform: in its `TRANSFORMATIONS`, or "none".
+      schedule: of the learning rate after warm-up, in its `SCHEDULES`.
+      decay_to: "zero" or "init", what weight decay is towards.
+      penalties: those of its `PENALTIES` that are on.
+      label_noise: whether a share of the training answers is drawn anew.
+      is_started: whether a run begins with given weights.
       precision: of products, a name in core.precision.
       direction: +1 or -1 if the task's answer is a function of a + b or a - b, else None.
       nonzero_b: whether the task leaves out the pairs with b = 0.
@@ -38,7 +46,14 @@ class Problem:
 
     model: ModelConfig
     n_train: int
+    loss: str = "cross_entropy"
     optimizer: str = "adamw"
+    gradient_transform: str = "none"
+    schedule: str = "constant"
+    decay_to: str = "zero"
+    penalties: tuple[str, ...] = ()
+    label_noise: bool = False
+    is_started: bool = False
     precision: str = "float32"
     direction: int | None = 1
     nonzero_b: bool = False
@@ -59,11 +74,13 @@ class Inputs(NamedTuple):
     """The traced part of a run: what may differ between runs of one compilation."""
 
     seed: UInt32[Array, ""]
-    hyperparameters: dict[str, Float[Array, ""]]  # by the names in HYPERPARAMETERS
+    hyperparameters: dict[str, Float[Array, ""]]  # by the names that optimizers.hyperparameters gives
     train_pairs: Int32[Array, " B"]  # a * P + b
-    answers: Int32[Array, " N"]
+    answers: Int32[Array, " N"]  # those of training pairs as they are trained on
     stop_loss: Float32[Array, ""] = np.float32(0)  # nats; a test loss is never below 0
     stop_evals: Int32[Array, ""] = np.int32(1)
+    task_answers: Int32[Array, " N"] | None = None  # where label noise makes them others
+    start: Params | None = None  # given weights to begin with
 
 
 class State(NamedTuple):

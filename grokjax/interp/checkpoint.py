@@ -50,6 +50,7 @@ class Checkpoint:
       notes: what was dropped or assumed, in words.
       origin: what a snapshot or an export tells of the model, ready for JSON: act_fn, n_heads, p, task, split, seeds,
         step, version and commit; empty for other files.
+      trained_answers: int32 [P²], of a snapshot with label noise, else None: the task's but at some training pairs.
       answers: fingerprints of the tasks that a snapshot's sweep was trained on, by "TASK mod P".
     """
 
@@ -66,6 +67,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     answers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    trained_answers: np.ndarray | None = None
 
     def record(self) -> dict[str, Any]:
         """What an export carries beside the arrays: the origin, or as much of it as is known."""
@@ -191,7 +193,7 @@ def from_arrays(
 
 ASSUMED_ACT = "the activation is not known and relu was assumed (--act)"
 ORIGIN = ("act_fn", "n_heads", "p", "task", "split", "train_fraction", "split_seed", "seed", "step", "version")
-SETTINGS = ("key_rule", "key_threshold", "precision")  # of the config, which go with a model
+SETTINGS = ("key_rule", "key_threshold", "precision", "loss")  # of the config, which go with a model
 
 
 def _origin(source: str, said: Mapping[str, Any]) -> dict[str, Any]:
@@ -316,4 +318,5 @@ def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) 
         settings={name: v[name] for name in SETTINGS},
         experiment=record.get("experiment"),
         answers=record.get("answers") or {},
+        trained_answers=run.inputs().answers if v["label_noise"] and tasks.is_known(v["task"]) else None,
     )

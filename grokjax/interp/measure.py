@@ -11,7 +11,6 @@ import numpy as np
 
 from grokjax.columns import MLP
 from grokjax.core.precision import unemulated
-from grokjax.core.problem import Inputs
 from grokjax.interp.checkpoint import Checkpoint, load_checkpoint
 from grokjax.interp.subject import Subject, described, subject_of
 from grokjax.measures import registry
@@ -88,13 +87,13 @@ def _compute(
     """Computes values by name, the reason for each that cannot be computed, and the model's answer to every pair."""
     problem, null = subject.problem, {}
 
-    def compute(params, train_pairs, answers, keys_K):
-        if train_pairs is None:
+    def compute(params, inputs, keys_K):
+        if inputs.train_pairs is None:
             rule = problem.key_rule, problem.key_threshold
-            shared = shared_of(problem, params, answers[:0], answers, None, *rule)
+            shared = shared_of(problem, params, inputs.answers[:0], inputs.answers, None, *rule)
             del shared.train_pairs_B  # so that what asks for them, however far down, fails
         else:
-            shared = one_run.shared(problem, Inputs(0, {}, train_pairs, answers), params)
+            shared = one_run.shared(problem, inputs, params)
         if keys_K is not None:
             shared.key_freqs_K = keys_K
         values = {}
@@ -113,8 +112,6 @@ def _compute(
                     null[name] = NO_SPLIT
         return values, jnp.argmax(shared.logits_NxP, 1)
 
-    found = jax.jit(unemulated(compute, problem.precision))(
-        subject.params, subject.train_pairs, subject.answers, subject.keys_K
-    )
+    found = jax.jit(unemulated(compute, problem.precision))(subject.params, subject.inputs, subject.keys_K)
     values, given_N = jax.device_get(found)
     return values, null, given_N

@@ -15,8 +15,8 @@ from jaxtyping import Bool, Int32
 
 from grokjax import finite_groups, tasks
 from grokjax.config import FIELDS, coerce
-from grokjax.core import environment
-from grokjax.core.problem import Problem
+from grokjax.core import environment, losses
+from grokjax.core.problem import Inputs, Problem
 from grokjax.errors import InputError, unknown
 from grokjax.interp.checkpoint import Checkpoint, refuse_contradiction
 from grokjax.measures.blocks import blocks_of, n_blocks
@@ -52,6 +52,15 @@ class Subject:
         return None if self.train_pairs is None else len(self.train_pairs)
 
     @property
+    def inputs(self) -> Inputs:
+        """What a run is evaluated by, its split being known."""
+        trained = self.checkpoint.trained_answers
+        noise = trained is not None and self.train_pairs is self.checkpoint.train_pairs
+        answers = np.asarray(self.answers)
+        given = (trained, answers) if noise else (answers, None)
+        return Inputs(np.uint32(0), {}, self.train_pairs, given[0], task_answers=given[1])
+
+    @property
     def keys_K(self) -> Bool[np.ndarray, " K"] | None:
         """The given keys; None for the model's own."""
         return np.isin(np.arange(n_blocks(self.problem)) + 1, self.keys) if self.keys else None
@@ -76,10 +85,15 @@ def subject_of(
       InputError: an argument is none of those known, or does not fit the model.
     """
     p = checkpoint.cfg.p
-    settings = {name: FIELDS[name].default for name in ("key_rule", "key_threshold", "precision")}
+    settings = {name: FIELDS[name].default for name in ("key_rule", "key_threshold", "precision", "loss")}
     settings |= dict(checkpoint.settings)
     if threshold is not None:
         settings["key_threshold"] = coerce("key_threshold", threshold, "--threshold")
+    if settings["loss"] not in losses.LOSSES and checkpoint.experiment:
+        raise InputError(
+            f"{checkpoint.source} has a loss of its own, '{settings['loss']}': give --experiment=FILE, which defines it "
+            f"and is run for it. The sweep was made from {checkpoint.experiment}."
+        )
     found = task_of(checkpoint, task)
     if found.name == checkpoint.task:
         refuse_other_answers(checkpoint.source, {"answers": checkpoint.answers}, [(found.name, p)])
@@ -98,6 +112,7 @@ def subject_of(
         nonzero_b=found.nonzero_b,
         group=found.read_by(p),
         precision=settings["precision"],
+        loss=settings["loss"],
         key_rule=rule,
         key_threshold=settings["key_threshold"],
     )

@@ -145,5 +145,4 @@ def _measured(
 
 
 def _model(subject: Subject, checkpoint: Checkpoint) -> tuple[Mapping[str, np.ndarray], Inputs]:
-    inputs = Inputs(np.uint32(0), {}, subject.train_pairs, np.asarray(subject.answers))
-    return {name: np.asarray(x, dtype()) for name, x in checkpoint.params.items()}, inputs
+    return {name: np.asarray(x, dtype()) for name, x in checkpoint.params.items()}, subject.inputs

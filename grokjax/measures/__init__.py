@@ -13,6 +13,8 @@ from grokjax.measures import (
     keys,
     logits,
     neurons,
+    noise,
+    objective,
     spectra,
     stability,
 )
@@ -37,6 +39,8 @@ __all__ = [
     "logits",
     "measure",
     "neurons",
+    "noise",
+    "objective",
     "paper",
     "spectra",
     "stability",

@@ -21,7 +21,7 @@ def _accuracy(count_of, **column):
 
 @_loss(description="Mean cross-entropy over the training pairs.", source=SOURCE)
 def train_loss(s: Shared):
-    return jnp.sum(jnp.where(s.train_mask_N, s.loss_N, 0)) / s.train_pairs_B.shape[0]
+    return jnp.sum(jnp.where(s.train_mask_N, s.trained_loss_N, 0)) / s.train_pairs_B.shape[0]
 
 
 @_loss(description="Mean cross-entropy over the test pairs, which are all pairs not trained on.", source=SOURCE)
@@ -31,7 +31,7 @@ def test_loss(s: Shared):
 
 @_accuracy("train pairs", description="Share of training pairs whose largest logit is the answer.", source=SOURCE)
 def train_acc(s: Shared):
-    return jnp.sum(s.correct_N & s.train_mask_N)
+    return jnp.sum(s.trained_correct_N & s.train_mask_N)
 
 
 @_accuracy("test pairs", description="Share of test pairs whose largest logit is the answer.", source=SOURCE)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int32
 
 from grokjax import tasks
-from grokjax.core import composition, fourier
+from grokjax.core import composition, fourier, losses
 from grokjax.core.composition import Composition
 from grokjax.core.problem import Problem
 from grokjax.finite_groups import named
@@ -65,7 +65,7 @@ def blocks_of(problem: Problem) -> dict[str, Any]:
 def shared_of(problem: Problem, *args, **kwargs) -> Shared:
     """Makes the intermediates of a model of a problem; arguments as for `Shared`, without the first two."""
     read_by = composition_of(problem)
-    kwargs["nonzero_b"] = problem.nonzero_b
+    kwargs |= {"nonzero_b": problem.nonzero_b, "objective": losses.get(problem.loss)}
     if read_by is None:
         return Shared(problem.model, problem.direction, *args, **kwargs)
     return BlockShared(read_by, problem.model, None, *args, **kwargs)

@@ -39,15 +39,18 @@ class Shared:
         "unembed.W_U" [d_model, P]. Of an MLP those of core.mlp.
       train_pairs_B: each a * P + b.
       answers_N: the task's.
+      trained_answers_N: with label noise, those that are trained on: the task's but at some training pairs.
       key_freqs_K: the key frequencies to use; by default those of this very model.
       key_rule: a name in `KEY_RULES`, by which this model's key frequencies are found.
       key_threshold: for the rules W_L and W_E: what fraction of the largest norm a key frequency's must exceed.
-      loss_fn: the training loss as a function of the parameters; by default the mean over the training pairs.
+      loss_fn: the training loss as a function of the parameters; by default the objective's mean over the training
+        pairs.
       update_fn: from gradients to the update that the next step adds to the parameters; None where the optimizer's
         state is not known.
       forward: from the model's shape and the parameters to logits and activations of all pairs, as
         `model.forward_grid` gives them; they need not be differentiable.
       nonzero_b: whether the task leaves out the pairs with b = 0.
+      objective: the loss that is trained on; every other loss here is the exact cross-entropy.
     """
 
     def __init__(
@@ -64,11 +67,16 @@ class Shared:
         update_fn: Callable[[model.Params], model.Params] | None = None,
         forward: Callable[[model.ModelConfig, model.Params], Forward] = model.forward_grid,
         nonzero_b: bool = False,
+        objective: losses.Loss = losses.cross_entropy,
+        trained_answers_N: Int[Array, " N"] | None = None,
     ):
         self.cfg, self.direction, self.params = cfg, direction, params
         self.train_pairs_B, self.answers_N = train_pairs_B, answers_N
         self.key_rule, self.key_threshold = key_rule, key_threshold
         self.loss_fn = loss_fn or self._mean_loss
+        self.objective = objective
+        self.is_noisy = trained_answers_N is not None
+        self.trained_answers_N = answers_N if trained_answers_N is None else trained_answers_N
         self.update_fn = update_fn
         self.forward, self.nonzero_b = forward, nonzero_b
         if key_freqs_K is not None:
@@ -124,13 +132,28 @@ class Shared:
 
     @cached_property
     def loss_N(self) -> Float[Array, " N"]:
-        """Cross-entropy of every pair, nats."""
+        """Cross-entropy of every pair, by the task's answers, nats."""
         return losses.cross_entropy(self.logits_NxP, self.answers_N)
 
     @cached_property
+    def trained_loss_N(self) -> Float[Array, " N"]:
+        """Cross-entropy of every pair, by the answers that are trained on, nats."""
+        return losses.cross_entropy(self.logits_NxP, self.trained_answers_N) if self.is_noisy else self.loss_N
+
+    @cached_property
+    def objective_N(self) -> Float[Array, " N"]:
+        """The loss that is trained on, of every pair."""
+        return self.objective(self.logits_NxP, jnp.asarray(self.trained_answers_N))
+
+    @cached_property
     def correct_N(self) -> Bool[Array, " N"]:
-        """Whether each pair is answered right."""
+        """Whether each pair is answered right, by the task's answers."""
         return losses.correct(self.logits_NxP, self.answers_N)
+
+    @cached_property
+    def trained_correct_N(self) -> Bool[Array, " N"]:
+        """Whether each pair is answered as it is trained on."""
+        return losses.correct(self.logits_NxP, self.trained_answers_N) if self.is_noisy else self.correct_N
 
     @cached_property
     def train_mask_N(self) -> Bool[Array, " N"]:
@@ -164,8 +187,8 @@ class Shared:
 
     @cached_property
     def train_answers_B(self) -> Int[Array, " B"]:
-        """Answers of the training pairs."""
-        return self.answers_N[self.train_pairs_B]
+        """Answers of the training pairs, as they are trained on."""
+        return self.trained_answers_N[self.train_pairs_B]
 
     @cached_property
     def right_logit_N(self) -> Float[Array, " N"]:
@@ -426,7 +449,7 @@ class Shared:
     def _mean_loss(self, params: model.Params) -> Float[Array, ""]:
         # Nothing cached is used: this may run inside a trace of its own.
         logits_BxP, _ = model.forward(self.cfg, params, model.lookup(self.train_pairs_B, self.cfg.p))
-        return jnp.mean(losses.cross_entropy(logits_BxP, self.answers_N[self.train_pairs_B]))
+        return jnp.mean(self.objective(logits_BxP, self.trained_answers_N[self.train_pairs_B]))
 
     @cached_property
     def grads(self) -> model.Params:

@@ -8,6 +8,7 @@ from typing import Any
 
 from grokjax import finite_groups, sweeps, tasks
 from grokjax.config import FIELDS, OPERATIONAL, coerce
+from grokjax.core import losses, optimizers
 from grokjax.errors import InputError, shown
 from grokjax.measures import registry
 from grokjax.store import files
@@ -93,10 +94,12 @@ def refuse_strangers(path: Path, sweep: Sweep) -> None:
     record = read_record(path) or {}
     wanted = [run.values["task"] for run in sweep.runs if not tasks.is_known(run.values["task"])]
     wanted += [name for name in sweep.base["measures"] if name not in registry.groups()]
+    wanted += [run.values["loss"] for run in sweep.runs if run.values["loss"] not in losses.LOSSES]
+    wanted += [run.values["optimizer"] for run in sweep.runs if run.values["optimizer"] not in optimizers.OPTIMIZERS]
     if wanted:
         raise InputError(
-            f"{path} holds a sweep with '{wanted[0]}', which is no task or group of measures of grokjax: give "
-            "--experiment=FILE, which defines it and is run for it. The sweep was made from "
+            f"{path} holds a sweep with '{wanted[0]}', which is no task, loss, optimizer or group of measures of "
+            "grokjax: give --experiment=FILE, which defines it and is run for it. The sweep was made from "
             f"{record.get('experiment')}."
         )
     refuse_other_answers(path, record, of_tasks(sweep))

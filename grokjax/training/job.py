@@ -9,6 +9,7 @@ from grokjax.store import files, snapshots
 from grokjax.store.records import ONLY, read_record
 from grokjax.store.sweep import holds_part, of_tasks, refuse_other_answers
 from grokjax.sweeps import Sweep
+from grokjax.training import starting
 from grokjax.training.rehearsal import rehearse
 from grokjax.training.request import Request
 
@@ -46,7 +47,7 @@ def expanded(request: Request) -> Job:
       InputError: bad config or flags, or a directory whose config.json cannot be read.
     """
     path = files.path(request.workdir)
-    whole = sweeps.expand(request.config, request.get_sweep)
+    whole = starting.settled(sweeps.expand(request.config, request.get_sweep))
     asks = request.spread or request.only is not None
     record = (read_record(path) if asks and not request.overwrite else None) or {}
     wanted = 0

@@ -175,7 +175,8 @@ def needed_bytes(problem: Problem, slots: int) -> int:
     n_params = model.n_parameters(cfg)
     dims = {name: dim(problem) for name, dim in registry.DIMS.items()}
     row = sum(math.prod(dims[d] for d in m.shape) for m in registry.of_groups(problem.measures))
-    kept = 4 * (3 * n_params + problem.n_train + cfg.p**2 + MAX_SEGMENTS * row)
+    more = problem.is_started + (problem.decay_to == "init") + (problem.gradient_transform == "grokfast")
+    kept = 4 * ((3 + more) * n_params + problem.n_train + cfg.p**2 + MAX_SEGMENTS * row)
     step = 4 * (4 * n_params + problem.n_step * _step_columns(cfg))
     if problem.batch_size:  # the orders of two epochs, and what sorting them takes
         kept, step = kept + 4, step + 4 * 6 * problem.n_train
@@ -197,7 +198,7 @@ def _step_columns(cfg: ModelConfig) -> int:
 
 
 def _evaluation_bytes(problem: Problem) -> int:
-    """Of one run's evaluation: activations of the whole grid, as far as XLA keeps them (fitted); a group's by blocks, too."""
+    """Of one run's evaluation: activations of the whole grid, as far as XLA keeps them; a group's by blocks, too."""
     cfg = problem.model
     neurons = 1.75 * cfg.d_mlp if cfg.n_layers == 1 or cfg.is_mlp else 3 * cfg.d_mlp + 6 * cfg.d_model
     neurons += cfg.d_mlp if problem.group else 0

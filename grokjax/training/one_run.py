@@ -22,13 +22,17 @@ def init(problem: Problem, inputs: Inputs) -> State:
     """The run before its first step."""
     # The split draws from fold 1 of its own seed, so equal seeds do not give related numbers.
     key = jax.random.fold_in(jax.random.key(inputs.seed), 0)
-    params = model.init(problem.model, key, inputs.hyperparameters["init_scale"])
+    scale = inputs.hyperparameters["init_scale"]
+    if problem.is_started:
+        params = jax.tree.map(lambda x: x * scale, inputs.start)
+    else:
+        params = model.init(problem.model, key, scale)
     step = jnp.int32(0) if problem.batch_size else None
     return State(params, _optimizer(problem, inputs).init(params), inputs, step=step)
 
 
 def _optimizer(problem: Problem, inputs: Inputs) -> optax.GradientTransformation:
-    return optimizers.build(problem.optimizer, inputs.hyperparameters)
+    return optimizers.of(problem, inputs.hyperparameters)
 
 
 def train_step(problem: Problem, state: State, gradient_at: Callable[[model.Params], model.Params]) -> State:
@@ -101,7 +105,8 @@ def shared(
         problem,
         params,
         inputs.train_pairs,
-        inputs.answers,
+        inputs.answers if inputs.task_answers is None else inputs.task_answers,
+        trained_answers_N=None if inputs.task_answers is None else inputs.answers,
         key_rule=problem.key_rule,
         key_threshold=problem.key_threshold,
         loss_fn=lambda params: backends.loss(problem, params, pairs, labels_B),

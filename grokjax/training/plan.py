@@ -118,6 +118,7 @@ def text(plan: Plan) -> str:
         "task": f"{tasks.said(tasks.name_of(sweep.runs[0].values), cfg.p)}, {first.n_train:,} of "
         f"{tasks.n_pairs(cfg.p, first.nonzero_b):,} pairs to train on{in_batches}{varies}",
         "training": f"{run_steps:,} run-steps in all, evaluated every {first.eval_every} steps: {rows:,} rows",
+        **({"by": f"{update}{varies}"} if (update := _update(first)) else {}),
         "device": f"{layout.n_devices} × {here['device_kind']}{threads}, {sweep.precision}, "
         f"{_count(layout.slots, 'slot')} per device at vmap width {layout.vmap_width}",
         **({"width": f"{width}{varies}"} if width else {}),
@@ -160,6 +161,25 @@ def _model(cfg: ModelConfig) -> str:
     if cfg.is_mlp:
         return f"MLP on {cfg.inputs} {cfg.embeddings} embeddings, {layers}, d_mlp {cfg.d_mlp}, {cfg.act}"
     return f"{layers}, {cfg.n_heads} heads, d_mlp {cfg.d_mlp}, {cfg.act}"
+
+
+def _update(problem: Problem) -> str:
+    """Says how weights are updated, and on what, where it is not as in the mainline; "" where it is."""
+    mainline = Problem(problem.model, problem.n_train)
+    words = {
+        "loss": problem.loss,
+        "optimizer": problem.optimizer,
+        "gradient_transform": f"gradients through {problem.gradient_transform}",
+        "penalties": f"{' and '.join(problem.penalties)} penalty",
+        "schedule": f"{problem.schedule} schedule",
+        "decay_to": "decay towards the initial weights",
+        "label_noise": "label noise",
+        "is_started": "from given weights",
+    }
+    differ = [name for name in words if getattr(problem, name) != getattr(mainline, name)]
+    return ", ".join(
+        text for name, text in words.items() if differ and (name in differ or name in ("loss", "optimizer"))
+    )
 
 
 def _count(n: int, noun: str) -> str:

@@ -21,8 +21,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int, Shaped
 
-from grokjax.core import compiler
-from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem, State
+from grokjax.core import compiler, model, optimizers
+from grokjax.core.problem import Inputs, Problem, State
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
 from grokjax.training import one_run
@@ -157,9 +157,14 @@ def lowered(problem: Problem, layout: Layout, devices: Sequence[jax.Device]) -> 
 
 def blank(problem: Problem) -> State:
     """The shapes and dtypes of one run's state."""
-    hyperparameters = dict.fromkeys(HYPERPARAMETERS, np.float32(0))
+    hyperparameters = dict.fromkeys(optimizers.hyperparameters(problem), np.float32(0))
     pairs, answers = (np.zeros(n, np.int32) for n in (problem.n_train, problem.model.p**2))
     inputs = Inputs(np.uint32(0), hyperparameters, pairs, answers)
+    if problem.label_noise:
+        inputs = inputs._replace(task_answers=answers)
+    if problem.is_started:
+        shapes = model.shapes(problem.model)
+        inputs = inputs._replace(start={key: np.zeros(shape, np.float32) for key, shape in shapes.items()})
     return jax.eval_shape(functools.partial(one_run.init, problem), inputs)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from grokjax.store import checkpoints
 from grokjax.store.recovery import Checkpoint
 from grokjax.sweeps import Run
-from grokjax.training import population, speeds
+from grokjax.training import population, speeds, starting
 from grokjax.training.layouts import Layout
 from grokjax.training.plan import Plan
 from grokjax.training.recorder import Dispatch, Recorder
@@ -200,7 +200,7 @@ class Group:
         mine = {i - self.slots.ours.start: run for i, run in fresh.items() if i in self.slots.ours}
         outputs, params = {}, None
         if mine:
-            self.population.start({i: run.inputs() for i, run in mine.items()})
+            self.population.start({i: starting.inputs(run) for i, run in mine.items()})
             outputs = self.population.advance(list(mine), 1, 0, slow=[True])
             params = self.population.take(list(mine)).params
         rows = {i: (run, 0, 0) for i, run in fresh.items()}

@@ -20,7 +20,7 @@ from grokjax.core import cache, devices
 from grokjax.core.problem import Problem
 from grokjax.sweeps import Run
 from grokjax.training import plan as plan_lib
-from grokjax.training import population, tune
+from grokjax.training import population, starting, tune
 from grokjax.training.layouts import Layout
 from grokjax.training.plan import Plan
 from grokjax.training.progress import duration
@@ -243,7 +243,7 @@ def _timed(runs: tuple[Run, ...], layout: Layout, settings: Mapping[str, Any]) -
     problem = runs[0].problem()
     trained = population.Population(problem, layout)
     firsts = [slot for slot in range(trained.width) if slot % layout.slots < layout.vmap_width]  # a set on each device
-    trained.start({slot: runs[i % len(runs)].inputs() for i, slot in enumerate(firsts)})
+    trained.start({slot: starting.inputs(runs[i % len(runs)]) for i, slot in enumerate(firsts)})
 
     def seconds(n_steps: int, **how) -> float:
         before = time.perf_counter()

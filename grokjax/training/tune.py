@@ -28,7 +28,7 @@ from grokjax.core import cache, compiler, model
 from grokjax.core import devices as devices_lib
 from grokjax.core.problem import Inputs, Problem
 from grokjax.sweeps import Run
-from grokjax.training import layouts
+from grokjax.training import layouts, starting
 from grokjax.training.layouts import Layout
 from grokjax.training.population import Population
 from grokjax.version import __version__
@@ -88,7 +88,7 @@ def choose(
     if len(widths) == 1 or operations(runs) / len(devices) < SHORT:
         why = "too few runs" if len(widths) == 1 else "too little work"
         return Choice("memory", layout, f"{side_by_side(layout, device)}, as many as fit: {why} to measure for")
-    found = table(problem, runs[0].inputs(), widths, device, say)
+    found = table(problem, starting.inputs(runs[0]), widths, device, say)
     if found is None:
         return Choice("memory", layout, f"will be measured at the start; {side_by_side(layout, device)} fit")
     rates, is_new = found
@@ -251,7 +251,9 @@ def _timed(problem: Problem, inputs: Inputs, width: int, device: jax.Device) -> 
 
 def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
     """Describes what the rates depend on, as JSON holds it."""
-    fields = ("model", "n_train", "batch_size", "optimizer", "precision")  # those that training steps depend on
+    # Those that training steps depend on.
+    update = ("optimizer", "gradient_transform", "schedule", "decay_to", "penalties")
+    fields = ("model", "n_train", "batch_size", "loss", *update, "precision")
     problem_fields = dataclasses.asdict(problem)
     return json.loads(
         json.dumps(
