@@ -72,7 +72,7 @@ def compiled(problem: Problem, name: str, n_runs: int) -> Record:
     layout = layouts.choose(problem, n_runs, slots=n_runs, devices=devices)
     lowered = population.lowered(problem, layout, devices)
     row = {"chip": name, "p": problem.model.p, "precision": problem.precision, "runs": n_runs}
-    row |= {"width": layout.vmap_width, "estimate": layouts.needed_bytes(problem, n_runs)}
+    row |= {"width": layout.vmap_width, "estimate": layouts.needed_bytes(problem, layout)}
     _, row["start"] = _program(lowered["start"], name)
     text, row["advance"] = _program(lowered["advance"], name)
     return row | counted(Program(text), name, layout.vmap_width)

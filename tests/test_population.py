@@ -215,7 +215,7 @@ def test_operations_by_hand():
 
 def test_what_fits_is_80_percent_of_the_memory(monkeypatch):
     for slots in (1, 7, 50):
-        enough = layouts.needed_bytes(PROBLEM, slots) / 0.8
+        enough = layouts.needed_bytes(PROBLEM, layouts.together(PROBLEM, slots)) / 0.8
         for memory, expected in ((enough + 1, slots), (enough - 1, max(1, slots - 1)), (1, 1)):
             monkeypatch.setattr(devices_lib, "memory", lambda device, memory=memory: memory)
             assert layouts.fitting(PROBLEM, None) == expected
@@ -262,8 +262,25 @@ NEEDED = {
 def test_the_estimate_of_memory_is_up_to_half_above_what_the_compiler_says(case):
     p, n_layers, slots, eval_width = case
     problem = of(p=p, n_layers=n_layers)
-    assert layouts.together(problem, slots).eval_width == eval_width
-    assert 1 <= layouts.needed_bytes(problem, slots) / NEEDED[case] <= 1.5
+    layout = layouts.together(problem, slots)
+    assert layout.eval_width == eval_width
+    assert 1 <= layouts.needed_bytes(problem, layout) / NEEDED[case] <= 1.5
+
+
+# By P, sets and their width, as they are chosen: the least and the most that libtpu 0.0.42 says of a v5e and a v6e.
+NEEDED_BY_SETS = {
+    (113, 1, 2): (444_738_560, 567_109_088),
+    (113, 2, 4): (966_819_808, 1_210_193_920),
+    (113, 16, 4): (1_676_874_816, 1_734_654_464),
+}
+
+
+@pytest.mark.parametrize("case", NEEDED_BY_SETS)
+def test_so_is_that_of_a_tpu(case):
+    (p, n_sets, width), (least, most) = case, NEEDED_BY_SETS[case]
+    problem = of(p=p)
+    assert layouts.on_chip(problem) == 4
+    assert most <= layouts.needed_bytes(problem, layouts.in_sets(n_sets, width)) <= 1.5 * least
 
 
 @pytest.mark.parametrize(
@@ -327,7 +344,7 @@ def test_slots_and_vmap_width_are_chosen_apart_on_a_tpu(monkeypatch, n_runs, slo
 
 def test_slots_of_a_tpu_fit_into_its_memory(monkeypatch):
     monkeypatch.setattr(layouts, "on_chip", lambda problem: 2)
-    memory = layouts.needed_bytes(PROBLEM, 7) / 0.8 + 1
+    memory = layouts.needed_bytes(PROBLEM, layouts.in_sets(3, 2)) / 0.8 + 1
     assert layouts.choose(PROBLEM, 100, 0, tpus(memory=memory)).slots == 6
     assert layouts.choose(PROBLEM, 100, 0, tpus(memory=1)).slots == 2
 

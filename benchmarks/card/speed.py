@@ -90,7 +90,7 @@ def evaluate(dry: bool, width: int, seconds: float) -> dict[str, Any]:
         "draw_s": draw_s,
         "compile_s": max(0.0, first_s - float(np.median(times["evaluation"]))),
         "peak_bytes": apart.peak_bytes(device),
-        "estimated_bytes": layouts.needed_bytes(problem, width),
+        "estimated_bytes": layouts.needed_bytes(problem, population.layout),
         "memory": {key: int(value) for key, value in (device.memory_stats() or {}).items()},
         "on": programs.circumstances(),
     }

@@ -13,7 +13,7 @@ from grokjax.core import devices as devices_lib
 from grokjax.core.backends import XLA, Backend
 from grokjax.core.model import ModelConfig
 from grokjax.core.problem import Problem
-from grokjax.measures import registry
+from grokjax.measures import blocks, registry
 
 ON_CHIP_BYTES = 128 << 20  # of a TPU's core, from v5e on
 MOST_SETS = 32  # of slots that follow one another on a TPU: enough to keep it busy, few enough to be seen side by side
@@ -110,8 +110,9 @@ def _chosen_sets(problem: Problem, n_runs: int, slots: int, devices: Sequence[ja
     if slots := min(slots, n_runs):
         vmap_width = max(width for width in range(1, vmap_width + 1) if slots % width == 0)
         return in_sets(slots // vmap_width, vmap_width, len(devices))
-    n_sets = -(-n_runs // vmap_width)
-    most = max(1, min(MOST_SETS, fitting(problem, devices[0]) // vmap_width))
+    n_sets, limit = -(-n_runs // vmap_width), 0.8 * devices_lib.memory(devices[0])
+    fit = [n for n in range(1, MOST_SETS + 1) if needed_bytes(problem, in_sets(n, vmap_width)) <= limit]
+    most = max(fit, default=1)
     return in_sets(-(-n_sets // -(-n_sets // most)), vmap_width, len(devices))
 
 
@@ -160,16 +161,21 @@ def by_xla(layout: Layout, problem: Problem) -> Layout:
 def fitting(problem: Problem, device: jax.Device) -> int:
     """Runs that fit side by side into 80 % of a device's memory, by estimate, with no array too long; at least 1."""
     most, limit = MOST_NUMBERS // _largest(problem, problem.n_step), 0.8 * devices_lib.memory(device)
-    fit = bisect.bisect_right(range(1, most + 1), limit, key=lambda slots: needed_bytes(problem, slots))
-    while fit > 1 and needed_bytes(problem, fit) > limit:  # more slots may be evaluated in smaller sets
+
+    def needed(slots: int) -> int:
+        return needed_bytes(problem, together(problem, slots))
+
+    fit = bisect.bisect_right(range(1, most + 1), limit, key=needed)
+    while fit > 1 and needed(fit) > limit:  # more slots may be evaluated in smaller sets
         fit -= 1
     return max(1, fit)
 
 
-def needed_bytes(problem: Problem, slots: int) -> int:
-    """The bytes of an accelerator's memory that slots training together need, evaluation included, estimated.
+def needed_bytes(problem: Problem, layout: Layout) -> int:
+    """The bytes of an accelerator's memory that a layout needs on each device, evaluation included, estimated.
 
-    Their states and results stay; activations of a training step and those of an evaluation take the same place.
+    States and results of all slots stay; activations of a training step and those of an evaluation take the same place.
+    On a TPU a step's lie on chip, and evaluation takes the most, with states copied from set to set.
     """
     cfg = problem.model
     n_params = model.n_parameters(cfg)
@@ -177,11 +183,13 @@ def needed_bytes(problem: Problem, slots: int) -> int:
     row = sum(math.prod(dims[d] for d in m.shape) for m in registry.of_groups(problem.measures))
     more = problem.is_started + (problem.decay_to == "init") + (problem.gradient_transform == "grokfast")
     kept = 4 * ((3 + more) * n_params + problem.n_train + cfg.p**2 + MAX_SEGMENTS * row)
+    if layout.backend.pairs_last:
+        return int(MARGIN * (3 * layout.slots * kept + layout.eval_width * _evaluation_bytes_of_tpu(problem)))
     step = 4 * (4 * n_params + problem.n_step * _step_columns(cfg))
     if problem.batch_size:  # the orders of two epochs, and what sorting them takes
         kept, step = kept + 4, step + 4 * 6 * problem.n_train
-    evaluated = together(problem, slots).eval_width * _evaluation_bytes(problem)
-    return int(MARGIN * (slots * kept + max(slots * step, evaluated)))
+    evaluated = layout.eval_width * _evaluation_bytes(problem)
+    return int(MARGIN * (layout.slots * kept + max(layout.slots * step, evaluated)))
 
 
 def _step_columns(cfg: ModelConfig) -> int:
@@ -203,6 +211,13 @@ def _evaluation_bytes(problem: Problem) -> int:
     neurons = 1.75 * cfg.d_mlp if cfg.n_layers == 1 or cfg.is_mlp else 3 * cfg.d_mlp + 6 * cfg.d_model
     neurons += cfg.d_mlp if problem.group else 0
     return int(4 * cfg.p**2 * (neurons + cfg.p + 8 * cfg.n_heads * (not cfg.is_mlp)))
+
+
+def _evaluation_bytes_of_tpu(problem: Problem) -> int:
+    """Likewise on a TPU, where the training pairs' logits less each frequency take the most, classes in tiles of 8."""
+    cfg = problem.model
+    excluded = 2 * blocks.n_blocks(problem) * problem.n_train * 8 * -(-cfg.p // 8)
+    return 4 * (excluded + cfg.p**2 * 2 * cfg.d_mlp * (1 if cfg.n_layers == 1 else 3))
 
 
 def _largest(problem: Problem, n_pairs: int) -> int:
