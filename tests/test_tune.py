@@ -304,7 +304,7 @@ def test_only_the_groups_that_are_wanted_are_measured(tmp_path, monkeypatch, acc
 
 @pytest.fixture
 def tpu(monkeypatch, accelerator):
-    """The CPU taken for a TPU: on chip there is room for four runs, in all for ten sets of them. The widths measured."""
+    """The CPU taken for a TPU: on chip there is room for four runs, in all for ten sets of them. Widths measured."""
     rates = {1: 900.0, 2: 1_000.0, 4: 1_100.0, 8: 700.0}
     memory = layouts.needed_bytes(runs(1)[0].problem(), layouts.in_sets(10, 4)) / 0.8 + 1
     monkeypatch.setattr(devices, "memory", lambda device: memory)
