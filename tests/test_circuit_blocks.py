@@ -14,11 +14,12 @@ import tiny
 from commands import assert_refused, call
 from scipy.special import logsumexp
 
+import grokjax
 from grokjax.cli import circuit, export, measure
 from grokjax.core import model
 from grokjax.core.model import ModelConfig
 from grokjax.core.problem import Problem
-from grokjax.errors import in_python
+from grokjax.errors import InputError, in_python
 from grokjax.finite_groups import named
 from grokjax.interp import files, subject
 from grokjax.interp.checkpoint import from_arrays
@@ -319,3 +320,14 @@ def test_answers_in_the_other_order_are_told(tmp_path):
     np.save(tmp_path / "mine.npy", table.T)
     assert doubted(f"group {tmp_path / 'mine.npy'}", table.T) == ""
     assert "with a and b exchanged" in doubted(f"group {tmp_path / 'mine.npy'}", table)
+
+
+def test_from_python_it_is_an_argument():
+    _, params, train = random_model(6)
+    with pytest.warns(UserWarning, match="its answers to task 'group S_3' are hardly better than a guess"):
+        found = grokjax.measure(params | {"train_indices": train}, group="S_3", groups=("losses",))
+    assert found["measured"]["task"] == "group S_3"
+    with pytest.raises(InputError, match="task is add, but group is S_3: leave out one of the two"):
+        grokjax.measure(params, task="add", group="S_3")
+    with pytest.raises(InputError, match=r"^group is 'S3', but it must be Z_n"):
+        grokjax.circuit(params, group="S3")

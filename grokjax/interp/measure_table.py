@@ -103,8 +103,9 @@ def summary(m: Measure, value, blocks: Sequence[str] = ()) -> str:
 
 
 def labelled(k: int, blocks: Sequence[str]) -> str:
-    """A frequency as it is, a block by its number and name; 0 stands for none."""
-    return f"{k} ({blocks[k - 1]})" if blocks and k else str(k)
+    """A frequency as it is, one of a cyclic group too, a block by its number and name; 0 stands for none."""
+    is_named = blocks and k and not blocks[-1].startswith("k=")
+    return f"{k} ({blocks[k - 1]})" if is_named else str(k)
 
 
 def _few(items: Iterable[Any], limit: int) -> str:

@@ -197,14 +197,19 @@ class BlockShared(Shared):
     @cached_property
     def neuron_energies(self) -> tuple[Float[Array, "K M"], Float[Array, " M"]]:
         """Squared norms of each neuron's parts in span{1, B}(a) ⊗ span{1, B}(b), and of all of it, less its mean."""
-        basis_PxP = jnp.asarray(self.blocks.basis, self.acts_NxM.dtype)
+        basis_PxP, blocks = jnp.asarray(self.blocks.basis, self.acts_NxM.dtype), self.blocks
         acts_PxPxM = self.composition.square(self.acts_NxM)
-        both_PxPxM = jnp.einsum("xa,yb,abm->xym", basis_PxP, basis_PxP, acts_PxPxM - jnp.mean(acts_PxPxM, (0, 1))) ** 2
-        by_block_KxPxM = self.blocks.per_block(both_PxPxM)
-        own_KxP = jnp.asarray(self.blocks.block_of_row == np.arange(1, self.n_freqs + 1)[:, None])
-        own_KxM = jnp.sum(jnp.where(own_KxP[:, :, None], by_block_KxPxM, 0), 1)
-        energies_KxM = own_KxM + by_block_KxPxM[:, 0] + self.blocks.per_block(both_PxPxM[0])
-        return energies_KxM, jnp.sum(both_PxPxM, (0, 1))
+        centred_PxPxM = acts_PxPxM - jnp.mean(acts_PxPxM, (0, 1))
+        by_a_PxPxM = jnp.einsum("xa,abm->xbm", basis_PxP, centred_PxPxM)
+        of_one_PxM = (basis_PxP @ by_a_PxPxM[0]) ** 2 + jnp.einsum("b,xbm->xm", basis_PxP[0], by_a_PxPxM) ** 2
+        energies_KxM = blocks.per_block(of_one_PxM)
+        sizes_K = np.array(blocks.sizes[1:])
+        for size in sorted(set(blocks.sizes[1:])):  # those of one size are a batch
+            alike = np.flatnonzero(sizes_K == size)
+            rows_KxD = blocks.rows[alike, :size]
+            both_KxDxDxM = jnp.einsum("kyb,kxbm->kxym", basis_PxP[rows_KxD], by_a_PxPxM[rows_KxD])
+            energies_KxM = energies_KxM.at[alike].add(jnp.sum(both_KxDxDxM**2, (1, 2)))
+        return energies_KxM, jnp.sum(centred_PxPxM**2, (0, 1))
 
     @cached_property
     def neuron_fit(self) -> tuple[Int32[Array, " M"], Float[Array, " M"]]:

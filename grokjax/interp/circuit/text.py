@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from grokjax.interp.measure_table import labelled
+
 Show = Callable[[str, Mapping[str, Any]], str]  # a number's name and all numbers, to what is printed
 
 
@@ -38,8 +40,7 @@ def blocks_of(found: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 def label(k: int, found: Mapping[str, Any]) -> str:
     """A frequency as it is, a block by its number and name."""
-    blocks = blocks_of(found)
-    return f"{k} ({blocks['names'][k - 1]})" if blocks else str(k)
+    return labelled(k, blocks_of(found).get("names", ()))
 
 
 def freqs(name: str, found: Mapping[str, Any]) -> str:
