@@ -108,6 +108,13 @@ FIELDS: dict[str, Field] = {
     "split": _name(
         "jax", 'how training pairs are drawn: "jax", or "python" for the paper\'s code', STATIC, ("jax", "python")
     ),
+    "batch_size": _not_negative(
+        0,
+        "training pairs of a step, from an order of them all that each epoch draws anew, the last batch being what is"
+        " left; 0 = all pairs",
+        STATIC,
+        int,
+    ),
     "seed": _seed(0, "initial weights, and the split unless split_seed is set"),
     "split_seed": _seed(None, "which pairs are trained on (and the answers of task random, and label noise)"),
     "label_noise": Field(
@@ -141,13 +148,6 @@ FIELDS: dict[str, Field] = {
     "model.n_heads": _size(4, "attention heads per block; must divide d_model", 10_000),
     "model.d_mlp": _size(512, "neurons per block", 1_000_000),
     "model.act": _name("relu", "the neurons' nonlinearity", STATIC, ("relu", "gelu")),
-    "batch_size": _not_negative(
-        0,
-        "training pairs of a step, from an order of them all that each epoch draws anew, the last batch being what is"
-        " left; 0 = all pairs",
-        STATIC,
-        int,
-    ),
     "loss": _name(
         "cross_entropy",
         "what is trained on: cross_entropy (exact), cross_entropy_float32, cross_entropy_bfloat16 or "

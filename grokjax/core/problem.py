@@ -25,7 +25,6 @@ class Problem:
     Attributes:
       model: its shape.
       n_train: the number of training pairs.
-      batch_size: training pairs of a step; 0 for all.
       loss: that is trained on, a name in `LOSSES` of core.losses.
       optimizer: a name in `OPTIMIZERS` of core.optimizers, and
       gradient_transform: in its `TRANSFORMATIONS`, or "none".
@@ -42,6 +41,7 @@ class Problem:
       measures: groups to evaluate.
       key_rule: a name in `KEY_RULES` of measures.shared.
       key_threshold: of the rules W_L and W_E, a fraction of the largest norm.
+      batch_size: training pairs of a step; 0 for all.
     """
 
     model: ModelConfig

@@ -187,7 +187,7 @@ def needed_bytes(problem: Problem, layout: Layout) -> int:
         return int(MARGIN * (3 * layout.slots * kept + layout.eval_width * _evaluation_bytes_of_tpu(problem)))
     step = 4 * (4 * n_params + problem.n_step * _step_columns(cfg))
     if problem.batch_size:  # the orders of two epochs, and what sorting them takes
-        kept, step = kept + 4, step + 4 * 6 * problem.n_train
+        step += 4 * 6 * problem.n_train
     evaluated = layout.eval_width * _evaluation_bytes(problem)
     return int(MARGIN * (layout.slots * kept + max(layout.slots * step, evaluated)))
 
