@@ -206,5 +206,7 @@ def test_train_step_is_the_definition_s_step(training_run):
 
 
 def test_an_unknown_optimizer_is_answered_with_the_known():
-    with pytest.raises(InputError, match=r"config.optimizer 'adamx' is unknown: did you mean 'adam'\?.*adamw, muon, sgd"):
+    with pytest.raises(
+        InputError, match=r"config.optimizer 'adamx' is unknown: did you mean 'adam'\?.*adamw, muon, sgd"
+    ):
         optimizers.build("adamx", hyperparameters())

@@ -12,6 +12,7 @@ import pytest
 import tiny
 from cases import QUICK, random_case
 
+import grokjax
 from grokjax import config, sweeps
 from grokjax.core import model, optimizers
 from grokjax.core.model import ModelConfig
@@ -356,6 +357,23 @@ def test_register(monkeypatch):
     c.optimizer = "lyon"
     with pytest.raises(InputError, match=r"config.optimizer 'lyon' is unknown: did you mean 'lion'\?"):
         sweeps.expand(c)
+
+
+def test_a_redefined_one_is_compiled_anew(monkeypatch):
+    monkeypatch.setattr(optimizers, "OPTIMIZERS", dict(OPTIMIZERS))
+    c = tiny.get_config()
+    c.optimizer, c.steps, c.sweep.seed, c.sweep.weight_decay = "mine", 20, None, None
+    moved = []
+    with jax.enable_x64(False):
+        for factor in (1.0, 0.0):
+
+            @optimizers.register
+            def mine(rate, h, factor=factor):
+                return optax.sgd(factor * h["learning_rate"])
+
+            moved.append(float(jnp.sum(grokjax.train_one(c).params["blocks.0.mlp.b_in"] ** 2)))
+    assert moved[0] > 0
+    assert moved[1] == 0
 
 
 def test_every_traced_field_of_an_optimizer_is_a_config_field():
