@@ -14,11 +14,12 @@ from cases import QUICK, random_case
 
 import grokjax
 from grokjax import config, sweeps
-from grokjax.core import model, optimizers
+from grokjax.core import backends, model, optimizers
 from grokjax.core.model import ModelConfig
 from grokjax.core.optimizers import OPTIMIZERS, SCHEDULES, TRANSFORMATIONS
 from grokjax.core.problem import Problem
 from grokjax.errors import InputError
+from grokjax.training import plan
 
 N_STEPS = 12
 SHAPES = {
@@ -340,6 +341,20 @@ def test_what_is_off_is_compiled_apart_and_numbers_are_not():
     assert len(sweeps.expand(c).groups()) == 1
     c.sweep.optimizer = ("adamw", "adam", "muon")
     assert len(sweeps.expand(c).groups()) == 3
+
+
+def test_the_plan_says_what_differs_from_the_mainline_and_c_plus_plus_serves_it():
+    assert plan._update(problem()) == ""
+    changed = {"gradient_transform": "grokfast", "decay_to": "init", "penalties": ("l1", "l2"), "label_noise": True}
+    p = problem(optimizer="muon", schedule="linear", is_started=True, **changed)
+    assert plan._update(p) == (
+        "cross_entropy, muon, gradients through grokfast, l1 and l2 penalty, linear schedule, decay towards the "
+        "initial weights, label noise, from given weights"
+    )
+    with jax.enable_x64(False):
+        assert backends.unsuited(p) == ""
+        assert backends.unsuited(problem(loss="mse")) == "loss cross_entropy"
+    assert plan._update(problem(loss="mse")) == "mse, adamw"
 
 
 def test_register(monkeypatch):
