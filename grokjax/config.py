@@ -164,7 +164,7 @@ FIELDS: dict[str, Field] = {
         known=("none", "grokfast", "orthograd"),
     ),
     "grokfast_alpha": _beta(0.98, "of grokfast: decay of the mean gradient"),
-    "grokfast_lamb": _not_negative(2.0, "of grokfast: what the mean gradient is multiplied by and added with"),
+    "grokfast_lamb": _not_negative(2.0, "of grokfast: factor on the mean gradient, which is added to the gradient"),
     "l1": _strength("penalty added to the loss, l1 times the sum of all absolute weights"),
     "l2": _strength("penalty added to the loss, l2 times half the sum of all squared weights"),
     "decay_to": _name(

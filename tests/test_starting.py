@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tiny
+from doubles import StopAfter
 
 import grokjax
 from grokjax import sweeps
@@ -97,3 +98,19 @@ def test_what_cannot_be_is_told_before_anything_is_written(before, tmp_path, giv
     with pytest.raises(InputError, match=sentence):
         tiny.train(c, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_all_of_it_goes_on_where_it_was_stopped(before, tmp_path):
+    """A state with everything in it that a run can hold, saved and read back: rows as without a stop, bit for bit."""
+    c = config(decay_to="init", gradient_transform="grokfast", optimizer="muon", schedule="cosine")
+    c.steps, c.l1, c.label_noise, c.start_from = 120, 1e-4, 0.2, f"{before}:0"
+    c.slots, c.sweep.seed = 1, (0, 1)
+    assert tiny.train(c, tmp_path / "whole")[0] == 0
+    status, said = tiny.train(c, tmp_path / "halves", stop=StopAfter(4))
+    assert status == 143, said
+    status, said = tiny.train(c, tmp_path / "halves")
+    assert status == 0, said
+    assert "going on from" in said
+    whole, halves = (grokjax.read_metrics(tmp_path / name) for name in ("whole", "halves"))
+    assert whole.equals(halves)
+    assert whole.groupby("run").step.max().tolist() == [120, 120]

@@ -12,12 +12,14 @@ import pytest
 import tiny
 from cases import QUICK, random_case
 
+import grokjax
 from grokjax import config, sweeps
-from grokjax.core import model, optimizers
+from grokjax.core import backends, model, optimizers
 from grokjax.core.model import ModelConfig
 from grokjax.core.optimizers import OPTIMIZERS, SCHEDULES, TRANSFORMATIONS
 from grokjax.core.problem import Problem
 from grokjax.errors import InputError
+from grokjax.training import plan
 
 N_STEPS = 12
 SHAPES = {
@@ -341,6 +343,20 @@ def test_what_is_off_is_compiled_apart_and_numbers_are_not():
     assert len(sweeps.expand(c).groups()) == 3
 
 
+def test_the_plan_says_what_differs_from_the_mainline_and_c_plus_plus_serves_it():
+    assert plan._update(problem()) == ""
+    changed = {"gradient_transform": "grokfast", "decay_to": "init", "penalties": ("l1", "l2"), "label_noise": True}
+    p = problem(optimizer="muon", schedule="linear", is_started=True, **changed)
+    assert plan._update(p) == (
+        "cross_entropy, muon, gradients through grokfast, l1 and l2 penalty, linear schedule, decay towards the "
+        "initial weights, label noise, from given weights"
+    )
+    with jax.enable_x64(False):
+        assert backends.unsuited(p) == ""
+        assert backends.unsuited(problem(loss="mse")) == "loss cross_entropy"
+    assert plan._update(problem(loss="mse")) == "mse, adamw"
+
+
 def test_register(monkeypatch):
     monkeypatch.setattr(optimizers, "OPTIMIZERS", dict(OPTIMIZERS))
 
@@ -356,6 +372,23 @@ def test_register(monkeypatch):
     c.optimizer = "lyon"
     with pytest.raises(InputError, match=r"config.optimizer 'lyon' is unknown: did you mean 'lion'\?"):
         sweeps.expand(c)
+
+
+def test_a_redefined_one_is_compiled_anew(monkeypatch):
+    monkeypatch.setattr(optimizers, "OPTIMIZERS", dict(OPTIMIZERS))
+    c = tiny.get_config()
+    c.optimizer, c.steps, c.sweep.seed, c.sweep.weight_decay = "mine", 20, None, None
+    moved = []
+    with jax.enable_x64(False):
+        for factor in (1.0, 0.0):
+
+            @optimizers.register
+            def mine(rate, h, factor=factor):
+                return optax.sgd(factor * h["learning_rate"])
+
+            moved.append(float(jnp.sum(grokjax.train_one(c).params["blocks.0.mlp.b_in"] ** 2)))
+    assert moved[0] > 0
+    assert moved[1] == 0
 
 
 def test_every_traced_field_of_an_optimizer_is_a_config_field():

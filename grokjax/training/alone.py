@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, Int32
 from grokjax import config as config_lib
 from grokjax import sweeps, tasks
 from grokjax.config import FIELDS, TRACED
-from grokjax.core import devices, optimizers
+from grokjax.core import devices, losses, optimizers
 from grokjax.core.problem import Inputs, Problem, State
 from grokjax.errors import InputError, shown, unknown
 from grokjax.experiment import load_experiment
@@ -67,7 +67,8 @@ def train_one(config, **fields) -> State:
     sweeps.check(known | {"steps": values["eval_every"]})
     problem = sweeps.Run(0, known).problem()
     stops = _is_array(values["stop_loss"]) or values["stop_loss"] > 0
-    return _through(problem, stops, _inputs(problem, values), jnp.asarray(values["steps"], jnp.int32))
+    made_of = losses.get(problem.loss), optimizers.get(problem.optimizer)
+    return _through(problem, made_of, stops, _inputs(problem, values), jnp.asarray(values["steps"], jnp.int32))
 
 
 def _stand_in(name: str) -> Any:
@@ -137,9 +138,13 @@ def _by_host(function, n: int, seed: Int[Array, ""]) -> Int32[Array, " n"]:
     return jax.pure_callback(lambda seed: function(int(seed)), shape, seed, vmap_method="sequential")
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _through(problem: Problem, stops: bool, inputs: Inputs, n_steps: Int32[Array, ""]) -> State:
-    """Takes a run from its first step to its last; where it may stop early, by way of its evaluations."""
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _through(problem: Problem, made_of: tuple, stops: bool, inputs: Inputs, n_steps: Int32[Array, ""]) -> State:
+    """Takes a run from its first step to its last; where it may stop early, by way of its evaluations.
+
+    `made_of` tells redefined losses and optimizers of one name apart.
+    """
+    del made_of
     state = one_run.init(problem, inputs)
     if not stops:
         return one_run.train(problem, state, n_steps)
@@ -154,7 +159,7 @@ def _through(problem: Problem, stops: bool, inputs: Inputs, n_steps: Int32[Array
         return counted(one_run.train(problem, state, length)), step + length
 
     def counted(state):
-        return one_run.counted(state, one_run.evaluate(losses, state)["test_loss"])
+        return one_run.counted(state, one_run.evaluate(losses_alone, state)["test_loss"])
 
-    losses = dataclasses.replace(problem, measures=())
+    losses_alone = dataclasses.replace(problem, measures=())
     return jax.lax.while_loop(goes_on, segment, (counted(state), jnp.int32(0)))[0]

@@ -21,10 +21,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int, Shaped
 
-from grokjax.core import compiler, model, optimizers
+from grokjax.core import compiler, losses, model, optimizers
 from grokjax.core.problem import Inputs, Problem, State
 from grokjax.measures import registry
-from grokjax.measures.registry import Measure
 from grokjax.training import one_run
 from grokjax.training.layouts import MAX_SEGMENTS, Layout
 
@@ -45,8 +44,7 @@ class Population:
         self.problem, self.layout = problem, layout
         devices = tuple(devices or jax.local_devices())[: layout.n_devices]
         self.width = layout.slots * len(devices)
-        measures = tuple(registry.of_groups(problem.measures))
-        self.sharding, self._start, self._advance = _compiled(problem, layout, devices, measures)
+        self.sharding, self._start, self._advance = _compiled(problem, layout, devices, functions(problem))
         zeros = jax.tree.map(lambda x: np.zeros((self.width, *x.shape), x.dtype), blank(problem))
         self.state: State = self._put(zeros)
 
@@ -113,9 +111,14 @@ def _take(tree, slots):
     return jax.tree.map(lambda x: x[slots], tree)
 
 
+def functions(problem: Problem) -> tuple:
+    """What the problem's names stand for by now, which tells redefined ones apart."""
+    return *registry.of_groups(problem.measures), losses.get(problem.loss), optimizers.get(problem.optimizer)
+
+
 @functools.cache
-def _compiled(problem: Problem, layout: Layout, devices: tuple[jax.Device, ...], measures: tuple[Measure, ...]):
-    """The sharding over runs and the jitted `_start` and `_advance`; `measures` tells redefined ones apart."""
+def _compiled(problem: Problem, layout: Layout, devices: tuple[jax.Device, ...], functions: tuple):
+    """The sharding over runs and the jitted `_start` and `_advance`; `functions` as `functions` gives them."""
     mesh = jax.sharding.Mesh(np.array(devices), ("run",))
     runs, everywhere = PartitionSpec("run"), PartitionSpec()
 
@@ -139,8 +142,7 @@ def _compiled(problem: Problem, layout: Layout, devices: tuple[jax.Device, ...],
 
 def lowered(problem: Problem, layout: Layout, devices: Sequence[jax.Device]) -> dict[str, jax.stages.Lowered]:
     """A population's programs, `start` and `advance`, ready to be compiled for devices that need not be there."""
-    measures = tuple(registry.of_groups(problem.measures))
-    runs, start, advance = _compiled(problem, layout, tuple(devices), measures)
+    runs, start, advance = _compiled(problem, layout, tuple(devices), functions(problem))
 
     def stacked(x, sharding=runs):
         return jax.ShapeDtypeStruct((layout.slots * len(devices), *x.shape), x.dtype, sharding=sharding)

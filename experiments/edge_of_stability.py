@@ -1,0 +1,44 @@
+"""Softmax collapse, StableMax and ⊥Grad (Prieto et al. 2025, arXiv 2501.04697): why grokking stops without decay.
+
+The paper's claim: without weight decay the loss is soon so small that the softmax's sum loses all but the right class
+(softmax collapse), and learning stops before it generalises, the sooner the coarser the format; StableMax in place of
+softmax groks without decay, and ⊥Grad, which takes out of each gradient what only scales the weights, groks soon.
+
+    python launch.py --config=experiments/edge_of_stability.py:small --workdir=results/edge_small
+    python launch.py --config=experiments/edge_of_stability.py       --workdir=results/edge
+
+Without the colon: the paper's setting for its transformer (Figure 6: 40 % of the pairs at P = 113, learning rate 1e-3,
+β₂ 0.99, an eps of 1e-25, 5 000 steps; decay 1.5 where there is any), on this project's model, with three seeds each. It
+has not been run. Small: P = 53, half the width, half of the pairs.
+"""
+
+from grokjax import config
+from grokjax.errors import unknown
+
+SETTINGS = {
+    "log-softmax in float16": {"loss": "cross_entropy_float16"},
+    "log-softmax in float32": {"loss": "cross_entropy_float32"},
+    "exact": {},
+    "StableMax": {"loss": "stablemax"},
+    "⊥Grad": {"gradient_transform": "orthograd"},
+    "decay": {"weight_decay": 1.5},
+}
+
+
+def get_config(arg: str = ""):
+    """The study's config; `arg` is "" or "small"."""
+    if arg not in ("", "small"):
+        raise unknown("variant of experiments/edge_of_stability.py", arg, ["small"])
+    c = config.small() if arg == "small" else config.default()
+    c.weight_decay = 0.0
+    c.beta2, c.eps = 0.99, 1e-25
+    c.measures = ("paper", "stability")
+    c.sweep.seed = (0, 1) if arg == "small" else (0, 1, 2)
+    if arg == "":
+        c.train_fraction, c.steps = 0.4, 5_000
+    return c
+
+
+def get_sweep(c):
+    """Every setting with every seed."""
+    return [{"weight_decay": 0.0, "seed": seed, **setting} for setting in SETTINGS.values() for seed in c.sweep.seed]
