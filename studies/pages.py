@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from studies import laws, leads, phase_diagram, record, wd_sweep
+from studies import laws, leads, loss_precision, phase_diagram, record, wd_sweep
 
 
 class Study(NamedTuple):
@@ -24,6 +24,7 @@ STUDIES = {
     "wd_sweep": Study(wd_sweep.page, ("wd_sweep",)),
     "phase_diagram": Study(phase_diagram.page, ("phase_diagram",)),
     "laws": Study(laws.page, ("laws",)),
+    "loss_precision": Study(loss_precision.page, ("loss_precision",)),
     "leads": Study(leads.page, ("phase_diagram", "laws")),  # whose runs it shares
 }
 

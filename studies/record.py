@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 import grokjax
+from grokjax import config
 from grokjax.cli import terminal
 from grokjax.errors import InputError
 from studies import rows
@@ -30,6 +31,8 @@ def read(name: str | Path) -> pd.DataFrame:
 def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """One table of several, in order of settings and seeds; of the same run the one that is trained furthest."""
     table = pd.concat([t for t in tables if len(t)], ignore_index=True)
+    if "loss" in table:  # which records from before there was a choice do not have
+        table["loss"] = table["loss"].fillna(config.default().loss)
     keys = [name for name in rows.IDENTITY if name in table and name != "steps"]
     keys = ["d_model" if name == "model.d_model" else name for name in keys]
     keys += ["d_model"] if "d_model" in table and "d_model" not in keys else []

@@ -5,12 +5,12 @@ import pandas as pd
 
 import grokjax
 from grokjax import phases
-from studies import moves
+from studies import moves, stability
 
 # By which a run is the same in two directories; those that a study does not sweep are in its experiment file.
 IDENTITY = (
-    *("p", "train_fraction", "model.d_model", "init_scale", "learning_rate", "weight_decay", "precision", "seed"),
-    *("split_seed", "steps"),
+    *("p", "train_fraction", "model.d_model", "init_scale", "learning_rate", "weight_decay", "precision", "loss"),
+    *("seed", "split_seed", "steps"),
 )
 EVENTS = ("memorised", "grokked", "ungrokked")
 ENDS = ("memorization_end", "circuit_formation_end", "cleanup_end")
@@ -22,6 +22,7 @@ FOUND = (
 LAST = (
     *("train_loss", "test_loss", "train_acc", "test_acc", "restricted_loss", "excluded_loss"),
     *("heldout_restricted_loss", "n_key_freqs", "gini_W_E", "gini_W_L", "sum_sq_weights"),
+    "softmax_collapse",
 )
 
 
@@ -39,10 +40,11 @@ def rows(results: grokjax.Results) -> pd.DataFrame:
     by_run = {run: of_run.reset_index(drop=True) for run, of_run in metrics.groupby("run")}
     found_by = found.to_dict("index")
     last = pd.DataFrame({run: _last(of_run) for run, of_run in by_run.items()}).T
+    stable = pd.DataFrame({run: stability.of(of_run, found_by[run]) for run, of_run in by_run.items()}).T
     moved = pd.DataFrame({run: moves.of(of_run, found_by[run]) for run, of_run in by_run.items()}).T
     identity = runs[[name for name in IDENTITY if name in runs]].rename(columns={"model.d_model": "d_model"})
     kept = [name for name in FOUND if name in found]
-    table = pd.concat([identity, runs[["status"]], found[kept], last, moved], axis=1)
+    table = pd.concat([identity, runs[["status"]], found[kept], last, stable, moved], axis=1)
     return table.reset_index(names="run").infer_objects()
 
 

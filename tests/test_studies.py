@@ -8,7 +8,20 @@ import pytest
 
 import grokjax
 from grokjax.cli import terminal
-from studies import laws, leads, moves, pages, phase_diagram, record, rows, statistics, text, wd_sweep
+from studies import (
+    laws,
+    leads,
+    loss_precision,
+    moves,
+    pages,
+    phase_diagram,
+    record,
+    rows,
+    stability,
+    statistics,
+    text,
+    wd_sweep,
+)
 
 
 def planted_run(delay: int, begin: int = 100, end: int = 500) -> pd.DataFrame:
@@ -51,6 +64,55 @@ def test_a_run_that_never_groks_has_no_moves():
     found = moves.of(planted_run(120), pd.Series({"memorised_by": 100.0, "grokked_by": math.nan}))
     assert not any(name.startswith("half_") for name in found)
     assert found["at_gini_W_E"] < 0.01
+
+
+def test_slingshots_are_rises_from_calm():
+    calm, between, high = 1e-3, 0.05, 0.3
+    for losses, expected in (
+        ([calm, high, calm], 1),
+        ([calm, between, calm], 0),
+        ([calm, between, high, between, high, calm], 1),
+        ([high, calm, high, calm, math.nan], 2),
+        ([between, high, high], 0),
+        ([], 0),
+    ):
+        assert stability.slingshots(np.array(losses)) == expected
+
+
+def test_collapse_is_dated_and_only_what_follows_memorising_is_a_slingshot():
+    of_run = pd.DataFrame(
+        {
+            "step": [0, 10, 20, 30, 40],
+            "train_loss": [1e-3, 2.0, 1e-3, 1e-4, 0.5],
+            "softmax_collapse": [0.0, 0.2, 0.49, 0.5, 0.9],
+        }
+    )
+    assert stability.of(of_run, {"memorised_by": 20.0}) == {"slingshots": 1, "collapsed_by": 30.0}
+    without = stability.of(of_run.drop(columns="softmax_collapse"), {"memorised_by": math.nan})
+    assert without["slingshots"] == 0
+    assert math.isnan(without["collapsed_by"])
+
+
+def test_losses_are_told_apart_on_their_page():
+    runs = {
+        "seed": range(4), "weight_decay": 0.0, "loss": ["cross_entropy", "cross_entropy_bfloat16"] * 2, "total": 4,
+        "grokked_by": [500.0, math.nan] * 2, "collapsed_by": [math.nan, 100.0] * 2, "last_step": 1_000,
+        "softmax_collapse": [0.0, 0.75] * 2, "slingshots": [0, 3] * 2,
+    }  # fmt: skip
+    text = loss_precision.page(pd.DataFrame(runs))
+    exact, rounded = (line for line in text.splitlines() if line.startswith(("| exact", "| log-softmax, bfloat16")))
+    assert exact.split("|")[2].strip().startswith("2 of 2")
+    assert "> 1,000" in exact.split("|")[4]
+    assert rounded.split("|")[2].strip().startswith("0 of 2")
+    assert "75%" in rounded
+    assert "2 of 2" in rounded.split("|")[6]
+
+
+def test_a_record_from_before_losses_could_be_chosen_is_of_the_exact_one():
+    old = pd.DataFrame([{"p": 53, "seed": 0, "last_step": 10}])
+    new = pd.DataFrame([{"p": 53, "loss": "cross_entropy", "seed": 0, "last_step": 20}])
+    other = pd.DataFrame([{"p": 53, "loss": "mse", "seed": 0, "last_step": 5}])
+    assert record.joined([old, new, other])["last_step"].tolist() == [20, 5]
 
 
 def planted_record(noise: float = 0.02) -> pd.DataFrame:
@@ -159,4 +221,4 @@ def test_pages_are_made_of_the_records_alone():
     """The same twice, and each with the runs that its records hold; test_docs compares them with docs/studies."""
     found = pages.found()
     assert found == pages.found()
-    assert set(found) == {"wd_sweep", "phase_diagram", "laws", "leads"}
+    assert set(found) == {"wd_sweep", "phase_diagram", "laws", "loss_precision", "leads"}

@@ -91,8 +91,8 @@ def subject_of(
         settings["key_threshold"] = coerce("key_threshold", threshold, "--threshold")
     if settings["loss"] not in losses.LOSSES and checkpoint.experiment:
         raise InputError(
-            f"{checkpoint.source} has a loss of its own, '{settings['loss']}': give --experiment=FILE, which defines it "
-            f"and is run for it. The sweep was made from {checkpoint.experiment}."
+            f"{checkpoint.source} has a loss of its own, '{settings['loss']}': give --experiment=FILE, which defines "
+            f"it and is run for it. The sweep was made from {checkpoint.experiment}."
         )
     found = task_of(checkpoint, task)
     if found.name == checkpoint.task:
