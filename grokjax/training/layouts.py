@@ -214,10 +214,11 @@ def _evaluation_bytes(problem: Problem) -> int:
 
 
 def _evaluation_bytes_of_tpu(problem: Problem) -> int:
-    """Likewise on a TPU, where the training pairs' logits less each frequency take the most, classes in tiles of 8."""
+    """Likewise on a TPU, in its tiles: the training pairs' logits less each frequency take the most."""
     cfg = problem.model
-    excluded = 2 * blocks.n_blocks(problem) * problem.n_train * 8 * -(-cfg.p // 8)
-    return 4 * (excluded + cfg.p**2 * 2 * cfg.d_mlp * (1 if cfg.n_layers == 1 else 3))
+    classes, pairs, grid = 8 * -(-cfg.p // 8), 128 * -(-problem.n_train // 128), 128 * -(-(cfg.p**2) // 128)
+    neurons = 2 * cfg.d_mlp * (1 if cfg.n_layers == 1 else 3)
+    return 4 * (2 * blocks.n_blocks(problem) * pairs * classes + grid * neurons)
 
 
 def _largest(problem: Problem, n_pairs: int) -> int:
