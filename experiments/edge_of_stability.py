@@ -12,10 +12,12 @@ Without the colon: the paper's setting for its transformer (Figure 6: 40 % of th
 has not been run. Small: P = 53, half the width, half of the pairs.
 """
 
+from typing import Any
+
 from grokjax import config
 from grokjax.errors import unknown
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "log-softmax in float16": {"loss": "cross_entropy_float16"},
     "log-softmax in float32": {"loss": "cross_entropy_float32"},
     "exact": {},

@@ -11,6 +11,8 @@ not been run. Small: P = 53, half the width. A run that loses it has a test accu
 grokked_step: `grokjax figure DIR --kind=column --column=test_acc` shows that.
 """
 
+from typing import Any
+
 from grokjax import config
 from grokjax.errors import unknown
 
@@ -28,5 +30,8 @@ def get_config(arg: str = ""):
 
 def get_sweep(c):
     """AdamW, and Muon with two step sizes, each with every seed."""
-    settings = [{"optimizer": "adamw"}, *({"optimizer": "muon", "muon_learning_rate": rate} for rate in (0.02, 0.005))]
+    settings: list[dict[str, Any]] = [
+        {"optimizer": "adamw"},
+        *({"optimizer": "muon", "muon_learning_rate": rate} for rate in (0.02, 0.005)),
+    ]
     return [{"muon_learning_rate": 0.02, "seed": seed, **setting} for setting in settings for seed in c.sweep.seed]

@@ -148,7 +148,8 @@ def expand(config, get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | Non
             raise InputError(f"runs {first} and {run.run} of the sweep are the same: each must differ in some field.")
     axes = {path: tuple(dict.fromkeys(run.values[path] for run in runs)) for path in paths}
     more = {"measures": _measures(base, runs)}
-    sweep = Sweep(base | more, axes, tuple(dataclasses.replace(run, values=run.values | more) for run in runs))
+    runs = tuple(dataclasses.replace(run, values={**run.values, **more}) for run in runs)
+    sweep = Sweep({**base, **more}, axes, runs)
     n_groups = len(sweep.groups())
     if n_groups > MOST_GROUPS:
         raise InputError(

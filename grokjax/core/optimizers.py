@@ -17,13 +17,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
+from optax import GradientTransformation
 from optax.contrib import MuonDimensionNumbers
 
 from grokjax.core.problem import HYPERPARAMETERS, Problem
 from grokjax.errors import refuse_clash, unknown
 
 Hyperparameters = Mapping[str, Float[Array, ""]]
-Update = optax.GradientTransformation
 Rate = Callable[[Float[Array, ""]], optax.Schedule]  # from a step size to its schedule
 
 
@@ -75,7 +75,7 @@ class Optimizer:
       hyperparameters: the config fields that it reads beside those in `HYPERPARAMETERS`.
     """
 
-    function: Callable[[Rate, Hyperparameters], Update]
+    function: Callable[[Rate, Hyperparameters], GradientTransformation]
     hyperparameters: tuple[str, ...] = ()
 
 
@@ -127,21 +127,21 @@ def get(name: str) -> Optimizer:
 
 
 @register
-def adamw(rate: Rate, h: Hyperparameters) -> Update:
+def adamw(rate: Rate, h: Hyperparameters) -> GradientTransformation:
     """AdamW; the decay is multiplied by the learning rate, as in PyTorch and the paper's code."""
     decay = h["weight_decay"]
     return optax.adamw(rate(h["learning_rate"]), b1=h["beta1"], b2=h["beta2"], eps=h["eps"], weight_decay=decay)
 
 
 @register
-def adam(rate: Rate, h: Hyperparameters) -> Update:
+def adam(rate: Rate, h: Hyperparameters) -> GradientTransformation:
     """Adam with decay added to the gradient, before both means, as in PyTorch's Adam (L2 regularization)."""
     inner = optax.adam(rate(h["learning_rate"]), b1=h["beta1"], b2=h["beta2"], eps=h["eps"])
     return optax.chain(optax.add_decayed_weights(h["weight_decay"]), inner)
 
 
 @register
-def sgd(rate: Rate, h: Hyperparameters) -> Update:
+def sgd(rate: Rate, h: Hyperparameters) -> GradientTransformation:
     """SGD with momentum beta1 and decay added to the gradient, as in PyTorch; beta2 and eps are not used."""
     inner = optax.sgd(rate(h["learning_rate"]), momentum=h["beta1"])
     return optax.chain(optax.add_decayed_weights(h["weight_decay"]), inner)
@@ -158,7 +158,7 @@ MATRICES = {
 
 
 @register(hyperparameters=("muon_beta", "muon_learning_rate"))
-def muon(rate: Rate, h: Hyperparameters) -> Update:
+def muon(rate: Rate, h: Hyperparameters) -> GradientTransformation:
     """Muon for the matrices of hidden layers, and AdamW for embeddings, unembedding and biases (Jordan et al. 2024).
 
     optax.contrib.muon, in float32 on every device: momentum muon_beta, Nesterov's (AdamW's too), and
@@ -180,7 +180,7 @@ def muon(rate: Rate, h: Hyperparameters) -> Update:
         with jax.default_matmul_precision("float32"):
             return inner.update(grads, state, params)
 
-    return optax.GradientTransformation(inner.init, update)
+    return GradientTransformation(inner.init, update)
 
 
 # --- before the optimizer ---------------------------------------------------------------------------------------------
@@ -189,11 +189,11 @@ def muon(rate: Rate, h: Hyperparameters) -> Update:
 class MeanGradient(NamedTuple):
     """The state of `grokfast`: the exponential mean of the gradients, and how many there were."""
 
-    count: Array
+    n: Array
     mean: optax.Updates
 
 
-def grokfast(h: Hyperparameters) -> Update:
+def grokfast(h: Hyperparameters) -> GradientTransformation:
     """g + lamb · m, with m the exponential mean of the gradients, which begins at the first (Lee et al. 2024)."""
     alpha, lamb = h["grokfast_alpha"], h["grokfast_lamb"]
 
@@ -202,14 +202,14 @@ def grokfast(h: Hyperparameters) -> Update:
 
     def update(grads, state, params=None):
         del params
-        first = state.count == 0
+        first = state.n == 0
         mean = jax.tree.map(lambda m, g: jnp.where(first, g, alpha * m + (1 - alpha) * g), state.mean, grads)
-        return jax.tree.map(lambda g, m: g + lamb * m, grads, mean), MeanGradient(state.count + 1, mean)
+        return jax.tree.map(lambda g, m: g + lamb * m, grads, mean), MeanGradient(state.n + 1, mean)
 
-    return optax.GradientTransformation(init, update)
+    return GradientTransformation(init, update)
 
 
-def orthograd(h: Hyperparameters) -> Update:
+def orthograd(h: Hyperparameters) -> GradientTransformation:
     """⊥Grad (Prieto et al. 2025): each array's gradient less its part along the weights, with its norm of before."""
     del h
 
@@ -228,7 +228,7 @@ NONE = "none"
 class Transformation:
     """A gradient transformation that config.gradient_transform can name; attributes as of `Optimizer`."""
 
-    function: Callable[[Hyperparameters], Update]
+    function: Callable[[Hyperparameters], GradientTransformation]
     hyperparameters: tuple[str, ...] = ()
 
 
@@ -240,7 +240,7 @@ TRANSFORMATIONS = {
 PENALTIES: dict[str, Callable] = {"l1": jnp.sign, "l2": lambda w: w}
 
 
-def penalty(strength: Float[Array, ""], slope: Callable) -> Update:
+def penalty(strength: Float[Array, ""], slope: Callable) -> GradientTransformation:
     """Adds to the gradient that of a penalty on every weight."""
     return optax.stateless(lambda grads, params: jax.tree.map(lambda g, w: g + strength * slope(w), grads, params))
 
@@ -252,7 +252,7 @@ class FromInit(NamedTuple):
     inner: optax.OptState
 
 
-def decayed_to_init(inner: Update) -> Update:
+def decayed_to_init(inner: GradientTransformation) -> GradientTransformation:
     """An optimizer whose decay is towards the initial weights: θ - θ₀ stands for θ, which decay alone looks at."""
 
     def init(params):
@@ -262,18 +262,18 @@ def decayed_to_init(inner: Update) -> Update:
         updates, after = inner.update(grads, state.inner, jax.tree.map(jnp.subtract, params, state.init))
         return updates, FromInit(state.init, after)
 
-    return optax.GradientTransformation(init, update)
+    return GradientTransformation(init, update)
 
 
 # --- all together -----------------------------------------------------------------------------------------------------
 
 
-def build(name: str, h: Hyperparameters, schedule: str = "constant") -> Update:
+def build(name: str, h: Hyperparameters, schedule: str = "constant") -> GradientTransformation:
     """The optimizer of that name for one run's hyperparameters (scalars, traced or not)."""
     return get(name).function(functools.partial(rate, h, schedule), h)
 
 
-def of(problem: Problem, h: Hyperparameters) -> Update:
+def of(problem: Problem, h: Hyperparameters) -> GradientTransformation:
     """All that lies between a run's gradient and the update of its weights."""
     steps = [penalty(h[name], PENALTIES[name]) for name in problem.penalties]
     if problem.gradient_transform != NONE:

@@ -80,7 +80,7 @@ class Inputs(NamedTuple):
     stop_loss: Float32[Array, ""] = np.float32(0)  # nats; a test loss is never below 0
     stop_evals: Int32[Array, ""] = np.int32(1)
     task_answers: Int32[Array, " N"] | None = None  # where label noise makes them others
-    start: Params | None = None  # given weights to begin with
+    start: dict[str, Array] | None = None  # given weights to begin with
 
 
 class State(NamedTuple):
