@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Float, Float32, Int32, UInt32
 
+from grokjax.core import architecture
 from grokjax.core.model import ModelConfig, Params
 
 Array = Any  # jax.Array where traced, NumPy's where made on the host
@@ -50,6 +51,16 @@ class Problem:
     batch_size: int = 0
 
     @property
+    def hyperparameters(self) -> tuple[str, ...]:
+        """The config fields whose numbers such runs hold in their state."""
+        return (*HYPERPARAMETERS, *self.model.traced)
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether a run's next step depends on how many it has done."""
+        return bool(self.batch_size) or self.model.has_dropout
+
+    @property
     def n_step(self) -> int:
         """The number of training pairs that a step sees."""
         return self.batch_size or self.n_train
@@ -59,7 +70,7 @@ class Inputs(NamedTuple):
     """The traced part of a run: what may differ between runs of one compilation."""
 
     seed: UInt32[Array, ""]
-    hyperparameters: dict[str, Float[Array, ""]]  # by the names in HYPERPARAMETERS
+    hyperparameters: dict[str, Float[Array, ""]]  # by config field, those of `Problem.hyperparameters`
     train_pairs: Int32[Array, " B"]  # a * P + b
     answers: Int32[Array, " N"]
     stop_loss: Float32[Array, ""] = np.float32(0)  # nats; a test loss is never below 0
@@ -73,4 +84,11 @@ class State(NamedTuple):
     opt_state: optax.OptState
     inputs: Inputs
     below: Int32[Array, ""] = np.int32(0)  # evaluations in a row with the test loss below stop_loss
-    step: Int32[Array, ""] | None = None  # steps done, of runs in batches: it tells which batch is next
+    step: Int32[Array, ""] | None = None  # steps done, where `Problem.counts_steps`: it tells what to draw next
+
+
+def bound(problem: Problem, inputs: Inputs) -> Problem:
+    """The problem with a run's own rates in its model, to be used inside its trace alone."""
+    if not problem.model.traced:
+        return problem
+    return dataclasses.replace(problem, model=architecture.bound(problem.model, inputs.hyperparameters))

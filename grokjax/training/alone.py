@@ -15,7 +15,7 @@ from grokjax import config as config_lib
 from grokjax import sweeps, tasks
 from grokjax.config import FIELDS, TRACED
 from grokjax.core import devices
-from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem, State
+from grokjax.core.problem import Inputs, Problem, State
 from grokjax.errors import InputError, shown, unknown
 from grokjax.experiment import load_experiment
 from grokjax.training import one_run
@@ -29,8 +29,9 @@ def train_one(config, **fields) -> State:
     Args:
       config: of `grokjax.config.default`, or an experiment's name such as "experiments/wd_sweep.py:small", whose sweep
         is left aside.
-      **fields: seed, split_seed, init_scale, learning_rate, weight_decay, beta1, beta2, eps, warmup_steps, steps,
-        stop_loss, stop_evals, where they differ from the config's; numbers, or arrays and tracers of shape [].
+      **fields: seed, split_seed, init_scale, learning_rate, weight_decay and every other field that is swept without
+        recompiling, where they differ from the config's; numbers, or arrays and tracers of shape []. Names with a dot
+        go in a dict: `**{"model.attention_rate": 0.5}`.
 
     Returns:
       The state after the last step: `params` by TransformerLens key, `opt_state`, and `inputs`, which holds the
@@ -62,12 +63,18 @@ def train_one(config, **fields) -> State:
             raise InputError(f"{name} shapes arrays or chooses code, so it is the config's: set config.{name}.")
         values[name] = _checked(name, value)
     # What is checked of steps goes with evaluations, of which there are none here; tracers have no values to check.
-    known = {name: FIELDS[name].default if _is_array(value) else value for name, value in values.items()}
+    known = {name: _stand_in(name) if _is_array(value) else value for name, value in values.items()}
     known, values = sweeps.settled(known), sweeps.settled(values)
     sweeps.check(known | {"steps": values["eval_every"]})
     problem = sweeps.Run(0, known).problem()
     stops = _is_array(values["stop_loss"]) or values["stop_loss"] > 0
-    return _through(problem, stops, _inputs(values), jnp.asarray(values["steps"], jnp.int32))
+    return _through(problem, stops, _inputs(problem, values), jnp.asarray(values["steps"], jnp.int32))
+
+
+def _stand_in(name: str) -> Any:
+    """A value for what is checked and compiled where a field is a tracer."""
+    field = FIELDS[name]
+    return field.default if field.on is None else field.on
 
 
 def _is_array(value) -> bool:
@@ -85,13 +92,13 @@ def _checked(name: str, value: Any):
     return value
 
 
-def _inputs(values: Mapping[str, Any]) -> Inputs:
+def _inputs(problem: Problem, values: Mapping[str, Any]) -> Inputs:
     """The traced part of a run, as `sweeps.Run.inputs` makes it of numbers."""
     seed = values["seed"]
     split_seed = seed if values["split_seed"] is None else values["split_seed"]
     return Inputs(
         seed=jnp.asarray(seed, jnp.uint32),
-        hyperparameters={name: jnp.asarray(values[name], jnp.float32) for name in HYPERPARAMETERS},
+        hyperparameters={name: jnp.asarray(values[name], jnp.float32) for name in problem.hyperparameters},
         train_pairs=_train_pairs(values, tasks.of(values).nonzero_b, split_seed),
         answers=_answers(tasks.of(values), values["p"], split_seed),
         stop_loss=jnp.asarray(values["stop_loss"], jnp.float32),

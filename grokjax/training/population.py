@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int, Shaped
 
 from grokjax.core import compiler
-from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem, State
+from grokjax.core.problem import Inputs, Problem, State
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
 from grokjax.training import one_run
@@ -157,7 +157,7 @@ def lowered(problem: Problem, layout: Layout, devices: Sequence[jax.Device]) -> 
 
 def blank(problem: Problem) -> State:
     """The shapes and dtypes of one run's state."""
-    hyperparameters = dict.fromkeys(HYPERPARAMETERS, np.float32(0))
+    hyperparameters = dict.fromkeys(problem.hyperparameters, np.float32(0))
     pairs, answers = (np.zeros(n, np.int32) for n in (problem.n_train, problem.model.p**2))
     inputs = Inputs(np.uint32(0), hyperparameters, pairs, answers)
     return jax.eval_shape(functools.partial(one_run.init, problem), inputs)
