@@ -162,7 +162,12 @@ FIELDS: dict[str, Field] = {
     "eps": _positive(1e-8, "added to the root of the mean squared gradient"),
     "warmup_steps": _not_negative(10, "steps over which the learning rate rises from 0", TRACED, int),
     "steps": Field(
-        40_000, "steps per run (the paper's epochs, where batch_size is 0)", TRACED, int, "in [1, 2³¹)", lambda v: 1 <= v < 2**31
+        40_000,
+        "steps per run (the paper's epochs, where batch_size is 0)",
+        TRACED,
+        int,
+        "in [1, 2³¹)",
+        lambda v: 1 <= v < 2**31,
     ),
     "stop_loss": _not_negative(
         0.0, "end a run early once its test loss is below this, in nats, for stop_evals evaluations; 0 = never"

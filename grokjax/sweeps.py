@@ -272,7 +272,9 @@ def check(values: Mapping[str, Any]) -> None:
     if n < 1 or n >= of:
         raise InputError(f"config.train_fraction is {fraction}, which leaves {n} of {of} pairs to train on.")
     if values["batch_size"] > n:
-        raise InputError(f"config.batch_size is {values['batch_size']}, but it must be at most {n}, the training pairs.")
+        raise InputError(
+            f"config.batch_size is {values['batch_size']}, but it must be at most {n}, the training pairs."
+        )
     tasks.check(task, p)
     if values["key_rule"] == "logits" and task.direction_at(p) is None and not task.read_by:
         raise InputError(

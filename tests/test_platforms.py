@@ -12,8 +12,8 @@ import tiny
 from cases import QUICK
 
 from grokjax import config, sweeps
-from grokjax.core import model
 from grokjax.core import platforms as platforms_lib
+from grokjax.core import products as products_lib
 from grokjax.core.precision import EMULATED, lacking
 from grokjax.measures import registry
 from grokjax.training import one_run, population
@@ -42,10 +42,10 @@ def lowered(function, *args, platforms):
 
 
 @functools.cache
-def of_population(platforms, precision="float32", measures=("paper",), n_layers=1):
+def of_population(platforms, precision="float32", measures=("paper",), batch_size=0, **shape):
     """A whole population's program: its training steps and evaluations."""
-    model = dataclasses.replace(PROBLEM.model, n_layers=n_layers)
-    problem = dataclasses.replace(PROBLEM, precision=precision, measures=measures, model=model)
+    model = dataclasses.replace(PROBLEM.model, **shape)
+    problem = dataclasses.replace(PROBLEM, precision=precision, measures=measures, model=model, batch_size=batch_size)
     layout = Layout(WIDTH, WIDTH, WIDTH, 1)
     state = jax.tree.map(lambda x: jnp.zeros((WIDTH, *x.shape), x.dtype), population.blank(problem))
     advance = functools.partial(population._advance, problem, layout)
@@ -86,10 +86,14 @@ def test_every_product_of_a_cpu_is_of_float32_and_only_its_steps_emulate_others(
     assert ("reduce_precision" in text) == (name in EMULATED)
 
 
-@pytest.mark.parametrize("n_layers", [1, 2])
-def test_no_scatter_adds_and_none_writes_a_place_twice(n_layers):
+@pytest.mark.parametrize(
+    "fields",
+    [{"n_layers": 1}, {"n_layers": 2}, {"n_layers": 2, "batch_size": 8}, {"architecture": "mlp", "batch_size": 8}],
+    ids=lambda fields: "-".join(map(str, fields.values())),
+)
+def test_no_scatter_adds_and_none_writes_a_place_twice(fields):
     """A sum over repeated indices has no order on a GPU, so that a run's bits would change from one time to another."""
-    text = of_population(PLATFORMS, measures=ALL, n_layers=n_layers)
+    text = of_population(PLATFORMS, measures=ALL, **fields)
     found = re.findall(r'"stablehlo\.scatter"\(.*?\}>', text, re.DOTALL)
     assert len(found) == text.count('"stablehlo.scatter"') > 0
     assert not [one for one in found if "unique_indices = true" not in one]

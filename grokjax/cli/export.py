@@ -30,6 +30,14 @@ from transformer_lens.model_bridge import TransformerBridge
 model = TransformerBridge.boot_native(TransformerBridgeConfig({config}))
 model.load_state_dict({load})
 logits = model(torch.tensor([[1, 2, {p}]]))[:, -1]  # a, b, "="; from TransformerLens 3.9 on"""
+MLP = """\
+import torch
+
+w = {load}
+a, b = 1, 2
+x = {x}
+{layers}
+logits = x @ w["unembed.W_U"]"""
 SAFE = ".safetensors"
 PLAIN = """\
 import numpy as np
@@ -46,10 +54,22 @@ def recipe(template: str, cfg, path: str | Path) -> str:
     given |= {"n_ctx": N_CTX, "act_fn": cfg.act, "normalization_type": None}
     config = ", ".join(f"{name}={value!r}" for name, value in given.items())
     load = f"torch.load({str(path)!r}, weights_only=True)"
+    if cfg.is_mlp and template != PLAIN:
+        template = MLP
     if str(path).endswith(SAFE):
         load = f"load_file({str(path)!r})"
         template = f"from safetensors.torch import load_file\n{template}"
-    return template.format(config=config, path=str(path), p=cfg.p, load=load)
+    return template.format(config=config, path=str(path), p=cfg.p, load=load, **(_mlp(cfg) if cfg.is_mlp else {}))
+
+
+def _mlp(cfg) -> dict[str, str]:
+    """What the template `MLP` says of a model."""
+    second = "embed_b" if cfg.embeddings == "separate" else "embed"
+    rows = 'w["embed.W_E"][a]', f'w["{second}.W_E"][b]'
+    act = "torch.relu" if cfg.act == "relu" else "torch.nn.functional.gelu"
+    layers = [f'x = {act}(x @ w["blocks.{layer}.mlp.W_in"])' for layer in range(cfg.n_layers)]
+    x = " + ".join(rows) if cfg.inputs == "summed" else f"torch.cat([{', '.join(rows)}])"
+    return {"x": x, "layers": "\n".join(layers)}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -72,6 +92,8 @@ def main(argv: Sequence[str]) -> None:
     if path.is_dir() or (path.exists() and not args.overwrite):
         raise InputError(f"{path} exists: choose another name{'' if path.is_dir() else ', or --overwrite'}.")
     checkpoint = model.load(args)
+    if args.bridge and checkpoint.cfg.is_mlp:
+        raise InputError(f"{checkpoint.source} is an MLP, of which TransformerLens has none: leave out --bridge.")
     what, record = (checkpoint.params, checkpoint.cfg, path), checkpoint.record()
     with terminal.busy(f"writing {path}"):
         if plain:

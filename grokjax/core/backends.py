@@ -148,10 +148,17 @@ def blocks(problem: Problem, inputs: Inputs, size: int = 0, pairs_last: bool = F
     )
 
 
-def loss(problem: Problem, params: Params, pairs: model.Pairs, labels_B: Int[Array, " B"]) -> Float[Array, ""]:
-    """Mean cross-entropy over the pairs, in nats."""
+def loss(
+    problem: Problem,
+    params: Params,
+    pairs: model.Pairs,
+    labels_B: Int[Array, " B"],
+    weights_B: Float[Array, " B"] | None = None,
+) -> Float[Array, ""]:
+    """Mean cross-entropy over the pairs, in nats; over those alone whose weight is 1 and not 0, where there are any."""
     logits_BxP, _ = model.forward(problem.model, params, pairs)
-    return jnp.mean(losses.cross_entropy(logits_BxP, labels_B))
+    loss_B = losses.cross_entropy(logits_BxP, labels_B)
+    return jnp.mean(loss_B) if weights_B is None else jnp.sum(loss_B * weights_B) / jnp.sum(weights_B)
 
 
 def gradient(problem: Problem, params: Params, pairs: Blocks) -> Params:

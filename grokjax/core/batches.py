@@ -1,8 +1,8 @@
 """Minibatches: training pairs in an order that every epoch draws anew from the run's own key.
 
 A step's batch follows from the run's seed and the number of the step alone, so that bits depend neither on how steps
-are dispatched nor on where a run goes on. The last batch of an epoch is what is left, as in the code released with Power
-et al. 2022: smaller where the batch size does not divide the number of training pairs.
+are dispatched nor on where a run goes on. The last batch of an epoch is what is left, as in the code released with
+Power et al. 2022: smaller where the batch size does not divide the number of training pairs.
 
 Size letters: B pairs of a batch, P residues.
 """
@@ -13,15 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from grokjax.core import losses, model
-from grokjax.core.model import Params
+from grokjax.core import model
 from grokjax.core.problem import Inputs, Problem
 
 FOLD = 2  # of the seed's key: 0 draws the weights, and 1 of the split's seed the split
 
 
 class Batch(NamedTuple):
-    """Some training pairs, ready for the forward pass."""
+    """Some training pairs, ready for the forward pass: what `backends.loss` takes."""
 
     pairs: model.Pairs
     labels_B: Int[Array, " B"]
@@ -63,9 +62,3 @@ def prepared(
     weights_B = (place * size + jnp.arange(size) < problem.n_train).astype(float)
     labels_B = jnp.asarray(inputs.answers)[pairs_B]
     return Batch(model.lookup(pairs_B, problem.model.p, pairs_last), labels_B, weights_B)
-
-
-def loss(problem: Problem, params: Params, batch: Batch) -> Float[Array, ""]:
-    """Mean cross-entropy over the pairs of a batch, in nats."""
-    logits_BxP, _ = model.forward(problem.model, params, batch.pairs)
-    return jnp.sum(losses.cross_entropy(logits_BxP, batch.labels_B) * batch.weights_B) / jnp.sum(batch.weights_B)

@@ -22,8 +22,8 @@ from grokjax.config import coerce
 from grokjax.core import environment
 from grokjax.core.model import ACTIVATIONS, ModelConfig
 from grokjax.errors import InputError, unknown
-from grokjax.interp import architectures, files, trajectory
-from grokjax.interp.formats import Reader
+from grokjax.interp import architectures, files, mlps, trajectory
+from grokjax.interp.formats import Reader, without_prefix
 from grokjax.interp.state_dict import SPLITS, unwrap
 from grokjax.store import files as files_lib
 from grokjax.store.records import read_record
@@ -69,7 +69,9 @@ class Checkpoint:
 
     def record(self) -> dict[str, Any]:
         """What an export carries beside the arrays: the origin, or as much of it as is known."""
-        known = {"p": self.cfg.p, "n_heads": self.cfg.n_heads, "task": self.task, "split_seed": self.split_seed}
+        known = {"p": self.cfg.p, "task": self.task, "split_seed": self.split_seed}
+        if not self.cfg.is_mlp:
+            known["n_heads"] = self.cfg.n_heads
         if ASSUMED_ACT not in self.notes:
             known["act_fn"] = self.cfg.act
         found = {"version": __version__, "git_commit": environment.git_commit()} | known | dict(self.origin)
@@ -166,23 +168,25 @@ def from_arrays(
     for flag, given, name in (("--act", act, "act_fn"), ("--heads", n_heads, "n_heads")):
         if given is not None and given != origin.get(name, given):
             refuse_contradiction(flag, given, source, name, origin[name])
-    heads = said.get("n_heads", said.get("num_heads"))
-    reader = Reader(
-        source,
-        {name: x for name, x in arrays.items() if name not in SPLITS},
-        n_heads or (heads if type(heads) is int and heads > 0 else None),
-    )
-    cfg = reader.config(_activation(source, act, said))
+    act_fn, heads = _activation(source, act, said), said.get("n_heads", said.get("num_heads"))
+    named, dropped = without_prefix(source, {name: x for name, x in arrays.items() if name not in SPLITS})
+    if mlps.fits(named):
+        params, cfg, format = mlps.read(source, named, act_fn)
+    else:
+        reader = Reader(source, named, n_heads or (heads if type(heads) is int and heads > 0 else None))
+        cfg, format = reader.config(act_fn), reader.format.name
     if origin.get("p", cfg.p) != cfg.p:
         raise InputError(f"{source}: its record says that P is {origin['p']!r}, but its arrays have P = {cfg.p}.")
-    params = reader.params()
-    notes += tuple(reader.notes)
+    notes += tuple(dropped)
+    if not cfg.is_mlp:
+        params = reader.params()
+        notes += tuple(reader.notes)
     if not act and not {"act_fn", "act_type"} & said.keys():
         notes += (ASSUMED_ACT,)
     split = _split_of(source, cfg.p, arrays, said)
     if origin:
         split |= _told(origin, split["train_pairs"])
-    return Checkpoint(params, cfg, source=source, format=reader.format.name, notes=notes, origin=origin, **split)
+    return Checkpoint(params, cfg, source=source, format=format, notes=notes, origin=origin, **split)
 
 
 ASSUMED_ACT = "the activation is not known and relu was assumed (--act)"
@@ -296,7 +300,8 @@ def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) 
     found = from_arrays(params, source, act or v["model.act"])
     origin = {name: v[name] for name in ("p", "split", "train_fraction")} | {
         "task": tasks.name_of(v),
-        **{"act_fn": v["model.act"], "n_heads": found.cfg.n_heads, "split_seed": run.split_seed, "seed": v["seed"]},
+        **{"act_fn": v["model.act"], "n_heads": None if found.cfg.is_mlp else found.cfg.n_heads},
+        **{"split_seed": run.split_seed, "seed": v["seed"]},
         **{"step": step, "git_commit": record.get("git_commit")},
         "version": (record.get("versions") or {}).get("grokjax") or __version__,
     }

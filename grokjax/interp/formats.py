@@ -80,7 +80,7 @@ BRIDGE = Format(
 )
 _BUFFER = re.compile(r"(blocks\.\d+\.attn\.)?(mask|IGNORE)")
 _INSERTED = re.compile(r"(?<![^.])(_orig_mod|_original_component)\.")
-_ROOTS = {"embed", "pos_embed", "blocks", "unembed"}
+_ROOTS = {"embed", "embed_b", "pos_embed", "blocks", "unembed"}
 _BARE = {name.rsplit(".", 1)[1]: name for name in LENS.arrays}  # "W_Q" stands for "blocks.0.attn.W_Q"
 
 
@@ -115,13 +115,15 @@ def _every_layer(names: Mapping[str, Any], n_layers: int) -> list[tuple[str, int
 
 
 def write(params: Mapping[str, Any], cfg: ModelConfig, format: Format = LENS) -> dict[str, np.ndarray]:
-    """A complete state dict in a format, with zeros for the biases that this project's model has not.
+    """A complete state dict in a format, with zeros for the biases that this project's model has not; an MLP's own.
 
     Args:
       params: by TransformerLens key, in this project's axes.
       cfg: the model's shape.
       format: `LENS` for HookedTransformer, which gets its buffers too, or `BRIDGE` for TransformerBridge.
     """
+    if cfg.is_mlp:
+        return {name: np.asarray(x) for name, x in params.items()}
     widths = {"D": cfg.d_model, "H": cfg.n_heads, "E": cfg.d_head, "M": cfg.d_mlp}
     sizes = {"V": cfg.d_vocab, "T": N_CTX, "P": cfg.p, **widths}
     dtype = np.asarray(params["embed.W_E"]).dtype
@@ -138,6 +140,26 @@ def write(params: Mapping[str, Any], cfg: ModelConfig, format: Format = LENS) ->
             result[f"blocks.{layer}.attn.mask"] = np.tril(np.ones((N_CTX, N_CTX), bool))
             result[f"blocks.{layer}.attn.IGNORE"] = np.array(-np.inf, dtype)
     return result
+
+
+def without_prefix(source: str, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays without what torch.compile, DataParallel and other wrappers put before every name; and a note of it.
+
+    Raises:
+      InputError: some are there twice, with a wrapper's name and without.
+    """
+    named = {_INSERTED.sub("", name): x for name, x in arrays.items()}
+    if len(named) < len(arrays):
+        raise InputError(f"{source} has arrays twice, with '_orig_mod' in their names and without.")
+    dropped = "" if named.keys() == arrays.keys() else "_orig_mod."
+    while len(named) > 1:
+        roots = {name.partition(".")[0] if "." in name else "" for name in named}
+        root = roots.pop()
+        if roots or not root or root in _ROOTS:
+            break
+        dropped += f"{root}."
+        named = {name.partition(".")[2]: x for name, x in named.items()}
+    return named, [f"the prefix '{dropped}' was dropped from the names"] if dropped else []
 
 
 class Reader:
@@ -163,7 +185,9 @@ class Reader:
         self._given: dict[str, str] = {}  # names in the file by full name
         self._arrays: dict[str, np.ndarray] = {}
         self.notes: list[str] = []
-        for given, array in self._without_prefix(arrays).items():
+        named, dropped = without_prefix(source, arrays)
+        self.notes += dropped
+        for given, array in named.items():
             name = _BARE.get(given, given)
             if name in self._arrays:
                 raise InputError(f"{source} has both {self._given[name]} and {given}, which are the same parameter.")
@@ -198,23 +222,6 @@ class Reader:
         return result
 
     # --- what there is ----------------------------------------------------------------------------------------------
-
-    def _without_prefix(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The arrays without what torch.compile, DataParallel and other wrappers put before every name."""
-        named = {_INSERTED.sub("", name): x for name, x in arrays.items()}
-        if len(named) < len(arrays):
-            raise InputError(f"{self.source} has arrays twice, with '_orig_mod' in their names and without.")
-        dropped = "" if named.keys() == arrays.keys() else "_orig_mod."
-        while len(named) > 1:
-            roots = {name.partition(".")[0] if "." in name else "" for name in named}
-            root = roots.pop()
-            if roots or not root or root in _ROOTS:
-                break
-            dropped += f"{root}."
-            named = {name.partition(".")[2]: x for name, x in named.items()}
-        if dropped:
-            self.notes.append(f"the prefix '{dropped}' was dropped from the names")
-        return named
 
     def _fit_context(self) -> None:
         """Drops positions behind the third, which a b = does not reach."""

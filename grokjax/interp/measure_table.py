@@ -62,13 +62,19 @@ def heading(about: Mapping[str, Any]) -> list[str]:
     threshold = f", key_threshold {keys['threshold']}" if "threshold" in keys else ""
     return [
         f"model  {one_line('; '.join([about['model'], about['layout'], *about['notes']]))}",
-        f"       P = {about['p']}, n_layers {about['n_layers']}, d_model {about['d_model']}, n_heads {about['n_heads']}"
+        f"       P = {about['p']}, n_layers {about['n_layers']}, d_model {about['d_model']}, {_kind(about)}"
         f", d_mlp {about['d_mlp']}, {about['act']}; {about['dtype']}, computed in {about['computed_in']}",
         f"task   {about['task']}",
         *([f"note   {one_line(about['doubt'])}"] if about.get("doubt") else []),
         f"split  {split}",
         f"keys   {'given' if 'given' in keys else f'''the model's own by key_rule {keys['rule']}{threshold}'''}",
     ]
+
+
+def _kind(about: Mapping[str, Any]) -> str:
+    """The number of heads, or that it is an MLP and how pairs enter."""
+    is_mlp = about["architecture"] == "mlp"
+    return f"MLP on {about['inputs']} {about['embeddings']} embeddings" if is_mlp else f"n_heads {about['n_heads']}"
 
 
 def summary(m: Measure, value) -> str:

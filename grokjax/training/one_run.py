@@ -68,7 +68,7 @@ def _train_in_batches(problem: Problem, state: State, n_steps: Int[Array, ""] | 
         def one(j, state: State) -> State:
             place = first + j
             batch = batches.prepared(problem, state.inputs, upcoming[place], place % n, backend.pairs_last)
-            state = train_step(problem, state, lambda params: jax.grad(batches.loss, 1)(problem, params, batch))
+            state = train_step(problem, state, lambda params: jax.grad(backends.loss, 1)(problem, params, *batch))
             return state._replace(step=state.step + 1)
 
         return jax.lax.fori_loop(0, jnp.minimum(n, n_steps - i * n), one, state)

@@ -51,6 +51,8 @@ def analyse(
       InputError: bad arguments, or a model of several layers.
     """
     checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
+    if checkpoint.cfg.is_mlp:
+        raise InputError(f"{checkpoint.source} is an MLP, but {ONE_LAYER}.")
     if checkpoint.cfg.n_layers != 1:
         raise InputError(f"{checkpoint.source} has {checkpoint.cfg.n_layers} layers, but {ONE_LAYER}.")
     subject = subject_of(checkpoint, tuple(keys), rule, threshold, split, task)

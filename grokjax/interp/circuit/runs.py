@@ -82,6 +82,8 @@ def _missed(path: Path, runs: Sequence[Run]) -> Iterator[tuple[int, str]]:
             yield run.run, {"training": "still training", "waiting": "not begun"}[status]
         elif run.run not in have:
             yield run.run, "no snapshot"
+        elif run.values["model.architecture"] == "mlp":
+            yield run.run, f"an MLP, and {ONE_LAYER}"
         elif layers != 1:
             yield run.run, f"{layers} layers, and {ONE_LAYER}"
 
