@@ -46,7 +46,12 @@ SUMMARY: dict[str, tuple[pa.DataType, str, str]] = {
 
 
 NO_SUM, NO_RESIDUES, LEFT_OUT = "is no function of a ± b", "is of a group but Z_P", "leaves pairs out"  # of a task
-MLP = "is an MLP"  # of a model
+MLP, HAS_NO = "is an MLP", "has no"  # of a model
+
+
+def is_of_model(reason: str) -> bool:
+    """Whether a reason for which a value means nothing is the model's, and not its task's."""
+    return reason.startswith((MLP, HAS_NO))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +77,8 @@ class Column:
       cyclic_only: looks at single functions of residues, or at sums and differences: null for groups that are read by
         blocks.
       whole_grid: reads frequencies over all P² pairs; null for tasks that leave pairs out.
-      transformer_only: reads parameters or positions that an MLP has not: null for MLPs.
+      transformer_only: reads positions, which an MLP has not: null for MLPs.
+      parameter: the name of one that it reads, such as "W_pos"; null for models that have none.
       undefined: when else the value is undefined and comes out as NaN, in words; "" if never.
     """
 
@@ -94,16 +100,19 @@ class Column:
     cyclic_only: bool = False
     whole_grid: bool = False
     transformer_only: bool = False
+    parameter: str = ""
     undefined: str = ""
 
     def undefined_for(self, s: Any) -> str:
-        """Why the value means nothing for a task, or for the model (`MLP`), in words; "" if it does.
+        """Why the value means nothing for a task, or for the model (`is_of_model`), in words; "" if it does.
 
         Args:
           s: has cfg, has_sum, in_blocks and nonzero_b, as a `Shared` of measures.shared.
         """
         if self.transformer_only and s.cfg.is_mlp:
             return MLP
+        if self.parameter and not s.cfg.has(self.parameter):
+            return f"{HAS_NO} {self.parameter}"
         if self.needs_sum and not s.has_sum:
             return NO_SUM
         if self.cyclic_only and s.in_blocks:
@@ -123,6 +132,7 @@ class Column:
             self.cyclic_only and f"the task {NO_RESIDUES}",
             self.whole_grid and f"the task {LEFT_OUT}",
             self.transformer_only and f"the model {MLP}",
+            self.parameter and f"the model {HAS_NO} {self.parameter}",
             self.needs_update and "the row was computed from saved parameters, without the optimizer's state",
             self.undefined,
             "the run diverged",

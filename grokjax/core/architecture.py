@@ -110,6 +110,12 @@ class ModelConfig:
         """The config fields whose numbers every run has for itself."""
         return tuple(f"model.{name}" for name in RATES if getattr(self, name) is None)
 
+    def has(self, name: str) -> bool:
+        """Whether it has parameters of a name such as "W_pos"."""
+        if self.is_mlp:
+            return name in ("W_in", "W_U") or (name == "W_E" and self.inputs != "one_hot")
+        return name != "W_U" or self.unembed == "own"
+
     @property
     def d_vocab(self) -> int:
         """The P residues, twice where a transformer's embeddings are separate, and "=" where it is a token."""

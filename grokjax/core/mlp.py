@@ -27,7 +27,6 @@ from grokjax.core.transformer import dropping
 
 SECOND = "embed_b.W_E"  # the embedding of b, where it has its own
 ONE_HOT = "one_hot"
-NAMES = ("W_E", "W_in", "W_U")  # of its parameters; a transformer has them too
 
 
 def shapes(cfg: ModelConfig) -> dict[str, tuple[int, int]]:

@@ -33,6 +33,7 @@ from grokjax.core.transformer import flatten as flatten
 from grokjax.core.transformer import module as module
 from grokjax.core.transformer import token_by_token as token_by_token
 from grokjax.core.transformer import tokens as tokens
+from grokjax.core.transformer import unembedding as unembedding
 
 Params = dict[str, jax.Array]
 

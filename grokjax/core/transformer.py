@@ -156,14 +156,13 @@ class Block(nnx.Module):
         """The neurons before their nonlinearity."""
         return self.mlp.pre(_normed(self.ln2, mid))
 
-    def after(self, mid: Float[Array, "... D"], drop: Drop | None = None) -> tuple[jax.Array, jax.Array]:
-        """The residual stream after the MLP, and its neurons."""
-        acts = self.mlp.act(self.pre(mid))
-        out = self.mlp.out(acts)
-        return mid + (out if drop is None else drop(out)), acts
+    def after(self, mid: Float[Array, "... D"], drop: Drop | None = None) -> Float[Array, "... D"]:
+        """The residual stream after the MLP."""
+        out = self.mlp.out(self.mlp.act(self.pre(mid)))
+        return mid + (out if drop is None else drop(out))
 
     def __call__(self, x_BxTxD: Float[Array, "B T D"], drop: Drop | None = None) -> Float[Array, "B T D"]:
-        return self.after(self.mid(x_BxTxD), drop)[0]
+        return self.after(self.mid(x_BxTxD), drop)
 
 
 class Unembed(nnx.Module):
@@ -264,8 +263,17 @@ def token_by_token(
     x_BxTxD = net.embedded(pairs.pairs_B)
     for block, drop in zip(net.blocks[:-1], drops[:-1], strict=True):
         x_BxTxD = block(x_BxTxD, drop)
-    x_BxD, acts_BxM = net.blocks[-1].after(net.blocks[-1].mid(x_BxTxD)[:, -1], drops[-1])
+    last, drop = net.blocks[-1], drops[-1]
+    x_BxD = last.mid(x_BxTxD)[:, -1]
+    acts_BxM = last.mlp.act(last.pre(x_BxD))
+    # In the order in which earlier versions added these up, so that their runs keep their bits.
+    x_BxD = x_BxD + acts_BxM @ last.mlp.W_out[...] + last.mlp.b_out[...] if drop is None else x_BxD + drop(last.mlp.out(acts_BxM))
     return net.read(x_BxD), acts_BxM
+
+
+def unembedding(cfg: ModelConfig, params: Mapping[str, jax.Array]) -> Float[Array, "D P"]:
+    """W_U, which is W_E transposed where it is tied."""
+    return params["unembed.W_U"] if cfg.unembed == "own" else params["embed.W_E"][: cfg.p].T
 
 
 def neuron_to_logit(cfg: ModelConfig, params: Mapping[str, jax.Array]) -> Float[Array, "P M"]:
@@ -275,10 +283,9 @@ def neuron_to_logit(cfg: ModelConfig, params: Mapping[str, jax.Array]) -> Float[
     writes less its mean over the residual stream, times ln_final.w.
     """
     W_out_MxD = params[f"blocks.{cfg.n_layers - 1}.mlp.W_out"]
-    W_U_DxP = params["unembed.W_U"] if cfg.unembed == "own" else params["embed.W_E"][: cfg.p].T
     if cfg.normalization_type:
         W_out_MxD = (W_out_MxD - jnp.mean(W_out_MxD, 1, keepdims=True)) * params["ln_final.w"]
-    return (W_out_MxD @ W_U_DxP).T
+    return (W_out_MxD @ unembedding(cfg, params)).T
 
 
 def token_embedding(cfg: ModelConfig, params: Mapping[str, jax.Array]) -> Float[Array, "P X"]:
