@@ -32,7 +32,7 @@ def drawn(**shape):
 
 def released(params):
     """As the code of Chughtai et al. 2023 holds them."""
-    short = {"embed.W_E": "W_E_a", "embed_b.W_E": "W_E_b", "blocks.0.mlp.W_in": "W", "unembed.W_U": "W_U"}
+    short = {"embed.W_E": "W_x", "embed_b.W_E": "W_y", "blocks.0.mlp.W_in": "W", "unembed.W_U": "W_U"}
     return {short[name]: x for name, x in params.items()}
 
 
@@ -63,7 +63,7 @@ def test_the_released_code_s_names_are_known(tmp_path):
     both = np.concatenate([params["embed.W_E"], params["embed_b.W_E"]], 1)
     np.testing.assert_allclose(found["freq_norm_W_E"], oracle.fourier_norms(both)[1], rtol=1e-5)
     np.testing.assert_allclose(found["sum_sq_W_U"], np.sum(params["unembed.W_U"] ** 2), rtol=1e-5)
-    assert found["null"]["sum_sq_W_pos"] == "the model is an MLP"
+    assert found["null"]["sum_sq_W_pos"] == "the model has no W_pos"
 
 
 @pytest.fixture
