@@ -7,9 +7,7 @@ position by position, head by head.
 import math
 
 import numpy as np
-from oracle import gelu, relu
-
-ACTIVATIONS = {"relu": relu, "gelu": gelu, "quadratic": lambda x: x * x}
+from oracle import ACTIVATIONS
 
 
 def layer_norm(x, w, b):
