@@ -46,6 +46,7 @@ SUMMARY: dict[str, tuple[pa.DataType, str, str]] = {
 
 
 NO_SUM, NO_RESIDUES, LEFT_OUT = "is no function of a ± b", "is of a group but Z_P", "leaves pairs out"  # of a task
+NO_WAVES = "is of a group that is not cyclic"
 MLP, HAS_NO = "is an MLP", "has no"  # of a model
 
 
@@ -76,6 +77,8 @@ class Column:
       even_only: whether this version differs from the one before for even P alone.
       cyclic_only: looks at single functions of residues, or at sums and differences: null for groups that are read by
         blocks.
+      needs_waves: looks at single functions of a block, which are cosines and sines in cyclic groups alone; null for
+        others.
       whole_grid: reads frequencies over all P² pairs; null for tasks that leave pairs out.
       transformer_only: reads positions, which an MLP has not: null for MLPs.
       parameter: the name of one that it reads, such as "W_pos"; null for models that have none.
@@ -98,6 +101,7 @@ class Column:
     version: int = 1
     even_only: bool = False
     cyclic_only: bool = False
+    needs_waves: bool = False
     whole_grid: bool = False
     transformer_only: bool = False
     parameter: str = ""
@@ -107,7 +111,7 @@ class Column:
         """Why the value means nothing for a task, or for the model (`is_of_model`), in words; "" if it does.
 
         Args:
-          s: has cfg, has_sum, in_blocks and nonzero_b, as a `Shared` of measures.shared.
+          s: has cfg, has_sum, in_blocks, has_waves and nonzero_b, as a `Shared` of measures.shared.
         """
         if self.transformer_only and s.cfg.is_mlp:
             return MLP
@@ -117,7 +121,9 @@ class Column:
             return NO_SUM
         if self.cyclic_only and s.in_blocks:
             return NO_RESIDUES
-        return LEFT_OUT if self.whole_grid and s.nonzero_b else ""
+        if self.needs_waves and not s.has_waves:
+            return NO_WAVES
+        return LEFT_OUT if self.whole_grid and s.nonzero_b and not s.in_blocks else ""
 
     @property
     def is_own(self) -> bool:
@@ -130,6 +136,7 @@ class Column:
         reasons = [
             self.needs_sum and f"the task {NO_SUM}",
             self.cyclic_only and f"the task {NO_RESIDUES}",
+            self.needs_waves and f"the task {NO_WAVES}",
             self.whole_grid and f"the task {LEFT_OUT}",
             self.transformer_only and f"the model {MLP}",
             self.parameter and f"the model {HAS_NO} {self.parameter}",
@@ -236,6 +243,19 @@ def disagreement(found: Mapping[str, tuple[int, int]]) -> str:
     name, (one, other) = next(iter(found.items()))
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return f"'{name}'{more} as version {one} and as version {other} of its definition"
+
+
+def read_otherwise(one: pa.Schema, other: pa.Schema) -> str:
+    """A column of two tables of one sweep that runs over other blocks in each, in words; "" if there is none."""
+    for name in [name for name in one.names if name in other.names]:
+        both = [json.loads((schema.field(name).metadata or {}).get(b"blocks", b"{}")) for schema in (one, other)]
+        if both[0] != both[1]:
+            return f"'{name}' {' and '.join(f'over {_read_by(blocks)}' for blocks in both)}"
+    return ""
+
+
+def _read_by(blocks: Mapping[str, Any]) -> str:
+    return f"the blocks of {', '.join(blocks)}" if blocks else "the frequencies of Z_P"
 
 
 def moduli(record: Mapping[str, Any]) -> list[int]:

@@ -92,7 +92,7 @@ def unknown(kind: str, given: object, known) -> InputError:
     return InputError(f"{kind} '{text}' is unknown: {hint}known are {', '.join(names)}.")
 
 
-_SHELL = re.compile(r"grokjax [a-z]+ .*|--([a-z_]+)(?:=([^\s,;)]*[^\s,;:.)]))?")
+_SHELL = re.compile(r"grokjax [a-z]+ .*|--([a-z_]+)(?:=('[^']*'|[^\s,;)]*[^\s,;:.)]))?")
 _PYTHON = {"heads": "n_heads", "measures": "groups"}  # arguments that are named otherwise in Python
 
 
@@ -109,7 +109,7 @@ def in_python(text: str) -> str:
         name = _PYTHON.get(flag, flag)
         if flag == "overwrite":
             return f"{name}=True"
-        return name if value is None else f"{name}='{value}'"
+        return name if value is None else f"{name}='{value.strip(chr(39))}'"
 
     defined = "give --experiment=FILE, which defines it and is run for it"
     return _SHELL.sub(worded, text.replace(defined, "import the file that defines it"))

@@ -115,6 +115,18 @@ def _kept(name: str) -> Group:
     return functools.reduce(_product, made) if len(made) > 1 else made[0]
 
 
+def of_order(n: int) -> list[str]:
+    """The names of groups of an order: those of the families, and products of two; few enough to try each."""
+    divisors = [d for d in range(2, n // 2 + 1) if n % d == 0]
+    pairs = ((one, other) for d in divisors for one in _of_family(d) for other in _of_family(n // d))
+    return [*_of_family(n), *(f"{one} x {other}" for one, other in pairs)]
+
+
+def _of_family(n: int) -> list[str]:
+    numbers = {"Z": range(2, n + 1), "D": range(3, n + 1), "S": range(3, 9), "A": range(4, 9), "Q": [8]}
+    return [f"{family}_{m}" for family, some in numbers.items() for m in some if ORDERS[family](m) == n]
+
+
 def recorded(name: str) -> str:
     """The name that says all: of a Cayley table's file with its digest, so that another table is not taken for it."""
     if not is_file(name) or "@" in name:

@@ -48,7 +48,7 @@ class Run:
             n_train=tasks.n_train(v["p"], v["train_fraction"], task.nonzero_b),
             direction=task.direction_at(v["p"]),
             nonzero_b=task.nonzero_b,
-            group=task.read_by,
+            group=task.read_by(v["p"]),
             batch_size=v["batch_size"],
             optimizer=v["optimizer"],
             precision=v["precision"],
@@ -276,12 +276,12 @@ def check(values: Mapping[str, Any]) -> None:
             f"config.batch_size is {values['batch_size']}, but it must be at most {n}, the training pairs."
         )
     tasks.check(task, p)
-    if values["key_rule"] == "logits" and task.direction_at(p) is None and not task.read_by:
+    if values["key_rule"] == "logits" and task.direction_at(p) is None and not task.read_by(p):
         raise InputError(
             f"config.key_rule is 'logits', but task '{values['task']}' is no function of a + b or a - b: "
             "choose W_L, W_E or neurons."
         )
-    if values["key_rule"] == "neurons" and task.nonzero_b:
+    if values["key_rule"] == "neurons" and task.nonzero_b and not task.read_by(p):
         raise InputError(
             f"config.key_rule is 'neurons', but task '{values['task']}' leaves pairs out: choose W_L or W_E."
         )

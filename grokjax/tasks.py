@@ -53,12 +53,18 @@ class Task:
     group: Group | None = None
 
     def direction_at(self, p: int) -> int | None:
-        """The direction modulo P: that of a polynomial is found from its answers."""
+        """The direction modulo P, or that of multiplication among its units: of a polynomial found from its answers."""
+        if self.name in UNITS:
+            return UNITS[self.name]
         return self.direction if self.name in TASKS or self.group else _direction_found(self, p)
 
-    @property
-    def read_by(self) -> str | None:
-        """The name of the group by whose blocks the task is read; None where it is by frequencies of Z_P."""
+    def read_by(self, p: int) -> str | None:
+        """The name of the group by whose blocks the task is read; None where it is by frequencies of Z_P.
+
+        Multiplication and division are read in the group of the non-zero residues modulo P.
+        """
+        if self.name in UNITS and TASKS.get(self.name) is self:
+            return units(p)
         return self.group.name if self.group and not self.group.is_addition else None
 
     @property
@@ -68,6 +74,12 @@ class Task:
 
 
 TASKS: dict[str, Task] = {}
+UNITS = {"multiply": 1, "divide": -1}  # tasks on the non-zero residues modulo a prime, with their direction
+
+
+def units(p: int) -> str:
+    """The name of the group of the non-zero residues modulo a prime under multiplication."""
+    return f"units of Z_{p}"
 
 
 GROUP = "group"  # config.task of a group's composition

@@ -1,5 +1,6 @@
 """What benchmarks/ compares must be the same model, loss and optimizer; what it tells must follow from its figures."""
 
+import dataclasses
 import json
 from importlib.util import find_spec
 
@@ -31,9 +32,10 @@ from grokjax import config, sweeps
 from grokjax.core import backends, model, optimizers
 from grokjax.core.model import ModelConfig
 from grokjax.core.problem import State
+from grokjax.measures import blocks
 from grokjax.sweeps import Run
 from grokjax.training import one_run
-from tools import docs, figures, performance
+from tools import docs, figures, performance, tables
 
 TRAIN = jax.jit(one_run.train, static_argnums=0, compiler_options=QUICK)
 
@@ -347,3 +349,29 @@ def test_contestants_that_disagree_are_not_timed(monkeypatch, capsys):
 )
 def test_bad_flags_are_refused(main, flag, capsys):
     assert_refused(call(capsys, main, flag), flag.split("=")[0])
+
+
+def test_costs_by_task_are_filed_and_told(monkeypatch, tmp_path, capsys):
+    """Every task is trained and evaluated as what it is read by; small ones here."""
+    shape = {"d_model": 8, "n_heads": 2, "d_mlp": 8}
+    small = {"added": ({"p": 5, **shape}, {}), "composed": ({"task": "group", "group": "S_3", **shape}, {})}
+    monkeypatch.setattr(measures, "TASKS", small)
+    monkeypatch.setattr(measures, "ROOT", tmp_path)
+    monkeypatch.setattr(measures, "TASKS_RECORD", tmp_path / "by_task.json")
+    assert tables.costs_by_task() == "Not yet measured: `python -m benchmarks.measures --tasks --write`."
+    status, out, _ = call(capsys, measures.main, "--tasks", "--rounds=2", "--write")
+    assert status == 0
+    assert "by_task.json written" in out
+    told = tables.costs_by_task()
+    assert [line.split(" | ")[0] for line in told.splitlines()[2:4]] == ["| added", "| composed"]
+    assert "`python -m benchmarks.measures --tasks --write` on cpu (cpu)" in told
+
+
+@pytest.mark.parametrize("name", measures.TASKS)
+def test_tasks_that_are_compared_are_read_as_their_names_say(name):
+    fields, changed = measures.TASKS[name]
+    problem = dataclasses.replace(mainline.mainline(1, **fields)[0], **changed)
+    read_by = blocks.composition_of(problem)
+    assert ("blocks" in name) == (read_by is not None)
+    order = read_by.order if read_by else problem.model.p
+    assert order == (120 if "S_5" in name else 112 if "units" in name else 113)

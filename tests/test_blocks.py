@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -22,6 +23,9 @@ from grokjax.finite_groups import named
 from grokjax.interp import trajectory, trajectory_table
 from grokjax.interp.measure import measure
 from grokjax.measures import MEASURES, blocks, registry
+from grokjax.report import figures
+from grokjax.report.page import html
+from grokjax.report.results import read as read_results
 from grokjax.store.metrics import read_metrics, read_runs
 from grokjax.store.records import read_record
 
@@ -119,6 +123,81 @@ def test_frequencies_are_the_cyclic_case():
         np.testing.assert_allclose(one[name], other[name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize(("task", "direction"), [("multiply", 1), ("divide", -1)])
+def test_multiplication_is_addition_of_logarithms(task, direction):
+    """Measures of the non-zero residues modulo 7 are those of Z_6, of logits that have each class and pair of it."""
+    p, powers, rng = 7, np.array([1, 3, 2, 6, 4, 5]), np.random.default_rng(0)
+    cfg, small = (ModelConfig(p=q, d_model=8, n_heads=2, d_mlp=6) for q in (p, p - 1))
+    params = {key: rng.normal(0, 1, shape) for key, shape in model.shapes(cfg).items()}
+    within = params | {"embed.W_E": params["embed.W_E"][powers], "unembed.W_U": params["unembed.W_U"][:, powers]}
+    logits, acts = rng.normal(0, 3, (p, p, p)), rng.normal(0, 1, (p, p, 6)) ** 2
+    logits[..., 0] = -1e4  # so that the class 0 takes no part in softmax
+    inside = np.ix_(powers, powers)
+    of_small = logits[inside][..., powers].reshape(36, 6), acts[inside].reshape(36, 6)
+    train = np.sort(rng.choice(36, 12, replace=False)).astype(np.int32)
+    tokens = (powers[train // 6] * p + powers[train % 6]).astype(np.int32)
+    one = Problem(cfg, 12, direction=direction, group=tasks.units(p), nonzero_b=task == "divide")
+    other = Problem(small, 12, direction=direction)
+    of_p = logits.reshape(-1, p), acts.reshape(-1, 6)
+    names = [*READ, "neurons_per_freq", "key_freqs_neurons", "gini_W_E", "gini_W_L", "gini_freq_W_E", "fve_logits_trig"]
+    names += ["restricted_loss_train", "n_key_freqs_W_L", "ipr_W_E"]
+    if task == "divide":  # in Z_6 a - b is b - a where both are 0 or 3, and such mirror images are held out together
+        names.remove("heldout_restricted_loss")
+    columns = {name: MEASURES[name] for name in names}
+
+    def computed(problem, params, train, answers, forward):
+        def of(params):
+            shared = blocks.shared_of(problem, params, train, answers, forward=lambda cfg, params: forward)
+            assert not [m.name for m in columns.values() if m.undefined_for(shared)]
+            return registry.compute(columns, shared)
+
+        found = jax.device_get(jax.jit(of).lower(params).compile(QUICK)(params))
+        return registry.counts_to_shares(columns, found, problem)
+
+    with jax.enable_x64(True):
+        found = computed(one, params, tokens, tasks.answers(task, p), of_p)
+        wanted = computed(other, within, train, tasks.answers("add" if direction == 1 else "subtract", p - 1), of_small)
+    found["trig_coef_all"] = found["trig_coef_all"] * [2, 2, 1]  # of 2 cos w_k, and of the sign
+    for name in names:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_a_multiplication_is_measured_in_its_own_group():
+    c = get_config(task="multiply")
+    c.p, c.key_rule = 7, "logits"
+    problem = sweeps.expand(c).runs[0].problem()
+    assert (problem.group, problem.direction) == ("units of Z_7", 1)
+    assert blocks.described([problem])["units of Z_7"]["names"] == ["k=1", "k=2", "k=3"]
+    assert registry.COUNTS["sums"](problem) == 6
+    c.task, c.key_rule = "divide", "neurons"
+    assert sweeps.expand(c).runs[0].problem().direction == -1
+
+
+def test_planted_blocks_are_the_keys():
+    """Logits of two characters, and neurons of one of them: every rule that reads them finds these blocks."""
+    group, planted = named("S_3 x Z_7"), (10, 11)
+    cfg = ModelConfig(p=group.order, d_model=8, n_heads=2, d_mlp=6)
+    problem = Problem(cfg, 40, direction=None, group=group.name)
+    of, n = blocks.composition_of(problem).blocks, group.order
+    keys = np.isin(np.arange(1, len(of.sizes)), planted)
+    logits = oracle_groups.planted(group, of, 9.0 * keys).reshape(n * n, n)
+    first, second = (of.basis[of.block_of_row == k][0] for k in planted)
+    acts = np.stack([np.outer(f, f).ravel() for f in (first,) * 4 + (second,) * 2], 1)
+    _, params, train, answers = random_model(group.name)
+    names = ["key_freqs_logits", "key_freqs_neurons", "neurons_per_freq", "trig_coef_all", "fve_logits_trig"]
+    names += ["restricted_acc", "excluded_loss", "train_loss"]
+    with jax.enable_x64(True):
+        s = blocks.shared_of(problem, params, train[:40], answers, keys, forward=lambda cfg, params: (logits, acts))
+        found = registry.counts_to_shares(MEASURES, {name: MEASURES[name].function(s) for name in names}, problem)
+    assert (np.flatnonzero(found["key_freqs_logits"]) + 1).tolist() == list(planted)
+    assert (np.flatnonzero(found["key_freqs_neurons"]) + 1).tolist() == list(planted)
+    assert found["neurons_per_freq"].tolist() == [0] * 9 + [4, 2]
+    np.testing.assert_allclose(found["trig_coef_all"], 9.0 * keys, atol=1e-9)
+    np.testing.assert_allclose(found["fve_logits_trig"], 1)
+    assert found["restricted_acc"] == 1
+    np.testing.assert_allclose(found["excluded_loss"], np.log(n))
+
+
 def test_columns_of_residues_alone_are_left_out():
     problem, params, train, answers = random_model("S_3")
     found = jax.eval_shape(
@@ -204,10 +283,12 @@ def test_the_experiment_expands(variant, orders):
     assert [len(runs) for runs in sweep.groups()] == [3] * len(orders)
 
 
-def test_neurons_give_no_keys_where_pairs_are_left_out():
-    c = get_config(task="divide")
+def test_neurons_give_no_keys_where_pairs_are_left_out(monkeypatch):
+    monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
+    tasks.register(lambda a, b, p: a + 2 * b, name="ours", nonzero_b=True)
+    c = get_config(task="ours")
     c.p, c.key_rule = 5, "neurons"
-    assert refusal(c) == "config.key_rule is 'neurons', but task 'divide' leaves pairs out: choose W_L or W_E."
+    assert refusal(c) == "config.key_rule is 'neurons', but task 'ours' leaves pairs out: choose W_L or W_E."
 
 
 # --- measures of one's own, and checkpoints of others ----------------------------------------------------------------
@@ -303,6 +384,22 @@ def test_a_snapshot_is_measured_by_its_group(trained):
 
 
 @pytest.mark.long
+def test_its_page_and_figure_speak_of_blocks(trained):
+    folder, _ = trained
+    results = read_results(folder / "sweep")
+    assert results.axes == ["group", "seed"]
+    page = html(results)
+    assert "<dt>key blocks</dt>" in page
+    assert "S_3: 1b (1), 2a (4); " in page
+    for said in ("Key frequencies", "key frequencies", "Fourier norms", "of one frequency", "× p"):
+        assert said not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL), said
+    drawn = figures.figure(results, "frequencies")
+    assert drawn.axes[0].get_xlabel() == "key block"
+    assert drawn.axes[0].get_xlim() == (0.5, 4.5)
+    assert figures.title(results, []).startswith("composition in groups, 0.6 of all pairs")
+
+
+@pytest.mark.long
 def test_it_goes_on_with_the_table_that_it_began_with_alone(trained):
     folder, _ = trained
     path = str(folder / "mine.npy")
@@ -330,4 +427,8 @@ def test_division_leaves_zeros_out_of_every_count(tmp_path):
     assert (inputs.train_pairs % 5 > 0).all()
     assert ((metrics["test_acc"] * (20 - problem.n_train)).round(9) % 1 == 0).all()
     assert metrics[["test_loss", "logit_scale", "right_logit_per_norm_test"]].notna().all(axis=None)
-    assert metrics[["neuron_fve", "products_loss_online", "restricted_loss_online"]].isna().all(axis=None)
+    # What is read over a group is read over the non-zero residues, by the frequencies of Z_4.
+    assert metrics[["neuron_fve", "restricted_loss_online", "gini_W_E"]].notna().all(axis=None)
+    assert metrics[["products_loss_online", "logit_block_norm"]].isna().all(axis=None)
+    assert {len(x) for x in metrics["freq_norm_W_E"]} == {2}
+    assert ((metrics["restricted_acc_online"] * 4).round(9) % 1 == 0).all()

@@ -25,7 +25,7 @@ def numbers(case: Case, keys):
     arrays = case.params | {"train_indices": case.train_pairs}
     checkpoint = from_arrays(arrays, act=case.cfg.act, n_heads=case.cfg.n_heads)
     found = analyse(checkpoint, keys, task=case.task)
-    return {name: np.asarray(found[name]) for name in NUMBERS if found[name] is not None}
+    return {name: np.asarray(found[name]) for name in NUMBERS if found.get(name) is not None}
 
 
 def check(found, exact, tolerance, freqs=None):

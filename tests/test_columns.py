@@ -59,18 +59,20 @@ def test_keys_and_nulls_are_told(name, given, description, null):
 
 def test_defined_where_the_task_allows():
     tasks = {
-        "add": SimpleNamespace(has_sum=True, in_blocks=False, nonzero_b=False),
-        "divide": SimpleNamespace(has_sum=False, in_blocks=False, nonzero_b=True),
-        "group": SimpleNamespace(has_sum=True, in_blocks=True, nonzero_b=False),
+        "add": SimpleNamespace(has_sum=True, in_blocks=False, nonzero_b=False, has_waves=True),
+        "own": SimpleNamespace(has_sum=False, in_blocks=False, nonzero_b=True, has_waves=True),
+        "divide": SimpleNamespace(has_sum=True, in_blocks=True, nonzero_b=True, has_waves=True),
+        "group": SimpleNamespace(has_sum=True, in_blocks=True, nonzero_b=False, has_waves=False),
     }
 
     def reasons(**flags):
         return {name: reason for name, task in tasks.items() if (reason := column(**flags).undefined_for(task))}
 
     assert reasons() == {}
-    assert reasons(needs_sum=True) == {"divide": "is no function of a ± b"}
-    assert reasons(cyclic_only=True) == {"group": "is of a group but Z_P"}
-    assert reasons(whole_grid=True) == {"divide": "leaves pairs out"}
+    assert reasons(needs_sum=True) == {"own": "is no function of a ± b"}
+    assert reasons(cyclic_only=True) == dict.fromkeys(["divide", "group"], "is of a group but Z_P")
+    assert reasons(needs_waves=True) == {"group": "is of a group that is not cyclic"}
+    assert reasons(whole_grid=True) == {"own": "leaves pairs out"}
     assert "the task leaves pairs out, or the run diverged" in column(whole_grid=True).when_null
 
 
@@ -108,6 +110,15 @@ def test_tables_of_two_definitions_are_told_apart():
     assert columns.disagreement({}) == ""
     said = columns.disagreement(columns.redefined(old, new, [12]))
     assert said == "'y' (and 1 more) as version 1 and as version 2 of its definition"
+
+
+def test_a_table_over_frequencies_does_not_go_on_over_blocks():
+    column = {"x": columns.Column("x", unit="1", description="A list.", source="a test", shape=("freq",))}
+    before = columns.metrics_schema(column, (), {})
+    after = columns.metrics_schema(column, (), {}, {"units of Z_7": {"names": ["k=1"]}})
+    said = "'x' over the frequencies of Z_P and over the blocks of units of Z_7"
+    assert columns.read_otherwise(before, after) == said
+    assert columns.read_otherwise(after, after) == columns.read_otherwise(before, before) == ""
 
 
 def test_moduli_of_a_sweep():

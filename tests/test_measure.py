@@ -189,8 +189,8 @@ def test_tasks(folder, case):
 
 def test_what_a_task_has_not_is_left_out(folder, only):
     only("distance_irrelevance", "circularity")
-    found = measure_lib.measure(folder / "model.npz", task="multiply")
-    assert found["null"] == {"distance_irrelevance": "task 'multiply' is no function of a ± b"}
+    found = measure_lib.measure(folder / "model.npz", task="quadratic")
+    assert found["null"] == {"distance_irrelevance": "task 'quadratic' is no function of a ± b"}
     assert found["circularity"] is not None
 
 
@@ -321,7 +321,7 @@ MISTAKES = {
     "a key of 4": (["model.npz", "--keys=2,4"], "--keys has 4"),
     "a key of a": (["model.npz", "--keys=a"], "--keys"),
     "rule": (["model.npz", "--rule=W_U"], "--rule 'W_U' is unknown: did you mean"),
-    "rule without sums": (["model.npz", "--rule=logits", "--task=multiply"], "no function of a + b or a - b"),
+    "rule without sums": (["model.npz", "--rule=logits", "--task=quadratic"], "no function of a + b or a - b"),
     "threshold": (["model.npz", "--threshold=1.5"], "--threshold is 1.5, but it must be in (0, 1)"),
     "split": (["model.npz", "--split=half"], "--split=half is not understood"),
     "split's kind": (["model.npz", "--split=numpy:0:0.3"], "--split is 'numpy', but it must be one of jax, python"),
@@ -470,7 +470,7 @@ def test_a_model_under_the_wrong_task_is_told_its_own(p, own):
 def test_answers_of_no_built_in_task_are_said_to_be_so():
     subject = subject_of(from_arrays(random_case(23).params, n_heads=2), (), None, None, None, None)
     given = np.random.default_rng(0).integers(0, 23, 529)
-    assert doubt(subject, given).endswith("so the numbers may say nothing of it; no built-in task fits them.")
+    assert doubt(subject, given).endswith("so the numbers may say nothing of it; no built-in task or group fits them.")
     half = np.where(np.arange(529) % 5 == 0, tasks.answers("add", 23), given)
     assert doubt(subject, half) == ""
 

@@ -17,8 +17,9 @@ def definitions() -> str:
     """What each figure is, in the order of the table."""
     lines = []
     for name, f in NUMBERS.items():
-        if f.claim:
-            traits = [f"unit {f.unit}"] if f.unit != "1" else []
+        if f.claim or f.in_group:
+            traits = ["of groups alone"] if f.of_blocks else []
+            traits += [f"unit {f.unit}"] if f.unit != "1" else []
             traits += [f"list over {dim}" for dim in f.shape] if f.dtype != "bool" else []
             lines.append(f"* `{name}` {f.description} *{'; '.join([*traits, f.source])}.*")
     return "\n".join(lines)

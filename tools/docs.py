@@ -35,6 +35,7 @@ def stale(models: Sequence[str] = ()) -> dict[Path, str]:
             "docs/reference/columns.md": {"columns": tables.columns(), "runs": tables.runs()},
             "docs/rooms.md": {"rooms": rooms.page()},
             "docs/measures.md": {"measures": tables.measures_by_group()},
+            "docs/groups.md": {"costs": tables.costs_by_task()},
             "docs/phases.md": {"planted": phases.checked()},
             "docs/performance.md": {"measured": performance.measured(records), "bounds": performance.bounds()},
             "docs/references.md": {"references": references.references()},

@@ -86,6 +86,16 @@ def runs() -> str:
     return table(["column", "what it is", "unit"], [*rows, ["every config field", "as in the config", ""]])
 
 
+def costs_by_task() -> str:
+    """What the paper's measures cost read by frequencies and by blocks."""
+    usage = "python -m benchmarks.measures --tasks --write"
+    if not measures.TASKS_RECORD.is_file():
+        return f"Not yet measured: `{usage}`."
+    found = json.loads(measures.TASKS_RECORD.read_text())
+    rows = measures.table(found["costs"], "task")
+    return f"{rows}\n\nIn training steps of the same task; `{usage}` on {found['machine']}."
+
+
 def measures_by_group() -> str:
     """Every measure, under its group, with the group's cost and figure."""
     costs = json.loads(measures.RECORD.read_text())

@@ -14,6 +14,7 @@ from grokjax.interp import measure as measure_lib
 from grokjax.interp import trajectory, trajectory_table
 from grokjax.interp.checkpoint import Checkpoint, from_arrays, load_checkpoint
 from grokjax.interp.state_dict import unwrap
+from grokjax.interp.subject import task_given
 
 
 def measure(
@@ -25,6 +26,7 @@ def measure(
     threshold: float | None = None,
     split: str | None = None,
     task: str | None = None,
+    group: str | None = None,
     groups: Iterable[str] = (),
     act: str | None = None,
     n_heads: int | None = None,
@@ -44,6 +46,7 @@ def measure(
       split: "mask" for the model's own, "jax:SEED:FRACTION", "python:SEED:FRACTION", or "all" to take every pair for a
         training pair; by default the model's own if it has one.
       task: what the model computes; by default what it says itself, or else "add".
+      group: the finite group whose composition it computes, such as "S_5" or "mine.npy", in place of `task`.
       groups: of measures; none for all, with `all` for those that a sweep logs by default.
       act: the nonlinearity, "relu", "gelu" or "quadratic", where the model does not tell; by default "relu".
       n_heads: the number of heads, where arrays do not tell.
@@ -67,11 +70,10 @@ def measure(
       >>> 0 <= found["train_acc"] <= 1
       True
     """
-    how = (keys, rule, threshold, split, task, groups)
-    if not all:
-        with for_python():
-            return _told(measure_lib.measure(_checkpoint(model, act, n_heads, attention_rate), *how))
     with for_python():
+        how = (keys, rule, threshold, split, task_given(task, group), groups)
+        if not all:
+            return _told(measure_lib.measure(_checkpoint(model, act, n_heads, attention_rate), *how))
         devices.require()
         table = trajectory_table.measure_all(_trajectory(model), *how, act, n_heads, attention_rate)
     frame = table.to_pandas()
@@ -87,6 +89,7 @@ def circuit(
     threshold: float | None = None,
     split: str | None = None,
     task: str | None = None,
+    group: str | None = None,
     act: str | None = None,
     n_heads: int | None = None,
     attention_rate: float | None = None,
@@ -112,7 +115,8 @@ def circuit(
     from grokjax.interp.circuit.analysis import analyse
 
     with for_python():
-        return _told(analyse(_checkpoint(model, act, n_heads, attention_rate), keys, rule, threshold, split, task))
+        told = task_given(task, group)
+        return _told(analyse(_checkpoint(model, act, n_heads, attention_rate), keys, rule, threshold, split, told))
 
 
 def _told(found: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from grokjax.cli import model, terminal
 from grokjax.errors import InputError
 from grokjax.experiment import import_experiments
 
-ONE_MODEL = ("run", "step", "split", "task", "act", "heads", "attention_rate", "out")  # flags that --all leaves no room for
+# Flags that --all leaves no room for.
+ONE_MODEL = ("run", "step", "split", "task", "group", "act", "heads", "attention_rate", "out")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     checkpoint = model.load(args)
     import_experiments(args.experiment)
     with terminal.busy(f"analysing {args.model}"):
-        found = analyse(checkpoint, args.keys, args.rule, args.threshold, args.split, args.task)
+        found = analyse(checkpoint, args.keys, args.rule, args.threshold, args.split, model.task(args))
     model.write(found, args.out, args.json)
     if args.json:
         terminal.say_json(found)

@@ -8,6 +8,7 @@
 What it prints is the Python that loads the file.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,6 +103,7 @@ def main(argv: Sequence[str]) -> None:
 
     from grokjax.interp import files
     from grokjax.interp.formats import BRIDGE, LENS
+    from grokjax.interp.subject import task_of
     from grokjax.store.files import path as path_of
 
     path, plain = path_of(args.out), args.npz or args.out.endswith(".npz")
@@ -114,6 +116,8 @@ def main(argv: Sequence[str]) -> None:
         raise InputError(f"{checkpoint.source} is an MLP, of which TransformerLens has none: leave out --bridge.")
     if args.bridge and (lacks := lacking(checkpoint.cfg)):
         raise InputError(f"{checkpoint.source} has {lacks}, which TransformerLens has not: leave out --bridge.")
+    if args.group is not None:
+        checkpoint = dataclasses.replace(checkpoint, task=task_of(checkpoint, model.task(args)).name)
     what, record = (checkpoint.params, checkpoint.cfg, path), checkpoint.record()
     with terminal.busy(f"writing {path}"):
         if plain:

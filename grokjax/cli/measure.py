@@ -2,6 +2,7 @@
 
     grokjax measure model.npz --keys=6,23,37 --out=measures.json
     grokjax measure released.pth                             # the paper's files, TransformerLens's
+    grokjax measure released.pth --group=S_5                 # of a finite group
     grokjax measure results/small:3:40000 --measures=paper   # a snapshot of run 3
     grokjax measure run.pth:400                              # the checkpoint of step 400, of many in a file or folder
     grokjax measure run.pth --all --out=metrics.parquet      # every one of them, for phases and report
@@ -56,7 +57,8 @@ def main(argv: Sequence[str]) -> None:
     checkpoint = model.load(args)
     import_experiments(args.experiment)
     with terminal.busy(f"measuring {args.model}"):
-        found = measure(checkpoint, args.keys, args.rule, args.threshold, args.split, args.task, args.measures)
+        how = (args.keys, args.rule, args.threshold, args.split, model.task(args), args.measures)
+        found = measure(checkpoint, *how)
     model.write(found, args.out, args.json)
     if args.json:
         terminal.say_json(found)
@@ -76,7 +78,7 @@ def _all(args: argparse.Namespace) -> None:
     model.check(args)
     import_experiments(args.experiment)
     found = trajectory.find(args.model)
-    how = (args.keys, args.rule, args.threshold, args.split, args.task, args.measures)
+    how = (args.keys, args.rule, args.threshold, args.split, model.task(args), args.measures)
     known = (args.act, args.heads, args.attention_rate)
     table = trajectory_table.measure_all(found, *how, *known, track=terminal.track)
     try:

@@ -21,6 +21,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attention-rate", type=float, metavar="A", help="the share of softmax in attention, where it is not known to be 1"
     )
+    parser.add_argument(
+        "--group",
+        metavar="NAME",
+        help="the finite group whose composition the model computes, such as S_5, or the .npy file of its table",
+    )
     parser.add_argument("--heads", type=int, metavar="N", help="the number of heads, where arrays do not tell")
 
 
@@ -30,6 +35,17 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="mask (the model's own), all, jax:SEED:FRACTION or python:SEED:FRACTION")
     parser.add_argument("--task", help="what the model computes; by default what it says itself, or else add")
     parser.add_argument("--out", metavar="FILE", help="JSON file to write, with every value whole")
+
+
+def task(args: argparse.Namespace) -> str | None:
+    """The task that --task and --group name.
+
+    Raises:
+      InputError: they do not go together, or there is no such group.
+    """
+    from grokjax.interp.subject import task_given
+
+    return task_given(getattr(args, "task", None), args.group)
 
 
 def check(args: argparse.Namespace) -> None:

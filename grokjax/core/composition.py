@@ -12,6 +12,7 @@ Size letters: G elements of the group, K its blocks but the constant's, P tokens
 
 import dataclasses
 import functools
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from grokjax.core import harmonics
 from grokjax.core.harmonics import Blocks
 from grokjax.finite_groups import Group, named
-from grokjax.tasks import Task
+from grokjax.tasks import UNITS, Task
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,9 +57,36 @@ class Composition:
         kept_NxG = jnp.where(jnp.asarray(chosen_N)[:, None], self._of_elements(grid_NxP), 0)
         return jnp.sum(kept_NxG[self.pairs], 1) / jnp.maximum(n_G, 1)[:, None].astype(kept_NxG.dtype), n_G
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every token is an element, in order."""
+        return self.order**2 == len(self.products)
+
+    def square(self, x_NxX: Float[Array, "N ..."]) -> Float[Array, "G G ..."]:
+        """Values at the pairs of elements, [a, b], in order of elements."""
+        x_NxX, p = jnp.asarray(x_NxX), math.isqrt(len(self.products))
+        square = x_NxX.reshape(p, p, *x_NxX.shape[1:])
+        return square if self.is_whole else square[np.ix_(self.elements, self.elements)]
+
+    def with_square(self, x_NxX: Float[Array, "N ..."], square: Float[Array, "G G ..."]) -> Float[Array, "N ..."]:
+        """The inverse of `square`: x with other values at the pairs of elements."""
+        if self.is_whole:
+            return square.reshape(x_NxX.shape)
+        pairs_GxG = self.elements[:, None] * math.isqrt(len(self.products)) + self.elements
+        return jnp.asarray(x_NxX).at[pairs_GxG].set(square)
+
+    def whole(self, x_GxG: Float[Array, "G G"], elsewhere: float = 0) -> Float[Array, "Q P"]:
+        """A function of product and class, [s, c], at every class, and for no product in a last row: some number."""
+        rows = jnp.full((self.order + 1, math.isqrt(len(self.products))), elsewhere, x_GxG.dtype)
+        return rows.at[:-1, self.elements].set(x_GxG)
+
+    def of_pairs(self, x_GxG: Float[Array, "G G"], elsewhere: float = 0) -> Float[Array, "N P"]:
+        """A function of product and class, [s, c], at every pair and class; some number where either is no element."""
+        return (x_GxG if self.is_whole else self.whole(x_GxG, elsewhere))[self.products]
+
     def _of_elements(self, grid_NxP: Float[Array, "N P"]) -> Float[Array, "N G"]:
         grid_NxP = jnp.asarray(grid_NxP)
-        return grid_NxP if self.order == grid_NxP.shape[1] else grid_NxP[:, self.elements]
+        return grid_NxP if self.is_whole else grid_NxP[:, self.elements]
 
     def transform(self, x_GxC: Float[Array, "G ..."]) -> Float[Array, "G ..."]:
         """Components of functions of an element, along the first axis, in rows as in `blocks.basis`."""
@@ -77,9 +105,7 @@ class Composition:
         self, grid_NxP: Float[Array, "N P"], spectrum_GxC: Float[Array, "G C"], keep_K: Bool[Array, " K"]
     ) -> Float[Array, "N P"]:
         """Logits less the part of some blocks; as they are where pair or class is no element."""
-        part_GxC, grid_NxP = self.part(spectrum_GxC, keep_K), jnp.asarray(grid_NxP)
-        gone_NxC = jnp.where((self.products >= 0)[:, None], part_GxC[self.products], 0)
-        return grid_NxP - gone_NxC if self.order == grid_NxP.shape[1] else grid_NxP.at[:, self.elements].add(-gone_NxC)
+        return jnp.asarray(grid_NxP) - self.of_pairs(self.part(spectrum_GxC, keep_K))
 
     def squares(self, spectrum_GxC: Float[Array, "G C"]) -> Float[Array, " K"]:
         """Sum of squares over pairs and classes of each block's part; every value of a mean stands for G pairs."""
@@ -94,6 +120,14 @@ class Composition:
         degrees_K = self.blocks.characters[1:, self.identity]
         return self.traces(spectrum_GxC) / jnp.asarray(degrees_K * self.order, spectrum_GxC.dtype)
 
+    def of_characters(self, coefficients_K: Float[Array, " K"]) -> Float[Array, "G G"]:
+        """Σ α_ρ χ_ρ(s∘c⁻¹) at [s, c], of coefficients α_ρ."""
+        # χ_ρ(s∘c⁻¹) is the block's projection times this.
+        scale_K = self.blocks.characters[1:, self.identity] * self.order / np.array(self.blocks.sizes[1:])
+        basis_GxG = jnp.asarray(self.blocks.basis, coefficients_K.dtype)
+        per_row_G = self.blocks.per_row(coefficients_K * jnp.asarray(scale_K, coefficients_K.dtype))
+        return basis_GxG.T @ (per_row_G[:, None] * basis_GxG)
+
     def character_squares(self, spectrum_GxC: Float[Array, "G G"]) -> Float[Array, " K"]:
         """Sum of squares over pairs and classes of each α_ρ χ_ρ(a∘b∘c⁻¹); those of different blocks are orthogonal."""
         sizes_K = jnp.asarray(self.blocks.sizes[1:], spectrum_GxC.dtype)
@@ -103,9 +137,6 @@ class Composition:
     def identity(self) -> int:
         """The number of the identity, where characters are largest."""
         return int(np.argmax(self.blocks.characters.sum(0)))
-
-
-UNITS = {"multiply": 1, "divide": -1}  # tasks on the non-zero residues modulo a prime, with their direction
 
 
 @functools.lru_cache(64)

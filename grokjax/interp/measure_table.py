@@ -18,12 +18,13 @@ LEAST = 12  # letters of a column that is cut to fit
 def table(found: Mapping[str, Any]) -> str:
     """Renders what `measure.measure` returned: one line per measure; lists are summarised."""
     rows = [("measure", "value", "unit", "range", "source")]
+    names = found["measured"].get("blocks", {}).get("names", ())
     for name, m in registry.MEASURES.items():
         if found.get(name) is not None:
             unit, range = m.unit, m.range
             if _is_set(m):  # its value is shown as the list of its k
-                unit, range = "k", f"1 … {found['measured']['p'] // 2}"
-            rows.append((name, summary(m, found[name]), unit, range, m.source))
+                unit, range = ("block", f"1 … {len(names)}") if names else ("k", f"1 … {found['measured']['p'] // 2}")
+            rows.append((name, summary(m, found[name], names), unit, range, m.source))
     return "\n".join([*heading(found["measured"]), "", *listing(rows, found["null"])])
 
 
@@ -77,21 +78,33 @@ def _kind(about: Mapping[str, Any]) -> str:
     return f"MLP on {about['inputs']} {about['embeddings']} embeddings" if is_mlp else f"n_heads {about['n_heads']}"
 
 
-def summary(m: Measure, value) -> str:
-    """Renders a value in few words: the largest of many frequencies, the most common or the middle of many neurons."""
+def summary(m: Measure, value, blocks: Sequence[str] = ()) -> str:
+    """Renders a value in few words: the largest of many frequencies, the most common or the middle of many neurons.
+
+    Args:
+      m: of which it is one.
+      value: as `plain` gives it.
+      blocks: names of those that lists over frequencies run over; none where they are frequencies.
+    """
     if not isinstance(value, list):
         return _number(value)
     if _is_set(m):
-        return _few(value, 12) or "none"
+        return _few([labelled(k, blocks) for k in value], 12) or "none"
     if m.shape == ("freq",):
         order = sorted(range(len(value)), key=lambda i: -abs(value[i]))
-        return _few([f"{_number(value[i])} at k = {i + 1}" for i in order], 4)
+        at = "" if blocks else "k = "
+        return _few([f"{_number(value[i])} at {at}{labelled(i + 1, blocks)}" for i in order], 4)
     if m.shape == ("neuron",) and m.dtype == "int32":
         counts = {v: value.count(v) for v in value}
-        return _few([f"{v} in {counts[v]}" for v in sorted(counts, key=lambda v: -counts[v])], 4)
+        return _few([f"{labelled(v, blocks)} in {counts[v]}" for v in sorted(counts, key=lambda v: -counts[v])], 4)
     if m.shape == ("neuron",):
         return " … ".join(map(_number, (min(value), float(np.median(value)), max(value))))
     return _few(map(_number, value), 8)
+
+
+def labelled(k: int, blocks: Sequence[str]) -> str:
+    """A frequency as it is, a block by its number and name; 0 stands for none."""
+    return f"{k} ({blocks[k - 1]})" if blocks and k else str(k)
 
 
 def _few(items: Iterable[Any], limit: int) -> str:

@@ -4,7 +4,8 @@ Size letters: N all P² pairs, B training pairs, K = P//2 frequencies.
 """
 
 import dataclasses
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -12,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from grokjax import tasks
+from grokjax import finite_groups, tasks
 from grokjax.config import FIELDS, coerce
 from grokjax.core import environment
 from grokjax.core.problem import Problem
 from grokjax.errors import InputError, unknown
 from grokjax.interp.checkpoint import Checkpoint, refuse_contradiction
-from grokjax.measures.blocks import n_blocks
+from grokjax.measures.blocks import blocks_of, n_blocks
 from grokjax.measures.shared import KEY_RULES
 from grokjax.store.sweep import refuse_other_answers
 
@@ -79,14 +80,7 @@ def subject_of(
     settings |= dict(checkpoint.settings)
     if threshold is not None:
         settings["key_threshold"] = coerce("key_threshold", threshold, "--threshold")
-    if not task and checkpoint.task is not None and not tasks.is_known(checkpoint.task) and checkpoint.experiment:
-        raise InputError(
-            f"{checkpoint.source} has a task of its own, '{checkpoint.task}': give --experiment=FILE, which defines it "
-            f"and is run for it. The sweep was made from {checkpoint.experiment}."
-        )
-    if task and task != checkpoint.origin.get("task", task) and tasks.is_known(task):
-        refuse_contradiction("--task", task, checkpoint.source, "task", checkpoint.origin["task"])
-    found = tasks.get(task or checkpoint.task or FIELDS["task"].default)
+    found = task_of(checkpoint, task)
     if found.name == checkpoint.task:
         refuse_other_answers(checkpoint.source, {"answers": checkpoint.answers}, [(found.name, p)])
     train_pairs, words, seed = _split(checkpoint, split, found.nonzero_b)
@@ -95,14 +89,14 @@ def subject_of(
     rule = rule or settings["key_rule"]
     if rule not in KEY_RULES:
         raise unknown("--rule", rule, KEY_RULES)
-    if rule == "logits" and found.direction_at(p) is None and not found.read_by and not keys:
+    if rule == "logits" and found.direction_at(p) is None and not found.read_by(p) and not keys:
         raise InputError(f"--rule is logits, but task '{found.name}' is no function of a + b or a - b: choose another.")
     problem = Problem(
         checkpoint.cfg,
         n_train=0 if train_pairs is None else len(train_pairs),
         direction=found.direction_at(p),
         nonzero_b=found.nonzero_b,
-        group=found.read_by,
+        group=found.read_by(p),
         precision=settings["precision"],
         key_rule=rule,
         key_threshold=settings["key_threshold"],
@@ -110,6 +104,50 @@ def subject_of(
     check_keys(problem, keys)
     answers = tasks.answers(found, p, seed or 0)
     return Subject(checkpoint, found, answers, train_pairs, words, keys, problem)
+
+
+def task_of(checkpoint: Checkpoint, task: str | None) -> tasks.Task:
+    """The task to measure a model by: that given, or its own, or the default.
+
+    Raises:
+      InputError: it is unknown, or does not fit the model.
+    """
+    if not task and checkpoint.task is not None and not tasks.is_known(checkpoint.task) and checkpoint.experiment:
+        raise InputError(
+            f"{checkpoint.source} has a task of its own, '{checkpoint.task}': give --experiment=FILE, which defines it "
+            f"and is run for it. The sweep was made from {checkpoint.experiment}."
+        )
+    if task and task != checkpoint.origin.get("task", task) and tasks.is_known(task):
+        flag, given = ("--group", task.removeprefix(IN_GROUP)) if task.startswith(IN_GROUP) else ("--task", task)
+        refuse_contradiction(flag, given, checkpoint.source, "task", checkpoint.origin["task"])
+    found = tasks.get(task or checkpoint.task or FIELDS["task"].default)
+    if found.group and found.group.order != checkpoint.cfg.p:
+        raise InputError(
+            f"{checkpoint.source} has P = {checkpoint.cfg.p}, but {found.name} has {found.group.order} elements: "
+            "name the group that it was trained on."
+        )
+    return found
+
+
+IN_GROUP = f"{tasks.GROUP} "
+
+
+def task_given(task: str | None, group: str | None) -> str | None:
+    """The name of a task from what --task and --group say; None where neither says anything.
+
+    Raises:
+      InputError: they do not go together, or there is no such group.
+    """
+    if group is None:
+        if task == tasks.GROUP:
+            raise InputError("--task is group, but not which: give --group, such as --group=S_5.")
+        return task
+    if task not in (None, tasks.GROUP):
+        raise InputError(f"--task is {task}, but --group is {group}: leave out one of the two.")
+    try:
+        return f"{IN_GROUP}{finite_groups.recorded(finite_groups.named(group).name)}"
+    except InputError as error:
+        raise InputError(str(error).replace("config.group", "--group", 1)) from None
 
 
 def check_keys(problem: Problem, keys: Iterable[int]) -> None:
@@ -160,13 +198,14 @@ def _split(
 CHANCE = 3  # an accuracy up to this many times a guess's says nothing for the task
 CHANCE_SLACK = 0.05  # but no more than this above a guess's, where P is small
 FITS = 0.5  # from which accuracy on a model's answers are said to be a task's
+SURE = 0.9  # from which they are no other's, although half of them may be
 
 
 def doubt(subject: Subject, given_N: Int32[np.ndarray, " N"]) -> str:
     """Says in a sentence that a model's answers are hardly better than a guess, and which task's they are instead.
 
     Tasks may agree on some pairs, as addition and subtraction do for even P; so an accuracy above a guess's is doubted
-    too where another task fits.
+    too where another task fits. Groups of the same order are tried as `finite_groups.named` numbers their elements.
 
     Args:
       subject: the model with the task that it is measured by.
@@ -177,22 +216,44 @@ def doubt(subject: Subject, given_N: Int32[np.ndarray, " N"]) -> str:
     """
     p = subject.checkpoint.cfg.p
     accuracy = float(np.mean(given_N == subject.answers))
-    if accuracy >= FITS:
+    # Two groups of one order may agree on most pairs, as Z_3 x Z_5 does with Z_15.
+    if accuracy >= (SURE if subject.task.group else FITS):
         return ""
-    shares = {
-        name: float(np.mean(given_N == tasks.answers(name, p)))
-        for name, task in tasks.TASKS.items()
-        if not task.draws and (tasks.is_prime(p) or not task.needs_prime)
-    }
-    best = max(shares, key=shares.__getitem__)
+    share, fits = max(_others(subject, given_N), key=lambda other: other[0])
     said = (
         f"its answers to task '{subject.task.name}' are hardly better than a guess ({accuracy:.1%} of all pairs right, "
         f"a guess has {1 / p:.1%}), so the numbers may say nothing of it"
     )
-    if shares[best] >= FITS:
-        return f"{said}; they fit task '{best}' ({shares[best]:.1%}): give --task={best}."
+    if accuracy >= FITS:
+        said = f"its answers fit task '{subject.task.name}' on {accuracy:.1%} of all pairs alone"
+        return f"{said}; they fit {fits.format(share=f'{share:.1%}')}." if share >= SURE else ""
+    if share >= FITS:
+        return f"{said}; they fit {fits.format(share=f'{share:.1%}')}."
     is_chance = accuracy <= min(CHANCE / p, 1 / p + CHANCE_SLACK)
-    return f"{said}; no built-in task fits them." if is_chance else ""
+    return f"{said}; no built-in task or group fits them." if is_chance else ""
+
+
+MOST_TRIED = 256  # elements of groups that are tried; larger ones take long to make
+
+
+def _others(subject: Subject, given_N: Int32[np.ndarray, " N"]) -> Iterator[tuple[float, str]]:
+    """Other tasks: which share of a model's answers each has, and what it is with what to give for it, in words."""
+    p = subject.checkpoint.cfg.p
+    for name, task in tasks.TASKS.items():
+        if not task.draws and (tasks.is_prime(p) or not task.needs_prime):
+            share = float(np.mean(given_N == tasks.answers(name, p)))
+            yield share, f"task '{name}' ({{share}}): give --task={name}"
+    own = subject.task.group
+    names = finite_groups.of_order(p) if p <= MOST_TRIED else []
+    for group in [*([own] if own else []), *map(finite_groups.named, names)]:
+        shares = [float(np.mean(given_N == table.ravel())) for table in (group.table, group.table.T)]
+        yield shares[0], f"group '{group.name}' ({{share}}): give --group={shlex.quote(group.name)}"
+        if shares[0] < shares[1]:
+            yield (
+                shares[1],
+                f"group '{group.name}' with a and b exchanged ({{share}}), as where permutations compose from right to "
+                "left: give --group=FILE.npy with its Cayley table transposed",
+            )
 
 
 def described(subject: Subject, given_N: Int32[np.ndarray, " N"] | None = None) -> dict[str, Any]:
@@ -212,6 +273,7 @@ def described(subject: Subject, given_N: Int32[np.ndarray, " N"] | None = None) 
         "shapes": {name: list(x.shape) for name, x in checkpoint.params.items()},
         "dtype": str(np.result_type(*checkpoint.params.values())),
         "task": subject.task.name,
+        **({"blocks": blocks_of(problem)} if problem.group else {}),
         "doubt": "" if given_N is None else doubt(subject, given_N),
         "split": subject.split or None,
         "n_train": subject.n_train,

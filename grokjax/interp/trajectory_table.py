@@ -18,7 +18,7 @@ from grokjax.config import FIELDS
 from grokjax.core.problem import Inputs
 from grokjax.errors import InputError
 from grokjax.interp.checkpoint import Checkpoint, checkpoint_at
-from grokjax.interp.measure_table import heading
+from grokjax.interp.measure_table import heading, labelled
 from grokjax.interp.subject import Subject, described, dtype, subject_of
 from grokjax.interp.trajectory import Trajectory
 from grokjax.measures import blocks, registry
@@ -98,7 +98,8 @@ def about(table: pa.Table) -> dict[str, Any]:
 def text(table: pa.Table, place: str) -> str:
     """Says in lines what is in a table, and what reads it."""
     said, steps, quoted = about(table), table["step"].to_pylist(), shlex.quote(place)
-    keys = ", ".join(map(str, said["key_freqs"])) or "none"
+    names = said["measured"].get("blocks", {}).get("names", ())
+    keys = ", ".join(labelled(k, names) for k in said["key_freqs"]) or "none"
     lines = [
         *heading(said["measured"])[:-1],
         f"keys   of the last checkpoint{', given' if 'given' in said['measured']['keys'] else ''}: {keys}",

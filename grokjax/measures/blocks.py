@@ -2,6 +2,9 @@
 
 Where `Shared` speaks of sums, these are the products a∘b, and of frequencies, the blocks but the constant's, in order.
 
+Multiplication and division modulo a prime are read in the group of the non-zero residues: pairs and classes with a zero
+have no part in what is a function of the product, or in neurons' shares, and keep their logits where others' change.
+
 Size letters as in `measures.shared`, but P the group's elements, K its blocks but the constant's, D the functions of a
 block.
 """
@@ -14,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int32
 
+from grokjax import tasks
 from grokjax.core import composition, fourier
 from grokjax.core.composition import Composition
 from grokjax.core.problem import Problem
@@ -24,7 +28,16 @@ from grokjax.measures.vectors import ratio
 
 def composition_of(problem: Problem) -> Composition | None:
     """The composition by whose blocks a problem's models are read; None where it is by frequencies of Z_P."""
+    p = problem.model.p
+    if problem.group == tasks.units(p):
+        return composition.of_units(p, problem.direction or 1)
     return composition.in_group(named(problem.group)) if problem.group else None
+
+
+def n_sums(problem: Problem) -> int:
+    """The number of sums, or of products in the group that a problem is read by."""
+    read_by = composition_of(problem)
+    return read_by.order if read_by else problem.model.p
 
 
 def n_blocks(problem: Problem) -> int:
@@ -39,17 +52,14 @@ def described(problems: Iterable[Problem]) -> dict[str, dict[str, Any]]:
     Returns:
       By group: names, dimensions of the irreducible representations, types, and numbers of functions of the blocks.
     """
-    found = {}
-    for problem in problems:
-        if read_by := composition_of(problem):
-            blocks = read_by.blocks
-            found[str(problem.group)] = {
-                "names": list(blocks.names[1:]),
-                "dims": list(blocks.dims[1:]),
-                "kinds": list(blocks.kinds[1:]),
-                "sizes": list(blocks.sizes[1:]),
-            }
-    return found
+    return {str(problem.group): blocks_of(problem) for problem in problems if problem.group}
+
+
+def blocks_of(problem: Problem) -> dict[str, Any]:
+    """The blocks of one problem, as `described` gives them; of a problem that is read by some."""
+    read_by = composition_of(problem)
+    assert read_by
+    return {name: list(getattr(read_by.blocks, name)[1:]) for name in ("names", "dims", "kinds", "sizes")}
 
 
 def shared_of(problem: Problem, *args, **kwargs) -> Shared:
@@ -100,11 +110,42 @@ class BlockShared(Shared):
 
     @cached_property
     def logit_share_K(self) -> Float[Array, " K"]:
-        return ratio(self.composition.squares(self.sum_spectrum_PxP), self.centred_logit_sq)
+        return ratio(self.composition.squares(self.sum_spectrum_PxP), self.sum_centred_sq)
 
     @cached_property
     def train_sums_B(self) -> Int[Array, " B"]:
         return jnp.asarray(self.composition.products)[self.train_pairs_B]
+
+    @property
+    def pairs_per_sum(self) -> int:
+        return self.composition.order
+
+    @property
+    def has_waves(self) -> bool:
+        return self.blocks.names[-1].startswith("k=")
+
+    @cached_property
+    def n_train_summed(self) -> int | Int[Array, ""]:
+        return self.train_pairs_B.shape[0] if self.composition.is_whole else jnp.sum(self.train_per_sum_P)
+
+    @cached_property
+    def _summed_logits_PxPxP(self) -> Float[Array, "P P P"]:
+        return self.composition.square(self.logits_NxP)[..., self.composition.elements]
+
+    @cached_property
+    def sum_centred_sq(self) -> Float[Array, ""]:
+        if self.composition.is_whole:
+            return self.centred_logit_sq
+        return jnp.sum((self._summed_logits_PxPxP - jnp.mean(self._summed_logits_PxPxP)) ** 2)
+
+    @cached_property
+    def sum_class_sq(self) -> Float[Array, ""]:
+        if self.composition.is_whole:
+            return self.class_logit_sq
+        return jnp.sum((self._summed_logits_PxPxP - jnp.mean(self._summed_logits_PxPxP, 2, keepdims=True)) ** 2)
+
+    def excluded_loss(self, part_PxP: Float[Array, "P P"]) -> Float[Array, ""]:
+        return super().excluded_loss(part_PxP if self.composition.is_whole else self.composition.whole(part_PxP))
 
     @cached_property
     def train_per_sum_P(self) -> Int[Array, " P"]:
@@ -112,7 +153,9 @@ class BlockShared(Shared):
 
     @cached_property
     def answers_per_sum_P(self) -> Int[Array, " P"]:
-        return self.answers_N[self.composition.pairs[:, 0]]
+        if self.composition.is_whole:
+            return self.answers_N[self.composition.pairs[:, 0]]
+        return jnp.arange(self.composition.order)
 
     @cached_property
     def key_components_P(self) -> Float[Array, " P"]:
@@ -154,32 +197,43 @@ class BlockShared(Shared):
     @cached_property
     def neuron_energies(self) -> tuple[Float[Array, "K M"], Float[Array, " M"]]:
         """Squared norms of each neuron's parts in span{1, B}(a) ⊗ span{1, B}(b), and of all of it, less its mean."""
-        p = self.cfg.p
-        basis_PxP = jnp.asarray(self.blocks.basis, self.acts_NxM.dtype)
-        acts_PxPxM = self.acts_NxM.reshape(p, p, -1)
-        both_PxPxM = jnp.einsum("xa,yb,abm->xym", basis_PxP, basis_PxP, acts_PxPxM - jnp.mean(acts_PxPxM, (0, 1))) ** 2
-        by_block_KxPxM = self.blocks.per_block(both_PxPxM)
-        own_KxP = jnp.asarray(self.blocks.block_of_row == np.arange(1, self.n_freqs + 1)[:, None])
-        own_KxM = jnp.sum(jnp.where(own_KxP[:, :, None], by_block_KxPxM, 0), 1)
-        energies_KxM = own_KxM + by_block_KxPxM[:, 0] + self.blocks.per_block(both_PxPxM[0])
-        return energies_KxM, jnp.sum(both_PxPxM, (0, 1))
+        basis_PxP, blocks = jnp.asarray(self.blocks.basis, self.acts_NxM.dtype), self.blocks
+        acts_PxPxM = self.composition.square(self.acts_NxM)
+        centred_PxPxM = acts_PxPxM - jnp.mean(acts_PxPxM, (0, 1))
+        by_a_PxPxM = jnp.einsum("xa,abm->xbm", basis_PxP, centred_PxPxM)
+        of_one_PxM = (basis_PxP @ by_a_PxPxM[0]) ** 2 + jnp.einsum("b,xbm->xm", basis_PxP[0], by_a_PxPxM) ** 2
+        energies_KxM = blocks.per_block(of_one_PxM)
+        sizes_K = np.array(blocks.sizes[1:])
+        for size in sorted(
+            set(blocks.sizes[1:])
+        ):  # those of one size are a batch
+            alike = np.flatnonzero(sizes_K == size)
+            rows_KxD = blocks.rows[alike, :size]
+            both_KxDxDxM = jnp.einsum("kyb,kxbm->kxym", basis_PxP[rows_KxD], by_a_PxPxM[rows_KxD])
+            energies_KxM = energies_KxM.at[alike].add(jnp.sum(both_KxDxDxM**2, (1, 2)))
+        return energies_KxM, jnp.sum(centred_PxPxM**2, (0, 1))
 
     @cached_property
     def neuron_fit(self) -> tuple[Int32[Array, " M"], Float[Array, " M"]]:
         energies_KxM, total_M = self.neuron_energies
-        mean_M = jnp.mean(self.acts_NxM, 0)
+        mean_M = jnp.mean(self.composition.square(self.acts_NxM), (0, 1))
         # What rounding leaves of a constant is no variance.
-        varies_M = total_M > self.cfg.p**2 * (16 * jnp.finfo(total_M.dtype).eps * mean_M) ** 2
+        varies_M = total_M > self.composition.order**2 * (16 * jnp.finfo(total_M.dtype).eps * mean_M) ** 2
         fve_M = jnp.where(varies_M, jnp.max(energies_KxM, 0) / jnp.where(varies_M, total_M, 1), 0)
         return jnp.where(varies_M, jnp.argmax(energies_KxM, 0) + 1, 0).astype(jnp.int32), fve_M
 
     @cached_property
     def norms_W_E(self) -> tuple[Float[Array, " P"], Float[Array, " K"]]:
-        return self._norms(self.W_E_PxX)
+        return self._norms(self.W_E_PxX[self.tokens])
 
     @cached_property
     def norms_W_L(self) -> tuple[Float[Array, " P"], Float[Array, " K"]]:
-        return self._norms(self.W_L_PxM)
+        return self._norms(self.W_L_PxM[self.tokens])
+
+    @property
+    def tokens(self) -> slice | Int32[np.ndarray, " P"]:
+        """Those that stand for elements, in order of elements."""
+        return slice(self.cfg.p) if self.composition.is_whole else self.composition.elements
 
     def _norms(self, x_PxX) -> tuple[Float[Array, " P"], Float[Array, " K"]]:
         squares_P = jnp.sum(self.composition.transform(jnp.asarray(x_PxX)) ** 2, 1)

@@ -89,4 +89,4 @@ _register_right_logit("test", lambda s: s.test_mask_N)
     **SIGN,
 )
 def trig_share(s: Shared):
-    return ratio(jnp.sum(s.trig_sq_K), s.class_logit_sq)
+    return ratio(jnp.sum(s.trig_sq_K), s.sum_class_sq)

@@ -100,6 +100,6 @@ def jaccard(x_K: Bool[Array, " K"], y_K: Bool[Array, " K"]) -> Float[Array, ""]:
     **SIGN,
 )
 def key_rule_agreement(s: Shared):
-    undefined = {"logits": not s.has_sum, "neurons": s.nonzero_b}
+    undefined = {"logits": not s.has_sum, "neurons": s.nonzero_b and not s.in_blocks}
     sets = [s.keys_by(rule) for rule in KEY_RULES if not undefined.get(rule)]
     return jnp.min(jnp.stack([jaccard(x, y) for x, y in itertools.combinations(sets, 2)]))

@@ -41,7 +41,7 @@ def trig_coef_all(s: Shared):
     **SIGN,
 )
 def fve_logits_trig(s: Shared):
-    return ratio(jnp.sum(jnp.where(s.key_freqs_K, s.trig_sq_K, 0)), s.centred_logit_sq)
+    return ratio(jnp.sum(jnp.where(s.key_freqs_K, s.trig_sq_K, 0)), s.sum_centred_sq)
 
 
 @measure(
@@ -56,7 +56,7 @@ def fve_logits_trig(s: Shared):
     undefined="no pair tells its classes apart",
 )
 def fve_logits_trig_centred(s: Shared):
-    return ratio(jnp.sum(jnp.where(s.key_freqs_K, s.trig_sq_K, 0)), s.class_logit_sq)
+    return ratio(jnp.sum(jnp.where(s.key_freqs_K, s.trig_sq_K, 0)), s.sum_class_sq)
 
 
 @measure(

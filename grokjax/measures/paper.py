@@ -48,7 +48,7 @@ def restricted_loss(s: Shared):
     **SIGN,
 )
 def restricted_loss_train(s: Shared):
-    return jnp.sum(s.train_per_sum_P * s.restricted_loss_P) / s.train_pairs_B.shape[0]
+    return jnp.sum(s.train_per_sum_P * s.restricted_loss_P) / s.n_train_summed
 
 
 @_loss(
@@ -59,8 +59,8 @@ def restricted_loss_train(s: Shared):
     **SIGN,
 )
 def restricted_loss_test(s: Shared):
-    n_test = s.cfg.p**2 - s.train_pairs_B.shape[0]
-    return jnp.sum((s.cfg.p - s.train_per_sum_P) * s.restricted_loss_P) / n_test
+    n_test = s.pairs_per_sum**2 - s.n_train_summed
+    return jnp.sum((s.pairs_per_sum - s.train_per_sum_P) * s.restricted_loss_P) / n_test
 
 
 @measure(
@@ -185,7 +185,7 @@ def _gini(which, over, norms):
         description=f"Gini coefficient of the Fourier norms of {which[:3]} over {over}.",
         source=f"{NANDA}, §5.1; Hurley & Rickard 2009",
         undefined=f"{which[:3]} is zero" + ", or the same for all classes" * (over == _CENTRED),
-        **(SIGN if over == "frequencies" else {"cyclic_only": True}),
+        **(SIGN if over == "frequencies" else {"needs_waves": True}),
     )
     column(lambda s: gini(norms(s)))
 

@@ -46,7 +46,7 @@ DIMS: dict[str, Callable[[Problem], int]] = {
 COUNTS: dict[str, Callable[[Problem], int]] = {
     "train pairs": lambda problem: problem.n_train,
     "test pairs": lambda problem: n_pairs(problem) - problem.n_train,
-    "sums": lambda problem: problem.model.p,
+    "sums": blocks.n_sums,
 }
 
 
@@ -95,6 +95,7 @@ def measure(
     version: int = 1,
     even_only: bool = False,
     cyclic_only: bool = False,
+    needs_waves: bool = False,
     whole_grid: bool = False,
     transformer_only: bool = False,
     parameter: str = "",
@@ -121,6 +122,8 @@ def measure(
       even_only: whether this version differs from the one before for even P alone.
       cyclic_only: whether it looks at single functions of residues, or at sums and differences: null for groups that
         are read by blocks.
+      needs_waves: whether it looks at single functions of a block, which are cosines and sines in cyclic groups alone;
+        null for others.
       whole_grid: whether it reads frequencies over all P² pairs; null for tasks that leave pairs out.
       transformer_only: whether it reads positions, which an MLP has not; null for MLPs.
       parameter: the name of one that it reads, such as "W_pos"; null for models that have none.

@@ -77,6 +77,11 @@ class Shared:
     in_blocks = False  # whether functions of a∘b in a group are read by its blocks, and not by frequencies
 
     @property
+    def has_waves(self) -> bool:
+        """Whether single functions of what models are read by are cosines and sines."""
+        return True
+
+    @property
     def has_sum(self) -> bool:
         """Whether the task's answer is a function of the sum."""
         return self.direction is not None
@@ -85,6 +90,16 @@ class Shared:
     def n_freqs(self) -> int:
         """K."""
         return fourier.n_freqs(self.cfg.p)
+
+    @property
+    def pairs_per_sum(self) -> int:
+        """The number of pairs of each sum, which is that of sums, too."""
+        return self.cfg.p
+
+    @property
+    def n_train_summed(self) -> int | Int[Array, ""]:
+        """The number of training pairs that have a sum."""
+        return self.train_pairs_B.shape[0]
 
     @property
     def has_update(self) -> bool:
@@ -172,6 +187,16 @@ class Shared:
     def class_logit_sq(self) -> Float[Array, ""]:
         """Sum of squares of the logits, each pair's less their mean over the classes."""
         return jnp.sum((self.logits_NxP - self.mean_logit_N[:, None]) ** 2)
+
+    @property
+    def sum_centred_sq(self) -> Float[Array, ""]:
+        """`centred_logit_sq` of the pairs that have a sum, and of the classes that are one."""
+        return self.centred_logit_sq
+
+    @property
+    def sum_class_sq(self) -> Float[Array, ""]:
+        """`class_logit_sq` of the same."""
+        return self.class_logit_sq
 
     @cached_property
     def float32_train_logits_BxP(self) -> Float[Array, "B P"]:

@@ -58,7 +58,7 @@ def document(results: Results) -> dict[str, Any]:
         "medians": _medians(results),
         "cells": _cells(results),
         "quantities": [
-            {"name": name, "label": label, "unit": unit, "log": log}
+            {"name": name, "label": results.words(label), "unit": results.words(unit), "log": log}
             for name, (label, unit, log) in QUANTITIES.items()
             if name in results.runs and results.runs[name].notna().any()
         ],
@@ -67,18 +67,30 @@ def document(results: Results) -> dict[str, Any]:
         **_curves(results, figures, runs),
         **_images(results, runs),
         "circuit": _circuit(results, runs),
+        "words": {"one": results.words("frequency"), "keys": results.words("key frequencies")},
     }
 
 
 def available(results: Results) -> list[Curves]:
     """The figures with the lines that this sweep has values of."""
     held = {str(name) for name in results.metrics if results.metrics[name].notna().any()}
-    result = []
+    result, words = [], results.words
     for figure in FIGURES:
-        wanted = {STAND_INS[line.column] for line in figure.lines if line.column in STAND_INS.keys() - held}
-        lines = [dataclasses.replace(n, on=n.on or n.column in wanted) for n in figure.lines if n.column in held]
+        lacks = [line for line in figure.lines if line.column in STAND_INS.keys() - held]
+        wanted = {STAND_INS[line.column]: line.many for line in lacks}
+        lines = [
+            dataclasses.replace(
+                n,
+                label=words(n.label),
+                on=n.on or n.column in wanted,
+                many=n.many or wanted.get(n.column, False),
+            )
+            for n in figure.lines
+            if n.column in held
+        ]
         if lines:
-            result.append(dataclasses.replace(figure, lines=tuple(lines)))
+            title, unit = words(figure.title), words(figure.unit)
+            result.append(dataclasses.replace(figure, title=title, unit=unit, lines=tuple(lines)))
     return [*result, *_own(results, held)]
 
 
@@ -140,7 +152,9 @@ def _images(results: Results, runs: Sequence[int]) -> dict[str, Any]:
         scale = downsampling.value_range([values for _, values in of_run.values()])
         if scale is not None:
             images = [_image(of_run[run], scale, limit) if run in of_run else None for run in runs]
-            spectra.append({"matrix": SPECTRA[column], "low": scale[0], "high": scale[1], "images": images})
+            title = results.words(f"Fourier norms of {SPECTRA[column]}")
+            about = {"matrix": SPECTRA[column], "title": title, "low": scale[0], "high": scale[1]}
+            spectra.append({**about, "images": images})
     longest = max((len(values) for values in held), default=0)
     return {"spectra": spectra, "image_limit": limit if longest > limit else None}
 
@@ -160,6 +174,7 @@ def _run(results: Results, row: Mapping[Any, Any]) -> dict[str, Any]:
         "axes": {name: shown_value(row[name]) for name in results.axes},
         "phases": [list(phase) for phase in shade(row)],
         "last_step": finite(row["last_step"]),
+        "blocks": results.words.names(row),
         "keys": None if pd.isna(row["n_key_freqs"]) else [int(k) for k in row["key_freqs"]],
         "values": {name: finite(row[name]) for name in QUANTITIES if name in row},
     }

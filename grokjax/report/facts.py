@@ -52,6 +52,12 @@ def _tasks(results: Results) -> str:
     return task if task.startswith(f"{tasks.GROUP} ") else f"{task} mod {moduli}"
 
 
+def _task(results: Results) -> str:
+    """The same with the orders of groups."""
+    orders = f" ({_values(results, 'p')} elements)" if _values(results, "task") == tasks.GROUP else ""
+    return f"{_tasks(results)}{orders}"
+
+
 def _values(results: Results, name: str) -> str:
     """The values of a field over the runs, in order of appearance."""
     if name not in results.runs:
@@ -94,7 +100,10 @@ def _axes(results: Results) -> str:
 def _facts(results: Results, now: datetime.datetime) -> dict[str, str]:
     """Name and text of each fact; those of config.json are missing where there is none."""
     record = results.record
-    facts = _measured(results) if results.is_table else _configured(results)
+    words = results.words
+    known = _measured(results) if results.is_table else _configured(results)
+    facts = {words(name): text for name, text in known.items()}
+    facts[f"{words('frequencies')} (functions of each)"] = words.facts()
     if "device_kind" in record:
         threads = f", {record.get('cpu_threads')} threads" if record.get("platform") == "cpu" else ""
         facts["device"] = f"{record.get('n_devices', '?')} × {record['device_kind']}{threads}"
@@ -112,7 +121,7 @@ def _measured(results: Results) -> dict[str, str]:
     about = results.record
     try:
         sizes = ", ".join(f"{name} {about[name]}" for name in ("n_layers", "d_model", "n_heads", "d_mlp", "act"))
-        keys = ", ".join(map(str, results.runs["key_freqs"].iloc[0])) if "key_freqs" in results.runs else "none"
+        keys = ", ".join(results.words.keys(results.runs.iloc[0].to_dict())) if "key_freqs" in results.runs else "none"
         return {
             "checkpoints": "; ".join([f"the last is {about['model']}", about["layout"], *about["notes"]]),
             "task": f"{tasks.said(about['task'], about['p'])}, {about['n_train']} pairs to train on ({about['split']})",
@@ -129,7 +138,7 @@ def _configured(results: Results) -> dict[str, str]:
     model = [f"{name.removeprefix('model.')} {text}" for name, text in v.items() if name.startswith("model.")]
     names = ("learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale")
     facts = {
-        "task": f"{_tasks(results)}, train fraction {v['train_fraction']} of all pairs, split {v['split']}",
+        "task": f"{_task(results)}, train fraction {v['train_fraction']} of all pairs, split {v['split']}",
         "model": f"transformer: {', '.join(model)}",
         "optimizer": ", ".join([v["optimizer"], *(f"{name} {v[name]}" for name in names)]),
         "steps": f"{v['steps']}, evaluated every {v['eval_every']}",
@@ -215,4 +224,4 @@ def notes(results: Results, data: Mapping[str, Any]) -> Html:
     diverged = int(results.runs["diverged_step"].notna().sum())
     if diverged:
         said.append(f"{survival.counted(diverged, 'run')} diverged; counted as censored where they did.")
-    return element("ul", *(element("li", sentence) for sentence in said))
+    return element("ul", *(element("li", results.words(sentence)) for sentence in said))

@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from grokjax import config, phases
 from grokjax.errors import InputError, unknown
@@ -38,6 +38,7 @@ CURVES = {
 }
 LOG_SPAN = 8  # axes whose values above 0 are further apart than this factor are logarithmic
 MAX_KEYED_RUNS = 200  # rows in the figure of frequencies
+MOST_NAMED = 16  # blocks that it names
 
 
 def figure(results: Results, kind: str, by: Sequence[str] = (), column: str | None = None) -> Figure:
@@ -84,6 +85,8 @@ def title(results: Results, by: Sequence[str]) -> str:
     for name, text in {"task": "{}", **of, "train_fraction": "{} of all pairs to train on"}.items():
         if name in runs and name not in results.axes:
             fixed[name] = text.format(shown_value(runs[name].iloc[0]))
+    if "group" in results.axes and "group" in of:
+        fixed["task"] = "composition in groups"
     if fixed.get("task", "").startswith("group "):  # of one run's checkpoints, whose task names the group
         fixed.pop("p", None)
     share = fixed.pop("train_fraction", "")
@@ -363,12 +366,25 @@ def frequencies(results: Results, by: Sequence[str]) -> Figure:
         text += survival.counted(len(members), "run")
         _write(ax, text, (1, middle), ("axes fraction", "data"), (6, 0), color=color, va="center")
         at += len(members)
-    ax.set(xlabel="key frequency", ylabel="run", ylim=(at - 0.5, -0.5))
-    ax.set_xlim(0.5, max(1, (int(results.runs["p"].max()) - 1) // 2) + 0.5 if "p" in results.runs else None)
+    words = results.words
+    ax.set(xlabel=words("key frequency"), ylabel="run", ylim=(at - 0.5, -0.5))
+    _name_frequencies(ax, results)
     ax.set_yticks(range(len(runs)), runs["run"], fontsize=6)
     rule = ", ".join(map(str, results.runs["key_rule"].unique())) if "key_rule" in results.runs else "unknown"
-    drawn.suptitle(f"{title(results, by)}\nkey frequencies of the final models by rule {rule}", fontsize=9)
+    drawn.suptitle(f"{title(results, by)}\n{words('key frequencies')} of the final models by rule {rule}", fontsize=9)
     return drawn
+
+
+def _name_frequencies(ax, results: Results) -> None:
+    """The axis of frequencies, as wide as they go; of a few blocks with their names where all runs have the same."""
+    runs, names = results.runs, [results.words.names(row) for row in results.runs.to_dict("records")]
+    if any(names):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if names[0] and all(other == names[0] for other in names) and len(names[0]) <= MOST_NAMED:
+        ax.set_xticks(range(1, len(names[0]) + 1), [f"{k}\n{name}" for k, name in enumerate(names[0], 1)])
+    if "p" in runs:
+        widths = [len(own) if own else (int(p) - 1) // 2 for own, p in zip(names, runs["p"], strict=True)]
+        ax.set_xlim(0.5, max(1, *widths) + 0.5)
 
 
 KINDS: dict[str, Callable[[Results, Sequence[str]], Figure]] = {

@@ -280,7 +280,7 @@
     const run = data.runs[shown.detail],
       held = spectrum.images[shown.detail];
     figureOf(id).dataset.of = run.label;
-    if (!held) return draw(id, [], layout(axis("step"), axis("frequency")), `${run.label}: no norms were recorded.`);
+    if (!held) return draw(id, [], layout(axis("step"), axis(data.words.one)), `${run.label}: no norms were recorded.`);
     const x = Array.from(decode(held.steps, Uint32Array));
     const levels = decode(held.levels, Uint8Array);
     const low = Math.log10(spectrum.low),
@@ -294,9 +294,10 @@
     const ticks = [];
     for (let power = Math.ceil(low); power <= high; power++) ticks.push(power);
     const keys = run.keys && run.keys.length <= 8 ? run.keys : null;
+    const named = (k) => (run.blocks ? `${k} (${run.blocks[k - 1]})` : String(k));
     const y = axis(
-      "frequency",
-      keys ? { tickvals: keys, ticktext: keys.map(String), showgrid: false } : { showgrid: false },
+      data.words.one,
+      keys ? { tickvals: keys, ticktext: keys.map(named), showgrid: false } : { showgrid: false },
     );
     const shape = layout(axis("step", { tickformat: "~s", showgrid: false }), y, { hovermode: "closest" });
     const image = {
@@ -308,12 +309,13 @@
       zmax: high,
       colorscale: "Viridis",
       text: z.map((row) => row.map((v) => (v === null ? null : 10 ** v))),
-      hovertemplate: "frequency %{y}, step %{x:,}<br>norm %{text:.3~g}<extra></extra>",
+      customdata: z.map((row, f) => row.map(() => named(f + 1))),
+      hovertemplate: `${data.words.one} %{customdata}, step %{x:,}<br>norm %{text:.3~g}<extra></extra>`,
       colorbar: colorbar("norm", { tickvals: ticks, ticktext: ticks.map((p) => `10<sup>${p}</sup>`) }),
     };
     const about = run.keys
-      ? `Final key frequencies: ${run.keys.join(", ") || "none"}.`
-      : "Its final key frequencies are not known yet.";
+      ? `Final ${data.words.keys}: ${run.keys.map(named).join(", ") || "none"}.`
+      : `Its final ${data.words.keys} are not known yet.`;
     return draw(id, [image], shape, `${run.label}. ${about} Logarithmic colours.`);
   }
 

@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import re
 import shlex
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -27,6 +28,7 @@ def html(results: Results, now: datetime.datetime | None = None) -> str:
       now: the time to print on it; by default the current one.
     """
     data = document.document(results)
+    described = {name: results.words(about.get("description", "")) for name, about in results.columns.items()}
     scripts = [offline.get_plotlyjs(), _asset("page.js")]
     pieces = {
         "policy": policy(scripts),
@@ -35,11 +37,13 @@ def html(results: Results, now: datetime.datetime | None = None) -> str:
         "header": facts.header(results, now or datetime.datetime.now(datetime.UTC)),
         "settings": joined(tables.groups(results), tables.fits(results)),
         "runs": tables.runs(results),
-        "figures": joined(*(figure(curves, results.columns) for curves in available(results))),
+        "figures": joined(*(figure(curves, described) for curves in available(results))),
         "comparison": comparison(data),
         "chooser": chooser(data),
         "key": tables.key(of_strips=False),
         "spectra": spectra(data),
+        "spectra_name": results.words("Frequencies"),
+        "spectra_title": results.words("Fourier norms over training"),
         "circuit": circuit(results, data),
         "files": facts.files(results),
         "notes": facts.notes(results, data),
@@ -65,15 +69,15 @@ def policy(scripts: list[str]) -> str:
     )
 
 
-def figure(curves: Curves, columns: Any = None) -> Html:
-    """The place of a figure of curves, with a box to tick for each line."""
+def figure(curves: Curves, described: Mapping[str, str] | None = None) -> Html:
+    """The place of a figure of curves, with a box to tick for each line, which says what its column is."""
     ticks = [
         element(
             "label",
             element("input", type="checkbox", value=line.column, checked=line.on),
             _sample(line.color, line.dash),
             line.label,
-            title=(columns or {}).get(line.column, {}).get("description"),
+            title=(described or {}).get(line.column) or None,
         )
         for line in curves.lines
     ]
@@ -140,7 +144,7 @@ def spectra(data: dict[str, Any]) -> Html:
     """The places of the images."""
     if not data["spectra"]:
         return element("p", "The sweep recorded no Fourier norms: config.measures has no group with them.")
-    frames = [frame(f"spectrum_{s['matrix']}", f"Fourier norms of {s['matrix']}") for s in data["spectra"]]
+    frames = [frame(f"spectrum_{s['matrix']}", s["title"]) for s in data["spectra"]]
     return element("div", *frames, class_="pair")
 
 
@@ -164,4 +168,7 @@ def circuit(results: Results, data: dict[str, Any]) -> Html:
         return element("p", "No circuit.parquet yet: ", command, what, again, " then shows it here.")
     head = [tables.heading(name, numeric=False) for name in ("claim", "the paper's mainline", "this model", "source")]
     said = element("p", id="circuit_of", role="status")
-    return joined(said, tables.table("claims", "What the paper claims of its model, and this model.", head, []))
+    caption = "What the paper claims of its model, and this model."
+    if results.words.in_blocks:
+        caption += " Of a group: the same in its blocks, without the paper's numbers, which are of addition."
+    return joined(said, tables.table("claims", caption, head, []))

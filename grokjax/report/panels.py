@@ -104,6 +104,7 @@ FIGURES = (
 )
 # Curves with final keys are the paper's; where a sweep has none yet, those with the keys of each step stand in.
 STAND_INS = {"restricted_loss": "restricted_loss_online", "excluded_loss": "excluded_loss_online"}
+STAND_INS |= {f"gini_{which}": f"gini_freq_{which}" for which in ("W_E", "W_L")}  # of groups that have no waves
 SPECTRA = {"freq_norm_W_E": "W_E", "freq_norm_W_L": "W_L"}
 
 # What the heat map can show of a run: label, unit, whether its colours are logarithmic.

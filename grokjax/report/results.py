@@ -1,6 +1,7 @@
 """The results of a sweep, finished or not, read from its files."""
 
 import dataclasses
+import functools
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from grokjax.phases.names import recognised
 from grokjax.phases.rules import RULES
 from grokjax.phases.text import shown, shown_steps
 from grokjax.report.panels import FIGURES, SPECTRA
+from grokjax.report.words import Words, of_columns
 from grokjax.store import files, locks
 from grokjax.store.metrics import parts, read_metrics, read_part, read_progress
 from grokjax.store.records import read_record
@@ -62,6 +64,11 @@ class Results:
     settings: Sequence[str]
     summary: phases.Summary
     by: Sequence[str]
+
+    @functools.cached_property
+    def words(self) -> Words:
+        """The words for what lists over frequencies run over."""
+        return of_columns(self.columns)
 
     @property
     def is_table(self) -> bool:
@@ -179,6 +186,8 @@ def _joined(runs: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
 def varied(runs: pd.DataFrame) -> list[str]:
     """The config fields that differ between runs, seeds left out."""
     fields = [name for name in runs if name in config.FIELDS and config.FIELDS[name].type in ARROW]
+    if "group" in fields and runs["group"].notna().all():
+        fields = [name for name in fields if name != "p"]  # which is the group's order
     return [name for name in fields if not name.endswith("seed") and _differs(runs[name])]
 
 

@@ -148,7 +148,7 @@ def _run(results: Results, index: int, row: Mapping[Any, Any], with_status: bool
     cells += [cell(shown_interval(row, name, name), row[name]) for name in ENDS]
     cells += [_loss(row.get(name)) for name in ("train_loss", "test_loss")]
     n_keys = row["n_key_freqs"]
-    keys = None if np.isnan(n_keys) else f"frequencies {', '.join(map(str, row['key_freqs']))}"
+    keys = None if np.isnan(n_keys) else results.words(f"frequencies {', '.join(results.words.keys(row))}")
     cells.append(cell("–" if np.isnan(n_keys) else f"{n_keys:.0f}", n_keys, title=keys))
     marks = [name for name in ("ungrokked", "overlap") if row[name]]
     cells.append(cell(", ".join([row["run_class"], *marks]), numeric=False))

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import pyarrow as pa
 
-from grokjax.columns import disagreement, metrics_schema, moduli, redefined
+from grokjax.columns import disagreement, metrics_schema, moduli, read_otherwise, redefined
 from grokjax.core.environment import environment
 from grokjax.core.native import kernels
 from grokjax.errors import HostLost, InputError
@@ -171,7 +171,7 @@ def _as_begun(schema: pa.Schema, workdir: Workdir) -> pa.Schema:
     if not places:
         return schema
     begun = read_part(places[0]).schema
-    if text := disagreement(redefined(begun, schema, moduli(workdir.record or {}))):
+    if text := disagreement(redefined(begun, schema, moduli(workdir.record or {}))) or read_otherwise(begun, schema):
         raise InputError(
             f"--workdir={workdir.path} was begun by another version of grokjax: the table would "
             f"hold {text}. Finish it with that version, or start again with --overwrite."

@@ -5,12 +5,10 @@ The skip around the MLP stays as it is wherever neurons are changed.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from grokjax.core import fourier
 from grokjax.interp.circuit.anatomy import LAST, Anatomy
+from grokjax.interp.circuit.blocks import BlockAnatomy
 from grokjax.interp.circuit.registry import ablation
-from grokjax.measures import marginals
 from grokjax.measures.paper import NANDA
 from grokjax.measures.shared import NEURON_FVE
 
@@ -25,6 +23,7 @@ def loss(s: Anatomy):
 
 @ablation(
     claim="logits replaced by Σ α_k cos(w_k(a+b−c))",
+    in_group="logits replaced by Σ α_ρ χ_ρ(a∘b∘c⁻¹)",
     paper="4.7e-8",
     description="the logits replaced by Σ α_k cos(w_k(a + b - c)) over the keys, α_k by least squares (a - b if that is"
     " the task)",
@@ -33,17 +32,12 @@ def loss(s: Anatomy):
     needs_sum=True,
 )
 def loss_logits_as_cosines(s: Anatomy):
-    p = s.cfg.p
-    coef_P = fourier.per_component(jnp.where(s.key_freqs_K, s.trig_coef_K, 0), p)
-    # Rows 2k - 1 of the basis are √(2/P) cos(w_k n), and 1/√P for the sign: every second component is needed.
-    scale_P = np.sqrt(p / np.append(1, np.repeat(fourier.freq_sizes(p), fourier.freq_sizes(p))))
-    cosines_P = fourier.inverse(coef_P.at[2::2].set(0) * jnp.asarray(scale_P, coef_P.dtype))
-    index = (fourier.sums(p, s.direction or 1)[:, None] - jnp.arange(p)) % p
-    return cosines_P[index]
+    return s.cosines_NxP
 
 
 @ablation(
     claim="neurons over 85 % replaced by their polynomials",
+    in_group="neurons over 85 % replaced by their products of one block",
     paper="2.48e-7",
     description=f"every neuron that a frequency explains over {NEURON_FVE:.0%} of replaced by its projection on the"
     " constant and that frequency's 8 products",
@@ -55,6 +49,7 @@ def loss_neurons_as_polynomials(s: Anatomy):
 
 @ablation(
     claim="only the constant and the keys' sum directions kept (restricted)",
+    in_group="only the constant and the keys' functions of a∘b kept (restricted)",
     paper="5.54e-8",
     description="the logits projected on the constant and the keys' sum directions: the restricted loss",
     source=f"{ABLATIONS}; §5.1",
@@ -62,11 +57,12 @@ def loss_neurons_as_polynomials(s: Anatomy):
     needs_sum=True,
 )
 def loss_sum_directions(s: Anatomy):
-    return s.restricted_logits_PxP[fourier.sums(s.cfg.p, s.direction or 1)]
+    return s.restricted_NxP
 
 
 @ablation(
     claim="only the constant and the keys' components kept, 8 per key",
+    in_group="only the constant and products of {1, one key}(a) and (b) kept",
     paper="7.24e-8",
     description="the logits projected on the constant and, for each key, the other 8 products of {1, cos, sin}(w_k a)"
     " and {1, cos, sin}(w_k b)",
@@ -74,7 +70,7 @@ def loss_sum_directions(s: Anatomy):
     keyed=True,
 )
 def loss_key_components(s: Anatomy):
-    return marginals.keep(s.logit_spectra, s.key_freqs_K)
+    return s.key_products_NxP
 
 
 @ablation(
@@ -105,20 +101,19 @@ WITHOUT = "14: 2.0e-4, 35: 4.6e-4, 41: 1.9e-3, 42: 5.2e-3, 52: 2.4e-2"
 @ablation(
     per_freq=True,
     claim="one key frequency removed at the neurons",
+    in_group="one key block removed at the neurons",
     paper=WITHOUT,
     description="every neuron without its projection on the 8 products of one frequency, for each frequency",
     source=f"{ABLATIONS} (the figures are the released notebook's)",
 )
 def loss_without_freq(s: Anatomy, k):
-    parts = marginals.spectra(s.mlp_logits(s.acts_NxM), s.cfg.p)
-    only_K = jnp.arange(fourier.n_freqs(s.cfg.p)) == k
-    constant_P = parts.first[0] * fourier.basis(s.cfg.p)[0, 0]
-    return s.logits_NxP - (marginals.keep(parts, only_K) - constant_P)
+    return s.logits_NxP - s.neurons_of(jnp.arange(s.n_freqs) == k)
 
 
 @ablation(
     per_freq=True,
     claim="the neurons of one key frequency set to their means",
+    in_group="the neurons of one key block set to their means",
     paper="",
     description=f"the neurons that one frequency explains over {NEURON_FVE:.0%} of set to their means over all pairs,"
     " for each frequency",
@@ -133,6 +128,18 @@ def loss_without_neurons(s: Anatomy, k):
 
     # Most frequencies have no neuron: nothing is to be computed for them.
     return jax.lax.cond(jnp.any(own_KxM[k]), removed, lambda: logits_NxP)
+
+
+@ablation(
+    per_freq=True,
+    claim="",
+    in_group="one key block's functions of a∘b removed from the logits (excluded)",
+    of_blocks=True,
+    description="the logits without the functions of a∘b of one block, for each block",
+    source=f"this project; {NANDA}, §5.1, has it on the training pairs",
+)
+def loss_without_block(s: BlockAnatomy, k):
+    return s.without_block(jnp.arange(s.n_freqs) == k)
 
 
 @ablation(

@@ -10,17 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grokjax.columns import NO_SUM
-from grokjax.core import fourier
 from grokjax.core.model import Params
 from grokjax.core.precision import unemulated
 from grokjax.core.problem import Problem
 from grokjax.errors import InputError
 from grokjax.interp.checkpoint import Checkpoint, load_checkpoint
-from grokjax.interp.circuit.anatomy import Anatomy
-from grokjax.interp.circuit.registry import NUMBERS
+from grokjax.interp.circuit.blocks import anatomy_of
+from grokjax.interp.circuit.registry import numbers
 from grokjax.interp.measure import NO_SPLIT, plain
 from grokjax.interp.subject import Subject, described, subject_of
+from grokjax.measures.blocks import n_blocks
 
 NO_KEY = "the model has no key frequency by this rule"
 NO_TEST = "there are no test pairs"
@@ -36,14 +35,14 @@ def analyse(
     split: str | None = None,
     task: str | None = None,
 ) -> dict[str, Any]:
-    """The numbers of the paper's reverse engineering, of one model.
+    """The numbers of the paper's reverse engineering, of one model; of a group's blocks in place of frequencies.
 
     Args:
       model: of one layer; a file or snapshot as `checkpoint.load_checkpoint` takes it, or what it returned.
       keys, rule, threshold, split, task: as for `measure.measure`.
 
     Returns:
-      Each of `registry.NUMBERS` by name, ready for JSON: numbers, lists, and sets of frequencies as lists of k; lists
+      Each of `registry.numbers` by name, ready for JSON: numbers, lists, and sets of frequencies as lists of k; lists
       over frequencies start at k = 1. None where it is undefined. Under "null" the reason for every None; under
       "measured" what was measured and how.
 
@@ -56,11 +55,10 @@ def analyse(
     if checkpoint.cfg.n_layers != 1:
         raise InputError(f"{checkpoint.source} has {checkpoint.cfg.n_layers} layers, but {ONE_LAYER}.")
     subject = subject_of(checkpoint, tuple(keys), rule, threshold, split, task)
-    if subject.problem.group:
-        raise InputError(f"{checkpoint.source} is of {subject.task.name}, but circuits are read modulo P alone so far.")
     values, given_N = _values(subject)
     null = _null(subject, values)
-    found = {name: None if name in null else plain(f, values[name]) for name, f in NUMBERS.items()}
+    of_kind = numbers(bool(subject.problem.group))
+    found = {name: None if name in null else plain(f, values[name]) for name, f in of_kind.items()}
     return {**found, "null": null, "measured": described(subject, given_N)}
 
 
@@ -73,7 +71,7 @@ def _values(subject: Subject) -> tuple[dict[str, np.ndarray], np.ndarray]:
     train_N = np.zeros(p * p, bool)
     if subject.train_pairs is not None:
         train_N[subject.train_pairs] = True
-    keys_K = np.zeros(fourier.n_freqs(p), bool) if subject.keys_K is None else subject.keys_K
+    keys_K = np.zeros(n_blocks(subject.problem), bool) if subject.keys_K is None else subject.keys_K
     # The split enters as a mask, so that its size is nothing to compile for.
     problem = dataclasses.replace(subject.problem, n_train=0)
     compute = unemulated(functools.partial(_compute, problem), problem.precision)
@@ -83,22 +81,20 @@ def _values(subject: Subject) -> tuple[dict[str, np.ndarray], np.ndarray]:
 @functools.partial(jax.jit, static_argnums=0)
 def _compute(problem: Problem, params: Params, train_N, answers, keys_K) -> tuple[dict[str, jax.Array], jax.Array]:
     """One compilation serves all models of a shape; no key in `keys_K` asks for the model's own."""
-    rule = problem.key_rule, problem.key_threshold
-    no_pairs = jnp.zeros(0, jnp.int32)
-    s = Anatomy(problem.model, problem.direction, params, no_pairs, answers, None, *rule, nonzero_b=problem.nonzero_b)
+    s = anatomy_of(problem, params, answers)
     s.train_mask_N = train_N
     s.key_freqs_K = jnp.where(jnp.any(keys_K), keys_K, s.keys_by(problem.key_rule))
-    values = {name: f.function(s) for name, f in NUMBERS.items() if not f.undefined_for(s)}
+    values = {name: f.function(s) for name, f in numbers(s.in_blocks).items() if not f.undefined_for(s)}
     return values, jnp.argmax(s.logits_NxP, 1)
 
 
 def _null(subject: Subject, values: Mapping[str, np.ndarray]) -> dict[str, str]:
     """The reason for each number that this model does not have."""
     n_pairs, no_key = subject.checkpoint.cfg.p**2, not np.any(values["key_freqs"])
-    null = {}
-    for name, f in NUMBERS.items():
+    null, s = {}, anatomy_of(subject.problem, {}, subject.answers)
+    for name, f in numbers(s.in_blocks).items():
         if name not in values:
-            null[name] = f"task '{subject.task.name}' {NO_SUM}"
+            null[name] = f"task '{subject.task.name}' {f.undefined_for(s)}"
         elif f.keyed and no_key:
             null[name] = NO_KEY
         elif f.needs_split and subject.train_pairs is None:

@@ -43,6 +43,11 @@ class Anatomy(Shared):
         """Attention from "=" to a, b and "="."""
         return model.attend(self.cfg, model.tables(self.cfg, self.params), model.grid(self.cfg.p))[0]
 
+    @property
+    def to_a_NxH(self) -> jax.Array:
+        """Attention from "=" to a."""
+        return self.pattern_NxHx3[:, :, 0]
+
     @cached_property
     def score_gap_NxH(self) -> jax.Array:
         """The score of a less that of b."""
@@ -65,6 +70,11 @@ class Anatomy(Shared):
         """What attention adds above "="."""
         return self.attend(self.pattern_NxHx3)
 
+    @property
+    def sizes_K(self) -> np.ndarray:
+        """The number of functions of each frequency."""
+        return fourier.freq_sizes(self.cfg.p)
+
     @cached_property
     def attention_energy_KxH(self) -> jax.Array:
         """Squares of attention to a that multiples of cos w_k a - cos w_k b and sin w_k a - sin w_k b explain.
@@ -73,7 +83,7 @@ class Anatomy(Shared):
         vector's share); the first two averages hold all their products with
         the attention.
         """
-        of = marginals.spectra(self.pattern_NxHx3[:, :, 0], self.cfg.p)
+        of = marginals.spectra(self.to_a_NxH, self.cfg.p)
         return self.cfg.p * fourier.per_freq((of.first - of.second) ** 2) / 2
 
     # --- the MLP ------------------------------------------------------------------------------------------------
@@ -134,7 +144,7 @@ class Anatomy(Shared):
     def own_KxM(self) -> jax.Array:
         """Whether k is the neuron's best frequency and explains over 85 % of it."""
         freq_M, fve_M = self.neuron_fit
-        return (freq_M == jnp.arange(1, fourier.n_freqs(self.cfg.p) + 1)[:, None]) & (fve_M > NEURON_FVE)
+        return (freq_M == jnp.arange(1, self.n_freqs + 1)[:, None]) & (fve_M > NEURON_FVE)
 
     @cached_property
     def polynomials_NxM(self) -> jax.Array:
@@ -158,6 +168,33 @@ class Anatomy(Shared):
     # --- logits -------------------------------------------------------------------------------------------------
 
     @cached_property
+    def cosines_NxP(self) -> jax.Array:
+        """Σ α_k cos(w_k(a + b - c)) over the keys."""
+        p = self.cfg.p
+        coef_P = fourier.per_component(jnp.where(self.key_freqs_K, self.trig_coef_K, 0), p)
+        # Rows 2k - 1 of the basis are √(2/P) cos(w_k n), and 1/√P for the sign: every second component is needed.
+        scale_P = np.sqrt(p / np.append(1, np.repeat(self.sizes_K, self.sizes_K)))
+        cosines_P = fourier.inverse(coef_P.at[2::2].set(0) * jnp.asarray(scale_P, coef_P.dtype))
+        index = (fourier.sums(p, self.direction or 1)[:, None] - jnp.arange(p)) % p
+        return cosines_P[index]
+
+    @property
+    def restricted_NxP(self) -> jax.Array:
+        """The restricted logits of every pair."""
+        return self.restricted_logits_PxP[fourier.sums(self.cfg.p, self.direction or 1)]
+
+    @cached_property
+    def key_products_NxP(self) -> jax.Array:
+        """The logits' projection on the constant and the keys' products, 8 for each."""
+        return marginals.keep(self.logit_spectra, self.key_freqs_K)
+
+    def neurons_of(self, only_K: jax.Array) -> jax.Array:
+        """What the products of some frequencies that the neurons hold add to the logits."""
+        parts = marginals.spectra(self.mlp_logits(self.acts_NxM), self.cfg.p)
+        constant_P = parts.first[0] * fourier.basis(self.cfg.p)[0, 0]
+        return marginals.keep(parts, only_K) - constant_P
+
+    @cached_property
     def logit_norms_PxP(self) -> jax.Array:
         """Norm over the logits of each product of two basis functions, of a and of b; the constant's is set to 0."""
         p = self.cfg.p
@@ -173,9 +210,14 @@ class Anatomy(Shared):
 
     # --- losses -------------------------------------------------------------------------------------------------
 
+    @property
+    def split(self) -> tuple[jax.Array, jax.Array]:
+        """Whether each pair is one of the training pairs, and of the test pairs, that losses are on."""
+        return self.train_mask_N, self.test_mask_N
+
     def mean_losses(self, logits_NxP: jax.Array) -> jax.Array:
         """Mean cross-entropy of some logits on all pairs, the training pairs and the test pairs, [3]; NaN for none."""
         loss_N = losses.cross_entropy(logits_NxP, self.answers_N)
-        train_N = self.train_mask_N
-        parts = [train_N | self.test_mask_N, train_N, self.test_mask_N]
+        train_N, test_N = self.split
+        parts = [train_N | test_N, train_N, test_N]
         return jnp.stack([ratio(jnp.sum(jnp.where(part, loss_N, 0)), jnp.sum(part)) for part in parts])

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from grokjax.core import fourier
 from grokjax.interp.circuit import text
 from grokjax.interp.circuit.anatomy import Anatomy
 from grokjax.measures.registry import MEASURES, Measure
@@ -34,15 +33,30 @@ class Number(Measure):
       paper: the paper's number for its mainline model, "" if it has none.
       show: how the number is printed.
       needs_split: whether it is of the training or test pairs alone.
+      in_group: the claim in the words of a group that is read by blocks, where they differ.
+      of_blocks: whether it is a number of such groups alone, and left out for others.
     """
 
     claim: str = ""
     paper: str = ""
     show: text.Show = text.scalar
     needs_split: bool = False
+    in_group: str = ""
+    of_blocks: bool = False
+
+    def claim_for(self, in_blocks: bool) -> str:
+        """The claim, of a group that is read by blocks or of another task; "" where there is none."""
+        if in_blocks:
+            return (self.in_group or self.claim) * (not self.cyclic_only)
+        return self.claim * (not self.of_blocks)
 
 
 NUMBERS: dict[str, Number] = {}
+
+
+def numbers(in_blocks: bool) -> dict[str, Number]:
+    """The numbers of models of a group that is read by blocks, or of other tasks."""
+    return {name: f for name, f in NUMBERS.items() if in_blocks or not f.of_blocks}
 
 
 def number(group: str, **column) -> Callable:
@@ -77,7 +91,7 @@ def ablation(per_freq: bool = False, **column) -> Callable:
         for i, (suffix, pairs) in enumerate(PAIRS.items()):
             given["description"] = f"Loss on {pairs} with {column['description']}."
             if suffix:
-                given |= {"claim": "", "paper": "", "needs_split": True}
+                given |= {"claim": "", "in_group": "", "paper": "", "needs_split": True}
             _add(Number(function.__name__ + suffix, "ablations", _one_of(function, per_freq, i), **given))
         return function
 
@@ -101,7 +115,7 @@ def _for_each_freq(s: Anatomy, function: Callable) -> jax.Array:
     # Once outside: what is first made inside the loop belongs to its trace and must not be kept.
     function(s, 0)
     _ = s.train_mask_N
-    return jax.lax.map(lambda k: s.mean_losses(function(s, k)), jnp.arange(fourier.n_freqs(s.cfg.p)))
+    return jax.lax.map(lambda k: s.mean_losses(function(s, k)), jnp.arange(s.n_freqs))
 
 
 def _add(new: Number) -> None:

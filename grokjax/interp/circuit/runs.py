@@ -11,8 +11,9 @@ from grokjax.columns import SPLIT_SEED_USED, axis_fields, field_metadata
 from grokjax.errors import InputError
 from grokjax.interp.checkpoint import load_checkpoint
 from grokjax.interp.circuit.analysis import ONE_LAYER, analyse
-from grokjax.interp.circuit.registry import NUMBERS, Number
+from grokjax.interp.circuit.registry import Number, numbers
 from grokjax.interp.subject import subject_of
+from grokjax.measures import blocks
 from grokjax.store import files
 from grokjax.store.metrics import read_runs
 from grokjax.store.snapshots import compact, find_snapshots
@@ -65,7 +66,8 @@ def circuits_of(
             **{axis: run.values[axis] for axis in sweep.axes},
             SPLIT_SEED_USED: run.split_seed,
         }
-    files.write_parquet(_to_table(found, tuple(sweep.axes)), path / FILE)
+    table_schema = schema(sweep.axes, blocks.described(run.problem() for run in some))
+    files.write_parquet(_to_table(found, table_schema), path / FILE)
     return path / FILE, missed
 
 
@@ -96,20 +98,26 @@ def listed(missed: Mapping[int, str]) -> str:
     return "; ".join(f"run{'s' * (len(some) > 1)} {compact(some)}: {reason}" for reason, some in by_reason.items())
 
 
-def schema(axes: Iterable[str] = ()) -> pa.Schema:
-    """Builds the schema of circuit.parquet: each column tells its meaning, unit, source and the paper's number."""
+def schema(axes: Iterable[str] = (), blocks: Mapping[str, Any] | None = None) -> pa.Schema:
+    """Builds the schema of circuit.parquet: each column tells its meaning, unit, source and the paper's number.
+
+    Args:
+      axes: swept fields, by dotted path.
+      blocks: what lists over frequencies run over, by group, where they are read by blocks; as in the metrics.
+    """
+    blocks_text = json.dumps(blocks, ensure_ascii=False) if blocks else ""
     fields = [
         pa.field("run", pa.int32(), False, field_metadata("Number of the run in the sweep, as in runs.parquet.")),
         pa.field("step", pa.int64(), False, field_metadata("Step of the snapshot.", "steps")),
         *axis_fields(axes),
-        *(_field(f) for f in NUMBERS.values()),
+        *(_field(f, blocks_text) for f in numbers(bool(blocks)).values()),
         pa.field("null", pa.string(), False, field_metadata("Why each null is one, as JSON.")),
         pa.field("measured", pa.string(), False, field_metadata("What was measured and how, as JSON.")),
     ]
     return pa.schema(fields)
 
 
-def _field(f: Number) -> pa.Field:
+def _field(f: Number, blocks: str) -> pa.Field:
     is_set = f.dtype == "bool" and f.shape == ("freq",)
     kind = pa.int64() if is_set or f.dtype == "int32" else pa.float64()
     return pa.field(
@@ -123,14 +131,15 @@ def _field(f: Number) -> pa.Field:
             source=f.source,
             shape=f"[{', '.join(f.shape)}]" if f.shape and not is_set else "",
             null=f.when_null,
-            claim=f.claim,
+            claim=f.claim or f.in_group,
             paper=f.paper,
+            blocks=blocks * ("freq" in f.shape),
         ),
     )
 
 
-def _to_table(found: Mapping[int, Mapping[str, Any]], axes: Sequence[str]) -> pa.Table:
+def _to_table(found: Mapping[int, Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     records = [{**found[run], "run": run} for run in sorted(found)]
     for row in records:
         row |= {name: json.dumps(row[name], ensure_ascii=False) for name in ("null", "measured")}
-    return pa.Table.from_pylist(records, schema(axes))
+    return pa.Table.from_pylist(records, schema)

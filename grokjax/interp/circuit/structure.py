@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from grokjax.core import fourier
 from grokjax.interp.circuit import text
 from grokjax.interp.circuit.anatomy import LAST, Anatomy
+from grokjax.interp.circuit.blocks import BlockAnatomy
 from grokjax.interp.circuit.registry import known, number
 from grokjax.measures.paper import NANDA
 from grokjax.measures.shared import NEURON_FVE
@@ -21,20 +22,37 @@ def _share(group: str, **column):
     return number(group, unit="fraction", range="[0, 1]", show=text.percent, **column)
 
 
-def _by_head(show=text.percent_text, **column):
+PER_HEAD = text.per_head(text.percent_text)
+
+
+def _by_head(show=PER_HEAD, **column):
     """A number of every head."""
-    return number("attention", shape=("head",), show=text.per_head(show), **column)
+    return number("attention", shape=("head",), show=show, **column)
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
 
 MAINLINE = "14, 35, 41, 42, 52"
-known("key_freqs", "keys", claim="key frequencies in use", paper=MAINLINE, show=text.freqs, keyed=False)
+known(
+    "key_freqs",
+    "keys",
+    claim="key frequencies in use",
+    in_group="key blocks in use",
+    paper=MAINLINE,
+    show=text.freqs,
+    keyed=False,
+)
 known("key_freqs_W_L", "keys", claim="… by W_L's norms", paper=MAINLINE, show=text.freqs)
 known("key_freqs_neurons", "keys", claim="… by the neurons", paper=MAINLINE, show=text.freqs)
 known("key_freqs_logits", "keys", claim="… by the logits", show=text.freqs)
 known("key_freqs_W_E", "keys", claim="… by W_E's norms", paper="these and one more", show=text.freqs)
-known("n_key_freqs_W_E", "keys", claim="frequencies with a non-negligible norm in W_E", paper="6")
+known(
+    "n_key_freqs_W_E",
+    "keys",
+    claim="frequencies with a non-negligible norm in W_E",
+    in_group="blocks with a non-negligible norm in W_E",
+    paper="6",
+)
 known("key_rule_agreement", "keys", claim="agreement of the rules (smallest Jaccard index)")
 
 # --- the map from neurons to logits ---------------------------------------------------------------------------------
@@ -58,6 +76,7 @@ def W_L_rank(s: Anatomy):
 @number(
     "W_L",
     claim="directions cos(w_k c) u_k, sin(w_k c) v_k",
+    in_group="functions of the key blocks",
     paper="10",
     unit="1",
     range="[0, P - 1]",
@@ -68,12 +87,13 @@ def W_L_rank(s: Anatomy):
     source=f"{NANDA}, §4.2",
 )
 def W_L_directions(s: Anatomy):
-    return jnp.sum(jnp.where(s.key_freqs_K, fourier.freq_sizes(s.cfg.p), 0))
+    return jnp.sum(jnp.where(s.key_freqs_K, s.sizes_K, 0))
 
 
 @_share(
     "W_L",
     claim="residual of W_L ≈ Σ cos(w_k c) u_k + sin(w_k c) v_k",
+    in_group="residual of W_L ≈ its part in the key blocks",
     paper="under 0.55 %",
     keyed=True,
     description="Frobenius norm of W_L without the key frequencies' components along the logits, over that of W_L.",
@@ -130,6 +150,7 @@ def _readout(letter: str, wave: str, start: int) -> None:
         range="[0, 1]",
         shape=("freq",),
         needs_sum=True,
+        cyclic_only=True,
         description=f"Share of the centred variance over all pairs of {letter}_k·MLP, the activations along W_L's "
         f"{'cosine' if wave == 'cos' else 'sine'} component of each k, that a multiple of {wave}(w_k(a + b)) explains"
         " (a - b if that is the task); 0 where it has none.",
@@ -141,9 +162,41 @@ def _readout(letter: str, wave: str, start: int) -> None:
 _readout("u", "cos", 1)
 _readout("v", "sin", 2)
 
+
+@number(
+    "W_L",
+    in_group="f(c)·MLP, f of a block in W_L, as a multiple of f(a∘b), FVE",
+    unit="fraction",
+    range="[0, 1]",
+    shape=("freq",),
+    of_blocks=True,
+    description="Share of the centred variance over all pairs of f(c)·MLP, the activations along W_L's part in each"
+    " function f of a block, summed over these, that α f(a∘b) explains, with one α for the block; 0 where it has none.",
+    source=f"this project; {NANDA}, §4.2, Table 1, has it for frequencies",
+    show=text.at_keys(text.percent_text),
+)
+def readout_fve(s: BlockAnatomy):
+    return s.readout_share_K
+
+
+known(
+    "freq_norm_W_L",
+    "W_L",
+    in_group="norm of W_L's part in the block",
+    of_blocks=True,
+    show=text.at_keys("{:.3g}".format),
+)
+
 # --- logits ---------------------------------------------------------------------------------------------------------
 
-known("fve_logits_trig", "logits", claim="logits as Σ α_k cos(w_k(a+b−c)), FVE", paper="95 %", show=text.percent)
+known(
+    "fve_logits_trig",
+    "logits",
+    claim="logits as Σ α_k cos(w_k(a+b−c)), FVE",
+    in_group="logits as Σ α_ρ χ_ρ(a∘b∘c⁻¹), FVE",
+    paper="95 %",
+    show=text.percent,
+)
 known(
     "fve_logits_trig_centred",
     "logits",
@@ -151,6 +204,32 @@ known(
     paper="95 %",
     show=text.percent,
 )
+
+
+known(
+    "trig_share",
+    "logits",
+    in_group="… over every block, not the keys alone",
+    of_blocks=True,
+    show=text.percent,
+)
+
+
+@number(
+    "logits",
+    in_group="logits' variance that each block's functions of a∘b hold",
+    unit="fraction",
+    range="[0, 1]",
+    shape=("freq",),
+    of_blocks=True,
+    description="Share of the centred logits' variance in the functions of a∘b of each block; logits may also hold what"
+    " is no function of a∘b.",
+    source="this project",
+    undefined="all logits are equal",
+    show=text.at_keys(text.percent_text),
+)
+def logit_share(s: Anatomy):
+    return s.logit_share_K
 
 
 @number(
@@ -163,6 +242,7 @@ known(
     description="Number of products of two Fourier basis functions, one of a and one of b, the constant left out, whose"
     f" norm over the logits is above {COMPONENT_SHARE:g} of the largest.",
     source=f"{NANDA}, §4.1 (the threshold is this project's)",
+    cyclic_only=True,
 )
 def logit_components(s: Anatomy):
     return jnp.sum(_significant(s))
@@ -179,6 +259,7 @@ def logit_components(s: Anatomy):
     description="Those of logit_components that are products of {cos, sin}(w_k a) and {cos, sin}(w_k b) of a key"
     " frequency.",
     source=f"{NANDA}, §4.1",
+    cyclic_only=True,
 )
 def logit_components_in_blocks(s: Anatomy):
     return jnp.sum(_significant(s) & s.same_freq_PxP & (s.key_components_P > 0))
@@ -190,7 +271,13 @@ def _significant(s: Anatomy):
 
 # --- neurons --------------------------------------------------------------------------------------------------------
 
-known("neurons_over_85", "neurons", claim="neurons over 85 % a degree-2 polynomial of one k", paper="433 of 512")
+known(
+    "neurons_over_85",
+    "neurons",
+    claim="neurons over 85 % a degree-2 polynomial of one k",
+    in_group="neurons over 85 % in products of {1, one block}(a) and (b)",
+    paper="433 of 512",
+)
 
 
 @_share(
@@ -208,6 +295,7 @@ known(
     "neurons_per_freq",
     "neurons",
     claim="… by frequency",
+    in_group="… by block",
     paper="14: 44, 35: 93, 41: 145, 42: 87, 52: 64",
     show=text.at_some(str),
 )
@@ -216,6 +304,7 @@ known(
 @_share(
     "neurons",
     claim="their columns of W_L carry only that k: share of squares",
+    in_group="their columns of W_L carry only that block: share of squares",
     paper="yes",
     description=f"Of the columns of W_L of the neurons that a frequency explains over {NEURON_FVE:.0%} of, the share of"
     " their squares that lies in each neuron's own frequency along the logits.",
@@ -243,6 +332,7 @@ def localisation_min(s: Anatomy):
 @_share(
     "neurons",
     claim="… neurons whose column is largest at that k",
+    in_group="… neurons whose column is largest in that block",
     description="Share of those neurons whose column of W_L has its largest frequency where their activation has.",
     source=f"{NANDA}, §4.3",
     undefined=NO_NEURON,
@@ -272,13 +362,14 @@ FIT = "0.5 + α(cos w_k a − cos w_k b) + β(sin w_k a − sin w_k b)"
 
 @_by_head(
     claim="attention ≈ 0.5 + α(cos w_k a − cos w_k b) + β(sin …): k by head",
+    in_group="attention ≈ 0.5 + f(a) − f(b), f of one block: by head",
     paper="35, 42, 52, 42",
     unit="1",
     range="[1, P/2]",
     dtype="int32",
     description=f"The k for which each head's attention from = to a is closest to {FIT}, α and β fitted.",
     source=f"{NANDA}, App. C.1.2, Table 2",
-    show=str,
+    show=text.freqs,
 )
 def attention_freq(s: Anatomy):
     return jnp.argmax(s.attention_energy_KxH, 0) + 1
@@ -300,6 +391,7 @@ def attention_fve(s: Anatomy):
 
 @_by_head(
     claim="… FVE by head with every key at once",
+    in_group="… FVE by head with every key block at once",
     unit="fraction",
     range="(-∞, 1]",
     keyed=True,
@@ -312,7 +404,7 @@ def attention_fve_keys(s: Anatomy):
 
 
 def _attention_fve(s: Anatomy, explained_H):
-    to_a_NxH = s.pattern_NxHx3[:, :, 0]
+    to_a_NxH = s.to_a_NxH
     varies_H = jnp.max(to_a_NxH, 0) > jnp.min(to_a_NxH, 0)
     total_H = jnp.where(varies_H, jnp.sum((to_a_NxH - jnp.mean(to_a_NxH, 0)) ** 2, 0), 0)
     rest_H = jnp.sum((to_a_NxH - 0.5) ** 2, 0) - explained_H

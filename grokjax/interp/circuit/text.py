@@ -1,5 +1,6 @@
 """Numbers in few words, as the table shows them."""
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -28,9 +29,22 @@ def percent(name: str, found: Mapping[str, Any]) -> str:
     return percent_text(found[name])
 
 
+def blocks_of(found: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The blocks that lists over frequencies run over, as `described` gives them; empty where they are frequencies."""
+    measured = found.get("measured") or {}  # text in a row of circuit.parquet
+    measured = json.loads(measured) if isinstance(measured, str) else measured
+    return measured.get("blocks") or {}
+
+
+def label(k: int, found: Mapping[str, Any]) -> str:
+    """A frequency as it is, a block by its number and name."""
+    blocks = blocks_of(found)
+    return f"{k} ({blocks['names'][k - 1]})" if blocks else str(k)
+
+
 def freqs(name: str, found: Mapping[str, Any]) -> str:
     """A set of frequencies."""
-    return ", ".join(map(str, found[name])) or "none"
+    return ", ".join(label(k, found) for k in found[name]) or "none"
 
 
 def per_head(text: Callable[[Any], str]) -> Show:
@@ -40,12 +54,16 @@ def per_head(text: Callable[[Any], str]) -> Show:
 
 def at_keys(text: Callable[[Any], str]) -> Show:
     """The values of the key frequencies."""
-    return lambda name, found: ", ".join(f"{k}: {text(found[name][k - 1])}" for k in found["key_freqs"]) or "none"
+    return lambda name, found: (
+        ", ".join(f"{label(k, found)}: {text(found[name][k - 1])}" for k in found["key_freqs"]) or "none"
+    )
 
 
 def at_some(text: Callable[[Any], str]) -> Show:
     """The values of frequencies that are not 0."""
-    return lambda name, found: ", ".join(f"{k}: {text(x)}" for k, x in enumerate(found[name], 1) if x) or "none"
+    return lambda name, found: (
+        ", ".join(f"{label(k, found)}: {text(x)}" for k, x in enumerate(found[name], 1) if x) or "none"
+    )
 
 
 def losses(name: str, found: Mapping[str, Any]) -> str:
