@@ -47,12 +47,12 @@ SUMMARY: dict[str, tuple[pa.DataType, str, str]] = {
 
 NO_SUM, NO_RESIDUES, LEFT_OUT = "is no function of a ± b", "is of a group but Z_P", "leaves pairs out"  # of a task
 NO_WAVES = "is of a group that is not cyclic"
-MLP, HAS_NO = "is an MLP", "has no"  # of a model
+MLP, HAS_NO, NORMED, OTHER = "is an MLP", "has no", "has LayerNorm", "is not one layer as the paper has it"  # of a model
 
 
 def is_of_model(reason: str) -> bool:
     """Whether a reason for which a value means nothing is the model's, and not its task's."""
-    return reason.startswith((MLP, HAS_NO))
+    return reason.startswith((MLP, HAS_NO, NORMED, OTHER))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +82,9 @@ class Column:
       whole_grid: reads frequencies over all P² pairs; null for tasks that leave pairs out.
       transformer_only: reads positions, which an MLP has not: null for MLPs.
       parameter: the name of one that it reads, such as "W_pos"; null for models that have none.
+      one_layer: reads the attention or the residual stream of one layer with softmax attention from "=": null for
+        others.
+      unnormed: reads what the last layer's neurons add to the logits, which LayerNorm scales by pair: null with it.
       undefined: when else the value is undefined and comes out as NaN, in words; "" if never.
     """
 
@@ -105,6 +108,8 @@ class Column:
     whole_grid: bool = False
     transformer_only: bool = False
     parameter: str = ""
+    one_layer: bool = False
+    unnormed: bool = False
     undefined: str = ""
 
     def undefined_for(self, s: Any) -> str:
@@ -117,6 +122,10 @@ class Column:
             return MLP
         if self.parameter and not s.cfg.has(self.parameter):
             return f"{HAS_NO} {self.parameter}"
+        if self.one_layer and not s.cfg.is_factored:
+            return OTHER
+        if self.unnormed and s.cfg.normalization_type:
+            return NORMED
         if self.needs_sum and not s.has_sum:
             return NO_SUM
         if self.cyclic_only and s.in_blocks:
@@ -140,6 +149,8 @@ class Column:
             self.whole_grid and f"the task {LEFT_OUT}",
             self.transformer_only and f"the model {MLP}",
             self.parameter and f"the model {HAS_NO} {self.parameter}",
+            self.one_layer and f"the model {OTHER}",
+            self.unnormed and f"the model {NORMED}",
             self.needs_update and "the row was computed from saved parameters, without the optimizer's state",
             self.undefined,
             "the run diverged",

@@ -94,7 +94,7 @@ def circuit(
     n_heads: int | None = None,
     attention_rate: float | None = None,
 ) -> dict[str, Any]:
-    """Repeats the paper's reverse engineering of a trained model of one layer.
+    """Repeats the paper's reverse engineering of a trained model.
 
     Args:
       model: as for `measure`, and so are the others.
@@ -104,7 +104,7 @@ def circuit(
       beside the paper's.
 
     Raises:
-      InputError: a bad model or argument, or a model of several layers.
+      InputError: a bad model or argument.
 
     Example:
       >>> import grokjax
