@@ -93,7 +93,7 @@ class Attention(nnx.Module):
         self.W_V = normal(cfg.d_model, *to_head)
         self.W_O = normal(cfg.d_model, cfg.n_heads, cfg.d_head, cfg.d_model)
         self.is_causal = cfg.attention_dir == "causal"
-        self.rate: Any = None  # of softmax, where it is not all; `module` sets it
+        self.rate: Any = nnx.data(None)  # of softmax, where it is not all; `module` sets it
 
     def pattern(self, x_BxTxD: Float[Array, "B T D"]) -> Float[Array, "B H T T"]:
         """Attention weights by query and key; they add up to 1 where attention is softmax alone."""
@@ -216,7 +216,7 @@ def module(cfg: ModelConfig, params: Mapping[str, jax.Array]) -> Transformer:
     net = nnx.merge(graph, nnx.from_flat_state(flat))
     if cfg.has_rate:
         for block in net.blocks:
-            block.attn.rate = jnp.asarray(cfg.attention_rate, params["embed.W_E"].dtype)
+            block.attn.rate = nnx.data(cfg.attention_rate)
     return net
 
 
