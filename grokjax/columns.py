@@ -47,7 +47,12 @@ SUMMARY: dict[str, tuple[pa.DataType, str, str]] = {
 
 NO_SUM, NO_RESIDUES, LEFT_OUT = "is no function of a ± b", "is of a group but Z_P", "leaves pairs out"  # of a task
 NO_WAVES = "is of a group that is not cyclic"
-MLP, HAS_NO, NORMED, OTHER = "is an MLP", "has no", "has LayerNorm", "is not one layer as the paper has it"  # of a model
+MLP, HAS_NO, NORMED, OTHER = (
+    "is an MLP",
+    "has no",
+    "has LayerNorm",
+    "is not one layer as the paper has it",
+)  # of a model
 
 
 def is_of_model(reason: str) -> bool:

@@ -125,13 +125,21 @@ FIELDS: dict[str, Field] = {
     "model.d_mlp": _size(512, "neurons per block", 1_000_000),
     "model.act": _name("relu", "the neurons' nonlinearity; quadratic is x²", STATIC, ("relu", "gelu", "quadratic")),
     "model.n_ctx": Field(
-        3, 'tokens that a transformer reads: 3 for a, b, "=", or 2 for a, b; the answer is read above the last', STATIC,
-        int, "3 or 2", lambda v: v in (2, 3),
+        3,
+        'tokens that a transformer reads: 3 for a, b, "=", or 2 for a, b; the answer is read above the last',
+        STATIC,
+        int,
+        "3 or 2",
+        lambda v: v in (2, 3),
     ),
     "model.attention_rate": Field(
         1.0,
         "share α of softmax in attention, the rest being 1 for every position: 0 is uniform (Zhong et al. 2023)",
-        TRACED, float, "in [0, 1]", lambda v: 0 <= v <= 1, on=0.5,
+        TRACED,
+        float,
+        "in [0, 1]",
+        lambda v: 0 <= v <= 1,
+        on=0.5,
     ),
     "model.attention_dir": _name(
         "causal", "whether a position sees those before it alone", STATIC, ("causal", "bidirectional")
@@ -145,7 +153,11 @@ FIELDS: dict[str, Field] = {
     "model.dropout": Field(
         0.0,
         "share of what a block's MLP adds, or of an mlp's neurons, that a training step leaves out",
-        TRACED, float, "in [0, 1)", lambda v: 0 <= v < 1, on=0.5,
+        TRACED,
+        float,
+        "in [0, 1)",
+        lambda v: 0 <= v < 1,
+        on=0.5,
     ),
     "batch_size": _not_negative(
         0,

@@ -43,9 +43,7 @@ def _pair(params, p, pair, number, act, n_ctx, separate, rate, causal, keep):
         of = {name.removeprefix(f"blocks.{layer}."): x for name, x in w.items() if name.startswith(f"blocks.{layer}.")}
         read = [_normed(of, "ln1.", x) for x in stream]
         stream = [x + _attention(of, read, t, rate, causal) for t, x in enumerate(stream)]
-        neurons = [
-            ACTIVATIONS[act](_normed(of, "ln2.", x) @ of["mlp.W_in"] + of["mlp.b_in"]) for x in stream
-        ]
+        neurons = [ACTIVATIONS[act](_normed(of, "ln2.", x) @ of["mlp.W_in"] + of["mlp.b_in"]) for x in stream]
         added = [acts @ of["mlp.W_out"] + of["mlp.b_out"] for acts in neurons]
         if keep is not None and layer < n_layers - 1:
             added = [x * keep[layer][number][t] for t, x in enumerate(added)]

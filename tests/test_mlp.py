@@ -15,7 +15,7 @@ from cases import QUICK
 import grokjax
 from grokjax import sweeps, tasks
 from grokjax.columns import MLP
-from grokjax.core import backends, losses, mlp, model
+from grokjax.core import backends, losses, model
 from grokjax.core.model import ModelConfig
 from grokjax.core.native import kernels
 from grokjax.core.problem import Problem

@@ -110,9 +110,7 @@ def test_dropout_leaves_out_what_a_block_s_mlp_adds(n_layers):
         assert not np.allclose(found, model.forward(cfg, params, pairs)[0])
         shapes = [(n, 3, 6)] * (n_layers - 1) + [(n, 6)]
         keys = [jax.random.fold_in(key, layer) for layer in range(n_layers)]
-        keep = [
-            np.asarray(jax.random.bernoulli(k, 0.75, shape)) / 0.75 for k, shape in zip(keys, shapes, strict=True)
-        ]
+        keep = [np.asarray(jax.random.bernoulli(k, 0.75, shape)) / 0.75 for k, shape in zip(keys, shapes, strict=True)]
     np.testing.assert_allclose(found, slowly(cfg, params, pairs_B, keep)[0], rtol=1e-11, atol=1e-12)
 
 

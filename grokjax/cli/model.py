@@ -19,7 +19,10 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--act", help="relu, gelu or quadratic, which arrays do not tell; by default what the file says, or relu"
     )
     parser.add_argument(
-        "--attention-rate", type=float, metavar="A", help="the share of softmax in attention, where it is not known to be 1"
+        "--attention-rate",
+        type=float,
+        metavar="A",
+        help="the share of softmax in attention, where it is not known to be 1",
     )
     parser.add_argument(
         "--group",

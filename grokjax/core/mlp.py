@@ -76,7 +76,7 @@ def forward(
     """
     act = FACTORED_ACTIVATIONS[cfg.act]
     a_BxM, b_BxM = spread(pairs, *_tables(cfg, params))
-    acts_BxM = a_BxM + b_BxM
+    acts_BxM = kept_BxM = a_BxM + b_BxM
     for layer in range(cfg.n_layers):
         if layer:
             acts_BxM = dense_transposed(kept_BxM, params[f"blocks.{layer}.mlp.W_in"].T)

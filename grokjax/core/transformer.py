@@ -267,7 +267,11 @@ def token_by_token(
     x_BxD = last.mid(x_BxTxD)[:, -1]
     acts_BxM = last.mlp.act(last.pre(x_BxD))
     # In the order in which earlier versions added these up, so that their runs keep their bits.
-    x_BxD = x_BxD + acts_BxM @ last.mlp.W_out[...] + last.mlp.b_out[...] if drop is None else x_BxD + drop(last.mlp.out(acts_BxM))
+    x_BxD = (
+        x_BxD + acts_BxM @ last.mlp.W_out[...] + last.mlp.b_out[...]
+        if drop is None
+        else x_BxD + drop(last.mlp.out(acts_BxM))
+    )
     return net.read(x_BxD), acts_BxM
 
 

@@ -1,4 +1,4 @@
-"""What is known of models of other architectures: what lies beside their arrays, and which are refused, with their P."""
+"""What is known of others' models: what lies beside their arrays, and which are refused, with their P."""
 
 import json
 import os
@@ -29,9 +29,7 @@ def refuse(source: str, arrays: Mapping[str, np.ndarray]) -> None:
     has_attention = any(re.search(r"attn|attention|W_?[QKVO]\b", name) for name in arrays)
     is_ours = "pos_embed.W_pos" in arrays or any(name.startswith("blocks.") and "W_" in name for name in arrays)
     if sum(x.ndim == 2 for x in arrays.values()) > 1 and not has_attention and not is_ours:
-        raise InputError(
-            f"{source} is an MLP alone, without attention{_p(arrays)}, and its arrays are none of those known: {_KNOWN}."
-        )
+        raise InputError(f"{source} is an MLP alone, without attention{_p(arrays)}, and none of those known: {_KNOWN}.")
 
 
 _KNOWN = "docs/checkpoints.md lists the names of MLPs that load"

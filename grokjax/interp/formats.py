@@ -48,8 +48,12 @@ OURS = {
     "unembed.W_U": "D P",
 }
 NORMS = {
-    "blocks.0.ln1.w": "D", "blocks.0.ln1.b": "D", "blocks.0.ln2.w": "D", "blocks.0.ln2.b": "D",
-    "ln_final.w": "D", "ln_final.b": "D",
+    "blocks.0.ln1.w": "D",
+    "blocks.0.ln1.b": "D",
+    "blocks.0.ln2.w": "D",
+    "blocks.0.ln2.b": "D",
+    "ln_final.w": "D",
+    "ln_final.b": "D",
 }  # of models with LayerNorm
 # Biases that TransformerLens has and this project's model has not: a file may leave them out, or they must be zero.
 ZERO = {ATTN + "b_Q": "H E", ATTN + "b_K": "H E", ATTN + "b_V": "H E", ATTN + "b_O": "D", "unembed.b_U": "P"}
@@ -190,7 +194,13 @@ class Reader:
       InputError: an array is missing or of the wrong shape, or the format does not tell the number of heads.
     """
 
-    def __init__(self, source: str, arrays: Mapping[str, np.ndarray], n_heads: int | None = None, said: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        source: str,
+        arrays: Mapping[str, np.ndarray],
+        n_heads: int | None = None,
+        said: Mapping[str, Any] | None = None,
+    ):
         self.source, self._said = source, said or {}
         self._given: dict[str, str] = {}  # names in the file by full name
         self._arrays: dict[str, np.ndarray] = {}
@@ -273,7 +283,9 @@ class Reader:
             self._arrays[key] = W_pos[:N_CTX]
             self.notes.append(f"{len(W_pos) - N_CTX} of W_pos's {len(W_pos)} positions were dropped: a, b, = are three")
         if W_pos.ndim == 2 and len(W_pos) == 1:
-            raise InputError(f"{self._called('pos_embed.W_pos')} has one position, but a and b are two, or a, b, = three.")
+            raise InputError(
+                f"{self._called('pos_embed.W_pos')} has one position, but a and b are two, or a, b, = three."
+            )
 
     def _unties(self) -> bool:
         """Whether W_U is W_E of the residues, transposed, or is not there because it is said to be."""
@@ -422,7 +434,11 @@ class Reader:
             x = x.take(range(s["P"]), _axes(text).index("P"))  # the answer is never "="
             if name == "unembed.W_U":
                 is_equals = s["V"] == s["P"] + 1
-                what = "the column of '=' in W_U was" if is_equals else "the columns in W_U of tokens that are no answers were"
+                what = (
+                    "the column of '=' in W_U was"
+                    if is_equals
+                    else "the columns in W_U of tokens that are no answers were"
+                )
                 self.notes.append(f"{what} dropped")
         if x.shape != _shape(text, s):
             raise InputError(

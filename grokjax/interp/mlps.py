@@ -91,9 +91,7 @@ def _of_layers(arrays: Arrays) -> _Named | None:
         return None
     ours = {stem: f"blocks.{layer}.mlp." for layer, stem in enumerate(stems)} | {stems[-1]: "unembed."}
     last = len(stems) - 1
-    given = {
-        ours[stem] + ("W_U" if layer == last else "W_in"): stem + "weight" for layer, stem in enumerate(stems)
-    } | {
+    given = {ours[stem] + ("W_U" if layer == last else "W_in"): stem + "weight" for layer, stem in enumerate(stems)} | {
         ours[stem] + ("b_U" if layer == last else "b_in"): stem + "bias"
         for layer, stem in enumerate(stems)
         if stem + "bias" in biases

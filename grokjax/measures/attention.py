@@ -45,7 +45,8 @@ def _similarity(pattern_NxHxT):
     "attention",
     unit="1",
     range="[0, 1]",
-    description="Cosine between two heads' attention from the last token over all pairs, mean over pairs of heads, then layers.",
+    description="Cosine between two heads' attention from the last token over all pairs, mean over pairs of heads, then"
+    " layers.",
     source=SOURCE,
     transformer_only=True,
     undefined="there is one head",
@@ -77,7 +78,8 @@ def head_entropy_mean(s: Shared):
     "attention",
     unit="nats",
     range="[0, log(3)/2]",
-    description="Standard deviation over heads of their mean entropy of attention from the last token, mean over layers.",
+    description="Standard deviation over heads of their mean entropy of attention from the last token, mean over"
+    " layers.",
     source=SOURCE,
     transformer_only=True,
 )

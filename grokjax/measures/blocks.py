@@ -204,9 +204,7 @@ class BlockShared(Shared):
         of_one_PxM = (basis_PxP @ by_a_PxPxM[0]) ** 2 + jnp.einsum("b,xbm->xm", basis_PxP[0], by_a_PxPxM) ** 2
         energies_KxM = blocks.per_block(of_one_PxM)
         sizes_K = np.array(blocks.sizes[1:])
-        for size in sorted(
-            set(blocks.sizes[1:])
-        ):  # those of one size are a batch
+        for size in sorted(set(blocks.sizes[1:])):  # those of one size are a batch
             alike = np.flatnonzero(sizes_K == size)
             rows_KxD = blocks.rows[alike, :size]
             both_KxDxDxM = jnp.einsum("kyb,kxbm->kxym", basis_PxP[rows_KxD], by_a_PxPxM[rows_KxD])

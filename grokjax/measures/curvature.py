@@ -123,8 +123,8 @@ def _crossings(net: model.Transformer, x_TxD, directions_VxTxD):
     unit="neurons",
     range="[0, n_layers d_mlp]",
     slow=True,
-    description=f"How many pre-activations above the last token change sign among the {2 * N_DIRECTIONS} corners x ± r v of a"
-    f" neighbourhood of the embedded positions x (r = {RADIUS} |x|, {N_DIRECTIONS} fixed orthonormal v), mean"
+    description=f"How many pre-activations above the last token change sign among the {2 * N_DIRECTIONS} corners x ± r"
+    f" v of a neighbourhood of the embedded positions x (r = {RADIUS} |x|, {N_DIRECTIONS} fixed orthonormal v), mean"
     f" over {N_POINTS} fixed pairs (or all, if fewer).",
     source="Humayun et al. 2024 (there around images, with r not relative)",
     transformer_only=True,

@@ -122,7 +122,9 @@ def on_chip(problem: Problem) -> int:
     """
     cfg = problem.model
     n_params = model.n_parameters(cfg)
-    neurons = 2 * cfg.d_mlp * (1 if cfg.is_factored else cfg.n_ctx * cfg.n_layers)  # before and after their nonlinearity
+    neurons = (
+        2 * cfg.d_mlp * (1 if cfg.is_factored else cfg.n_ctx * cfg.n_layers)
+    )  # before and after their nonlinearity
     one = 4 * (7 * n_params + problem.n_step * (neurons + 2 * cfg.p + 3 * cfg.d_model))
     return 1 << max(0, (ON_CHIP_BYTES // one).bit_length() - 1)
 

@@ -14,7 +14,6 @@ from grokjax.columns import is_of_model
 from grokjax.core.model import Params
 from grokjax.core.precision import unemulated
 from grokjax.core.problem import Problem
-from grokjax.errors import InputError
 from grokjax.interp.checkpoint import Checkpoint, load_checkpoint
 from grokjax.interp.circuit.blocks import anatomy_of
 from grokjax.interp.circuit.registry import numbers

@@ -21,7 +21,7 @@ LAST = 2  # the position of "="
 class Anatomy(Shared):
     """Its parts over the whole grid of pairs; arguments as for `Shared`. Attributes are traced arrays.
 
-    Attention and the skips are those of one layer as the paper has it, the neurons and W_L the last layer's of any model.
+    Attention and the skips are of one layer as the paper has it, the neurons and W_L the last layer's of any model.
     """
 
     def _param(self, name: str) -> jax.Array:
