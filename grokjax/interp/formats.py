@@ -278,7 +278,7 @@ class Reader:
     def _fit_context(self) -> None:
         """Drops positions behind the third, which a b = does not reach."""
         key = self._key("pos_embed.W_pos")
-        W_pos = self._arrays[key]
+        W_pos = self._get("pos_embed.W_pos")
         if len(W_pos) > N_CTX:
             self._arrays[key] = W_pos[:N_CTX]
             self.notes.append(f"{len(W_pos) - N_CTX} of W_pos's {len(W_pos)} positions were dropped: a, b, = are three")
@@ -348,10 +348,15 @@ class Reader:
                 f"{self.source} is in the format of {BRIDGE.name}, where arrays do not tell the number of heads: give "
                 "--heads, such as --heads=4."
             )
-        e = self._read_size(ATTN + "W_Q", "E") if self.format is not BRIDGE else self._columns(n_heads)
+        widths = {self._columns(n_heads)} if self.format is BRIDGE else self._widths()
+        e = widths.pop() if len(widths) == 1 else d // n_heads
         has_b_in = self._key(MLP + "b_in") in self._arrays
         m = self._read_size(MLP + ("b_in" if has_b_in else "W_in"), "M")
         return {"T": t, "D": d, "V": v, "P": p, "H": n_heads, "E": e, "M": m}
+
+    def _widths(self) -> set[int]:
+        """The widths of heads that W_Q, W_K and W_V have: one, unless an array does not fit."""
+        return {self._read_size(f"{ATTN}W_{x}", "E") for x in "QKV"}
 
     def _columns(self, n_heads: int) -> int:
         """The width of each of so many heads, where arrays hold them side by side."""
