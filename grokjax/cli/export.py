@@ -82,7 +82,7 @@ def lacking(cfg) -> str:
 def _mlp(cfg) -> dict[str, str]:
     """What the template `MLP` says of a model."""
     second = "embed_b" if cfg.embeddings == "separate" else "embed"
-    rows = 'w["embed.W_E"][a]', f'w["{second}.W_E"][b]'
+    rows: tuple[str, ...] = 'w["embed.W_E"][a]', f'w["{second}.W_E"][b]'
     act = {"relu": "torch.relu", "gelu": "torch.nn.functional.gelu", "quadratic": "torch.square"}[cfg.act]
     layers = [f'x = {act}(x @ w["blocks.{layer}.mlp.W_in"])' for layer in range(cfg.n_layers)]
     if cfg.inputs == "one_hot":

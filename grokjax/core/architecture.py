@@ -41,9 +41,9 @@ class ModelConfig:
     act: str = "relu"
     architecture: str = "transformer"  # or "mlp"
     inputs: str = "concatenated"
-    embeddings: str | None = None
+    embeddings: str = None  # type: ignore[assignment]  # filled in, and so is
     n_ctx: int = N_CTX
-    d_head: int | None = None
+    d_head: int = None  # type: ignore[assignment]
     unembed: str = "own"
     normalization_type: str | None = None
     attention_dir: str = "causal"

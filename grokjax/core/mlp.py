@@ -76,6 +76,7 @@ def forward(
     """
     act = FACTORED_ACTIVATIONS[cfg.act]
     a_BxM, b_BxM = spread(pairs, *_tables(cfg, params))
+    kept_BxM: jax.Array
     acts_BxM = kept_BxM = a_BxM + b_BxM
     for layer in range(cfg.n_layers):
         if layer:
