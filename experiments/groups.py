@@ -1,7 +1,7 @@
 """Composition in finite groups: which irreducible representations do networks use? (Chughtai et al. 2023)
 
-    python launch.py --config=experiments/groups.py:small --workdir=results/groups_small
-    python launch.py --config=experiments/groups.py       --workdir=results/groups
+python launch.py --config=experiments/groups.py:small --workdir=results/groups_small
+python launch.py --config=experiments/groups.py       --workdir=results/groups
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""Division modulo 97 by two layers in minibatches, where grokking was first seen (Power et al. 2022).
+"""Division modulo 97 by two layers in minibatches, where grokking was first seen (Power et al. 2022, §3).
 
     python launch.py --config=experiments/power.py:small --workdir=results/power_small
     python launch.py --config=experiments/power.py       --workdir=results/power
@@ -14,18 +14,13 @@ def get_config(arg: str = ""):
         raise unknown("variant of experiments/power.py", arg, ["small"])
     c = config.small() if arg else config.default()
     c.task = "divide"
-    c.train_fraction = 0.5
     c.model.n_layers = 2
-    c.batch_size = 512
     c.sweep.weight_decay = (0.0, 1.0)
     c.sweep.seed = (0, 1, 2)
     if arg:
-        c.p = 31
-        c.train_fraction = 0.7
-        c.batch_size = 256
-        c.steps = 2_000
+        c.p, c.train_fraction, c.batch_size = 31, 0.8, 256  # of 744 training pairs
+        c.steps, c.stop_loss = 3_000, 0.02
     else:
-        c.p = 97
-        c.steps = 100_000
-        c.eval_every = 500
+        c.p, c.train_fraction, c.batch_size = 97, 0.5, 512
+        c.steps, c.eval_every = 100_000, 500
     return c

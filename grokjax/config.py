@@ -100,6 +100,13 @@ FIELDS: dict[str, Field] = {
     "split": _name(
         "jax", 'how training pairs are drawn: "jax", or "python" for the paper\'s code', STATIC, ("jax", "python")
     ),
+    "batch_size": _not_negative(
+        0,
+        "training pairs of a step, from an order of them all that each epoch draws anew, the last batch being what is"
+        " left; 0 = all pairs",
+        STATIC,
+        int,
+    ),
     "seed": _seed(0, "initial weights, and the split unless split_seed is set"),
     "split_seed": _seed(None, "which pairs are trained on (and the answers of task random)"),
     "init_scale": _positive(1.0, "factor on every initial weight"),
@@ -158,13 +165,6 @@ FIELDS: dict[str, Field] = {
         "in [0, 1)",
         lambda v: 0 <= v < 1,
         on=0.5,
-    ),
-    "batch_size": _not_negative(
-        0,
-        "training pairs of a step, from an order of them all that each epoch draws anew, the last batch being what is"
-        " left; 0 = all pairs",
-        STATIC,
-        int,
     ),
     "optimizer": _name("adamw", "adamw, or sgd with momentum beta1", STATIC, ("adamw", "sgd")),
     "learning_rate": _not_negative(1e-3, "step size after warm-up"),

@@ -46,10 +46,10 @@ class Run:
         return Problem(
             model=_model(v),
             n_train=tasks.n_train(v["p"], v["train_fraction"], task.nonzero_b),
+            batch_size=v["batch_size"],
             direction=task.direction_at(v["p"]),
             nonzero_b=task.nonzero_b,
             group=task.read_by(v["p"]),
-            batch_size=v["batch_size"],
             optimizer=v["optimizer"],
             precision=v["precision"],
             eval_every=v["eval_every"],

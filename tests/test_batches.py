@@ -23,10 +23,9 @@ from grokjax.training.population import Population
 SIZE = 8  # of 29 pairs: four batches, of which the last one has five
 
 
-def get_config(size=SIZE, n_layers=1):
+def get_config(size=SIZE):
     c = tiny.get_config()
     c.batch_size = size
-    c.model.n_layers = n_layers
     return c
 
 
@@ -145,8 +144,8 @@ def test_one_batch_of_all_pairs_is_the_full_batch():
 
 def test_a_sweep_goes_on_with_the_bits_of_one_that_was_not_stopped(tmp_path, monkeypatch):
     """Stopped again and again, inside segments of evaluations and inside epochs."""
-    c = get_config(n_layers=2)
-    c.sweep.weight_decay, c.steps = None, 100
+    c = get_config()
+    c.sweep.weight_decay, c.steps = None, 60
     assert tiny.train(c, tmp_path / "whole")[0] == 0
     monkeypatch.setattr("grokjax.training.scheduler.DISPATCH_SECONDS", 1e-6)
     monkeypatch.setattr("grokjax.training.scheduler.Group._size", lambda group: (1, *_odd(20 - group.offset)))

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,7 +17,6 @@ from grokjax.core import model
 from grokjax.core.model import ModelConfig
 from grokjax.core.problem import Problem
 from grokjax.errors import InputError
-from grokjax.experiment import load_experiment
 from grokjax.finite_groups import named
 from grokjax.interp import trajectory, trajectory_table
 from grokjax.interp.measure import measure
@@ -273,14 +271,6 @@ def test_what_is_wrong_is_told(change, said):
     c = config.default()
     c.update(change)
     assert refusal(c).startswith(said)
-
-
-@pytest.mark.parametrize(("variant", "orders"), [("", (120, 60, 118)), (":small", (24, 60))])
-def test_the_experiment_expands(variant, orders):
-    _, c = load_experiment(f"{Path(__file__).parent.parent / 'experiments' / 'groups.py'}{variant}")
-    sweep = sweeps.expand(c)
-    assert tuple(runs[0].values["p"] for runs in sweep.groups()) == orders
-    assert [len(runs) for runs in sweep.groups()] == [3] * len(orders)
 
 
 def test_neurons_give_no_keys_where_pairs_are_left_out(monkeypatch):

@@ -21,6 +21,7 @@ F32 = "at most 3.4e+38, as float32 holds it"
 BOUNDS = {
     "p": ([3, 9_999], {2: "from 3 to 9999", 10_000: "from 3 to 9999"}),
     "train_fraction": ([SMALL, LARGE], {0.0: SHARE, 1.0: SHARE}),
+    "batch_size": ([0, 2**31 - 1], {-1: NOT_BELOW, 2**31: BELOW_2_31}),
     "seed": ([0, 2**32 - 1], {-1: "in [0, 2³²)", 2**32: "in [0, 2³²)"}),
     "split_seed": ([None, 0, 2**32 - 1], {-1: "in [0, 2³²)", 2**32: "in [0, 2³²)"}),
     "init_scale": ([SMALL, 3.4e38], {0.0: ABOVE, 3.5e38: F32}),
@@ -48,6 +49,9 @@ BOUNDS = {
 }
 CHOICES = {
     "split": ("jax", "python"),
+    "model.architecture": ("transformer", "mlp"),
+    "model.inputs": ("concatenated", "summed"),
+    "model.embeddings": ("separate", "shared"),
     "model.act": ("relu", "gelu"),
     "optimizer": ("adamw", "sgd"),
     "key_rule": ("W_L", "W_E", "neurons", "logits"),
@@ -112,9 +116,13 @@ MAINLINE = {
     "p": 113,
     "train_fraction": 0.3,
     "split": "jax",
+    "batch_size": 0,
     "seed": 0,
     "split_seed": None,
     "init_scale": 1.0,
+    "model.architecture": "transformer",
+    "model.inputs": "concatenated",
+    "model.embeddings": "separate",
     "model.n_layers": 1,
     "model.d_model": 128,
     "model.n_heads": 4,
@@ -218,6 +226,15 @@ def test_heads_divide_the_width():
     assert checked(model__n_heads=3) == ("config.model.d_model is 128, but it must be divisible by model.n_heads, 3.")
 
 
+def test_heads_are_a_transformer_s():
+    assert checked(model__n_heads=3, model__architecture="mlp") == ""
+
+
+def test_batches_are_of_training_pairs():
+    assert checked(batch_size=3_830) == ""
+    assert checked(batch_size=3_831) == "config.batch_size is 3831, but it must be at most 3830, the training pairs."
+
+
 def test_the_most_parameters(monkeypatch):
     """Of the mainline: 230 tokens and positions, W_U, and a block, counted by hand."""
     n = 117 * 128 + 113 * 128 + 4 * 128 * 128 + 2 * 128 * 512 + 512 + 128
@@ -260,7 +277,7 @@ def test_a_field_that_is_none_is_told_where_it_is_set():
             c.weight_decy = 1.0
         with pytest.raises(InputError, match=r"^config field 'sed' is unknown: did you mean 'seed'"):
             c.sweep.sed = (0, 1)
-        with pytest.raises(InputError, match="known are act, d_mlp, d_model, n_heads, n_layers"):
+        with pytest.raises(InputError, match="known are act, architecture, d_mlp, d_model, embeddings, inputs, n_"):
             c.model["d_ff"] = 64
         c.sweep.model.d_mlp = (8, 16)
         assert c.sweep.model.d_mlp == (8, 16)

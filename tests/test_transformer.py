@@ -160,7 +160,7 @@ def test_separate_embeddings_are_read_side_by_side():
     s = shared_of(cfg)
     W_E = s.params["embed.W_E"]
     assert W_E.shape == (2 * P + 1, 6)
-    np.testing.assert_array_equal(s.W_E_PxX, np.concatenate([W_E[:P], W_E[P : 2 * P]], 1))
+    np.testing.assert_array_equal(s.W_E_PxY, np.concatenate([W_E[:P], W_E[P : 2 * P]], 1))
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.4])

@@ -25,7 +25,6 @@ class Problem:
     Attributes:
       model: its shape.
       n_train: the number of training pairs.
-      batch_size: training pairs of a step; 0 for all.
       optimizer: a name in `OPTIMIZERS` of core.optimizers.
       precision: of products, a name in core.precision.
       direction: +1 or -1 if the task's answer is a function of a + b or a - b, else None.
@@ -35,6 +34,7 @@ class Problem:
       measures: groups to evaluate.
       key_rule: a name in `KEY_RULES` of measures.shared.
       key_threshold: of the rules W_L and W_E, a fraction of the largest norm.
+      batch_size: training pairs of a step; 0 for all.
     """
 
     model: ModelConfig

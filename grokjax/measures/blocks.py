@@ -222,7 +222,7 @@ class BlockShared(Shared):
 
     @cached_property
     def norms_W_E(self) -> tuple[Float[Array, " P"], Float[Array, " K"]]:
-        return self._norms(self.W_E_PxX[self.tokens])
+        return self._norms(self.W_E_PxY[self.tokens])
 
     @cached_property
     def norms_W_L(self) -> tuple[Float[Array, " P"], Float[Array, " K"]]:

@@ -1,7 +1,7 @@
 """The intermediates that measures share, each computed once and only if a measure asks for it.
 
 Size letters: N all P² pairs, B training pairs, P residues (also sums s = a ± b), K = P//2 frequencies, M d_mlp, X
-principal components.
+principal components, Y columns of W_E.
 """
 
 from collections.abc import Callable
@@ -383,14 +383,14 @@ class Shared:
         return model.neuron_to_logit(self.cfg, self.params)
 
     @property
-    def W_E_PxX(self) -> Float[Array, "P X"]:
+    def W_E_PxY(self) -> Float[Array, "P Y"]:
         """W_E, "=" left out; of an MLP whose embeddings are separate, those of a and of b side by side."""
         return model.token_embedding(self.cfg, self.params)
 
     @cached_property
     def norms_W_E(self) -> tuple[Float[Array, " P"], Float[Array, " K"]]:
         """Fourier norms of W_E along the token axis, "=" left out: per component and per frequency."""
-        return fourier.norms(self.W_E_PxX)
+        return fourier.norms(self.W_E_PxY)
 
     @cached_property
     def norms_W_L(self) -> tuple[Float[Array, " P"], Float[Array, " K"]]:
@@ -400,8 +400,8 @@ class Shared:
     @cached_property
     def pca_W_E(self) -> tuple[Float[Array, "P X"], Float[Array, " X"]]:
         """Principal components of W_E, "=" left out, as unit functions of the token, and their sizes."""
-        W_E_PxX = jnp.asarray(self.W_E_PxX)
-        components_PxX, sizes_X, _ = jnp.linalg.svd(W_E_PxX - jnp.mean(W_E_PxX, 0), full_matrices=False)
+        W_E_PxY = jnp.asarray(self.W_E_PxY)
+        components_PxX, sizes_X, _ = jnp.linalg.svd(W_E_PxY - jnp.mean(W_E_PxY, 0), full_matrices=False)
         return components_PxX, sizes_X
 
     # --- key frequencies ----------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def _register(which, matrix, norms):
     ipr(lambda s: participation(norms(s) ** 2))
 
 
-_register("W_E", lambda s: s.W_E_PxX, lambda s: s.norms_W_E[1])
+_register("W_E", lambda s: s.W_E_PxY, lambda s: s.norms_W_E[1])
 _register("W_L", lambda s: s.W_L_PxM, lambda s: s.norms_W_L[1])
 
 

@@ -180,7 +180,7 @@ def needed_bytes(problem: Problem, slots: int) -> int:
     kept = 4 * (3 * n_params + problem.n_train + cfg.p**2 + MAX_SEGMENTS * row)
     step = 4 * (4 * n_params + problem.n_step * _step_columns(cfg))
     if problem.batch_size:  # the orders of two epochs, and what sorting them takes
-        kept, step = kept + 4, step + 4 * 6 * problem.n_train
+        step += 4 * 6 * problem.n_train
     evaluated = together(problem, slots).eval_width * _evaluation_bytes(problem)
     return int(MARGIN * (slots * kept + max(slots * step, evaluated)))
 

@@ -41,12 +41,12 @@ def train_step(problem: Problem, state: State, gradient_at: Callable[..., model.
     grads = precision.rounded(gradient_at, problem.precision)(state.params, *keys)
     updates, opt_state = _optimizer(problem, state.inputs).update(grads, state.opt_state, state.params)
     state = state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
-    return state._replace(step=state.step + 1) if problem.counts_steps else state
+    return state._replace(step=jnp.asarray(state.step) + 1) if problem.counts_steps else state
 
 
 def _dropout_key(state: State) -> Key[Array, ""]:
     """What dropout draws from at a step: it follows from the run's seed and the number of the step alone."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(state.inputs.seed), DROPOUT), state.step)
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(state.inputs.seed), DROPOUT), jnp.asarray(state.step))
 
 
 def train(problem: Problem, state: State, n_steps: Int[Array, ""] | int, backend: Backend = XLA) -> State:
@@ -74,11 +74,11 @@ def _train_in_batches(problem: Problem, state: State, n_steps: Int[Array, ""] | 
     n = batches.per_epoch(problem)
 
     def some(i, state: State) -> State:
-        upcoming = batches.upcoming(problem, state.inputs, state.step)
-        first = state.step % n
+        begun = jnp.asarray(state.step)
+        upcoming = batches.upcoming(problem, state.inputs, begun)
 
         def one(j, state: State) -> State:
-            place = first + j
+            place = begun % n + j
             batch = batches.prepared(problem, state.inputs, upcoming[place], place % n, backend.pairs_last)
             return train_step(problem, state, lambda p, *key: jax.grad(backends.loss, 1)(problem, p, *batch, *key))
 
