@@ -29,6 +29,7 @@ PAPERS = {
     "2402.15555",
     "Doshi et al. 2023": "Doshi, Das, He, Gromov. To grok or not to grok: disentangling generalization and "
     "memorization on corrupted algorithmic datasets. arXiv 2310.13061",
+    "Gromov 2023": "Gromov. Grokking modular arithmetic. arXiv 2301.02679",
     "Cohen et al. 2021": "Cohen, Kaur, Li, Kolter, Talwalkar. Gradient descent on neural networks typically occurs at "
     "the edge of stability. ICLR 2021, arXiv 2103.00065",
     "Hutchinson 1990": "Hutchinson. A stochastic estimator of the trace of the influence matrix for Laplacian "
