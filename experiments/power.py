@@ -1,7 +1,7 @@
 """Division modulo 97 by two layers in minibatches, where grokking was first seen (Power et al. 2022, §3).
 
-    python launch.py --config=experiments/power.py:small --workdir=results/power_small
-    python launch.py --config=experiments/power.py       --workdir=results/power
+python launch.py --config=experiments/power.py:small --workdir=results/power_small
+python launch.py --config=experiments/power.py       --workdir=results/power
 """
 
 from grokjax import config

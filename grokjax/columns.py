@@ -47,7 +47,17 @@ SUMMARY: dict[str, tuple[pa.DataType, str, str]] = {
 
 NO_SUM, NO_RESIDUES, LEFT_OUT = "is no function of a ± b", "is of a group but Z_P", "leaves pairs out"  # of a task
 NO_WAVES = "is of a group that is not cyclic"
-MLP = "is an MLP"  # of a model
+MLP, HAS_NO, NORMED, OTHER = (
+    "is an MLP",
+    "has no",
+    "has LayerNorm",
+    "is not one layer as the paper has it",
+)  # of a model
+
+
+def is_of_model(reason: str) -> bool:
+    """Whether a reason for which a value means nothing is the model's, and not its task's."""
+    return reason.startswith((MLP, HAS_NO, NORMED, OTHER))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +85,11 @@ class Column:
       needs_waves: looks at single functions of a block, which are cosines and sines in cyclic groups alone; null for
         others.
       whole_grid: reads frequencies over all P² pairs; null for tasks that leave pairs out.
-      transformer_only: reads parameters or positions that an MLP has not: null for MLPs.
+      transformer_only: reads positions, which an MLP has not: null for MLPs.
+      parameter: the name of one that it reads, such as "W_pos"; null for models that have none.
+      one_layer: reads the attention or the residual stream of one layer with softmax attention from "=": null for
+        others.
+      unnormed: reads what the last layer's neurons add to the logits, which LayerNorm scales by pair: null with it.
       undefined: when else the value is undefined and comes out as NaN, in words; "" if never.
     """
 
@@ -98,16 +112,25 @@ class Column:
     needs_waves: bool = False
     whole_grid: bool = False
     transformer_only: bool = False
+    parameter: str = ""
+    one_layer: bool = False
+    unnormed: bool = False
     undefined: str = ""
 
     def undefined_for(self, s: Any) -> str:
-        """Why the value means nothing for a task, or for the model (`MLP`), in words; "" if it does.
+        """Why the value means nothing for a task, or for the model (`is_of_model`), in words; "" if it does.
 
         Args:
           s: has cfg, has_sum, in_blocks, has_waves and nonzero_b, as a `Shared` of measures.shared.
         """
         if self.transformer_only and s.cfg.is_mlp:
             return MLP
+        if self.parameter and not s.cfg.has(self.parameter):
+            return f"{HAS_NO} {self.parameter}"
+        if self.one_layer and not s.cfg.is_factored:
+            return OTHER
+        if self.unnormed and s.cfg.normalization_type:
+            return NORMED
         if self.needs_sum and not s.has_sum:
             return NO_SUM
         if self.cyclic_only and s.in_blocks:
@@ -130,6 +153,9 @@ class Column:
             self.needs_waves and f"the task {NO_WAVES}",
             self.whole_grid and f"the task {LEFT_OUT}",
             self.transformer_only and f"the model {MLP}",
+            self.parameter and f"the model {HAS_NO} {self.parameter}",
+            self.one_layer and f"the model {OTHER}",
+            self.unnormed and f"the model {NORMED}",
             self.needs_update and "the row was computed from saved parameters, without the optimizer's state",
             self.undefined,
             "the run diverged",

@@ -136,18 +136,57 @@ FIELDS: dict[str, Field] = {
     ),
     "model.inputs": _name(
         "concatenated",
-        "of an mlp: the embeddings of a and b, side by side or summed",
+        "of an mlp: the embeddings of a and b, side by side or summed, or one-hot tokens without embeddings",
         STATIC,
-        ("concatenated", "summed"),
+        ("concatenated", "summed", "one_hot"),
     ),
     "model.embeddings": _name(
-        "separate", "of an mlp: one embedding for a and another for b, or shared", STATIC, ("separate", "shared")
+        None,
+        "one embedding for a and another for b, as an mlp has unless this is set, or shared, as a transformer has",
+        STATIC,
+        ("separate", "shared"),
     ),
     "model.n_layers": _size(1, "transformer blocks, or hidden layers of an mlp", 100),
     "model.d_model": _size(128, "width of the residual stream", 100_000),
-    "model.n_heads": _size(4, "attention heads per block; must divide d_model", 10_000),
+    "model.n_heads": _size(4, "attention heads per block; must divide d_model unless d_head is set", 10_000),
+    "model.d_head": _size(None, "width of an attention head; d_model / n_heads unless it is set", 100_000),
     "model.d_mlp": _size(512, "neurons per block", 1_000_000),
-    "model.act": _name("relu", "the neurons' nonlinearity", STATIC, ("relu", "gelu")),
+    "model.act": _name("relu", "the neurons' nonlinearity; quadratic is x²", STATIC, ("relu", "gelu", "quadratic")),
+    "model.n_ctx": Field(
+        3,
+        'tokens that a transformer reads: 3 for a, b, "=", or 2 for a, b; the answer is read above the last',
+        STATIC,
+        int,
+        "3 or 2",
+        lambda v: v in (2, 3),
+    ),
+    "model.attention_rate": Field(
+        1.0,
+        "share α of softmax in attention, the rest being 1 for every position: 0 is uniform (Zhong et al. 2023)",
+        TRACED,
+        float,
+        "in [0, 1]",
+        lambda v: 0 <= v <= 1,
+        on=0.5,
+    ),
+    "model.attention_dir": _name(
+        "causal", "whether a position sees those before it alone", STATIC, ("causal", "bidirectional")
+    ),
+    "model.normalization_type": _name(
+        None, "LN for LayerNorm before attention, MLP and unembedding of a transformer", STATIC, ("LN",)
+    ),
+    "model.unembed": _name(
+        "own", "of a transformer: W_U of its own, or tied to W_E of the P residues", STATIC, ("own", "tied")
+    ),
+    "model.dropout": Field(
+        0.0,
+        "share of what a block's MLP adds, or of an mlp's neurons, that a training step leaves out",
+        TRACED,
+        float,
+        "in [0, 1)",
+        lambda v: 0 <= v < 1,
+        on=0.5,
+    ),
     "loss": _name(
         "cross_entropy",
         "what is trained on: cross_entropy (exact), cross_entropy_float32, cross_entropy_bfloat16 or "

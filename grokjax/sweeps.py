@@ -13,7 +13,7 @@ from grokjax import config as config_lib
 from grokjax import finite_groups, tasks
 from grokjax.config import FIELDS, SETTING, TRACED
 from grokjax.core import losses, model, optimizers
-from grokjax.core.model import ModelConfig
+from grokjax.core.architecture import RATES, ModelConfig
 from grokjax.core.problem import Inputs, Problem
 from grokjax.errors import InputError, shown, unknown
 from grokjax.measures import noise, objective, registry
@@ -90,7 +90,9 @@ _MODEL_FIELDS = tuple(field.name for field in dataclasses.fields(ModelConfig) if
 
 
 def _model(values: Mapping[str, Any]) -> ModelConfig:
-    return ModelConfig(p=values["p"], **{name: values[f"model.{name}"] for name in _MODEL_FIELDS})
+    given = {name: values[f"model.{name}"] for name in _MODEL_FIELDS}
+    own = {name: None for name in RATES if given[name] != FIELDS[f"model.{name}"].default}
+    return ModelConfig(p=values["p"], **given | own)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,6 +271,8 @@ def settled(values: Mapping[str, Any], p_given: bool = False) -> dict[str, Any]:
     return {**values, "group": finite_groups.recorded(group), "p": order}
 
 
+TRANSFORMER_ONLY = ("n_ctx", "d_head", "attention_rate", "attention_dir", "normalization_type", "unembed")
+MLP_ONLY = ("inputs",)
 MOST_PARAMETERS = 10**10  # of one model: 40 GB
 
 
@@ -310,15 +314,30 @@ def check(values: Mapping[str, Any]) -> None:
     registry.of_groups(values["measures"])
 
 
+def _check_model(values: Mapping[str, Any]) -> None:
+    d_model, n_heads, is_mlp = values["model.d_model"], values["model.n_heads"], values["model.architecture"] == "mlp"
+    if d_model % n_heads and not is_mlp and values["model.d_head"] is None:
+        raise InputError(
+            f"config.model.d_model is {d_model}, but it must be divisible by model.n_heads, {n_heads}, unless "
+            "model.d_head is set."
+        )
+    if values["model.unembed"] == "tied" and values["model.embeddings"] == "separate":
+        raise InputError("config.model.unembed is 'tied', but model.embeddings is 'separate': set it to 'shared'.")
+    for name in TRANSFORMER_ONLY if is_mlp else MLP_ONLY:
+        path, other = f"model.{name}", "transformer" if is_mlp else "mlp"
+        if values[path] != FIELDS[path].default:
+            raise InputError(
+                f"config.{path} is {shown(values[path])}, but it is of a model.architecture '{other}' alone: leave it."
+            )
+
+
 def check_shape(values: Mapping[str, Any]) -> None:
     """Checks the sizes of one run's model, and its steps, against each other.
 
     Raises:
       InputError: as for `check`.
     """
-    d_model, n_heads = values["model.d_model"], values["model.n_heads"]
-    if d_model % n_heads and values["model.architecture"] == "transformer":
-        raise InputError(f"config.model.d_model is {d_model}, but it must be divisible by model.n_heads, {n_heads}.")
+    _check_model(values)
     n_parameters = model.n_parameters(_model(values))
     if n_parameters > MOST_PARAMETERS:
         raise InputError(

@@ -21,10 +21,11 @@ def page(record: pd.DataFrame) -> str:
         f"{len(record)} of {int(record['total'].max())} runs are in; times are Kaplan–Meier medians over seeds, of the "
         "evaluation that a run reaches, with bootstrap intervals."
     )
-    return "\n\n".join([said, *(_decay(runs, decay) for decay, runs in record.groupby("weight_decay"))])
+    return "\n\n".join([said, *(_decay(record, decay) for decay in sorted(record["weight_decay"].unique()))])
 
 
 def _decay(record: pd.DataFrame, decay: float) -> str:
+    record = record[record["weight_decay"] == decay]
     header = ["loss", "grok", "step to 99 % test accuracy", "step to half of the pairs collapsed"]
     header += ["pairs collapsed at the end", "runs with slingshots", "slingshots in a run"]
     rows = [_row(NAMES[loss], record[record["loss"] == loss]) for loss in NAMES if (record["loss"] == loss).any()]

@@ -21,7 +21,7 @@ def gelu(x):
     return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
 
 
-ACTIVATIONS = {"relu": relu, "gelu": gelu}
+ACTIVATIONS = {"relu": relu, "gelu": gelu, "quadratic": np.square}
 
 
 def forward(params, pairs, act="relu"):
@@ -30,7 +30,7 @@ def forward(params, pairs, act="relu"):
     Args:
       params: any number of layers.
       pairs: int [B], each a * P + b.
-      act: "relu" or "gelu".
+      act: "relu", "gelu" or "quadratic".
 
     Returns:
       Logits above "=" [B, P] and the last layer's MLP activations above "=" [B, d_mlp].

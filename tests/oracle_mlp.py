@@ -5,6 +5,7 @@ from oracle import ACTIVATIONS, gelu
 
 SLOPES = {
     "relu": lambda x: (x > 0).astype(float),
+    "quadratic": lambda x: 2 * x,
     "gelu": lambda x: gelu(x) / np.where(x == 0, 1, x) + x * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi) + 0.5 * (x == 0),
 }
 
@@ -19,9 +20,13 @@ def forward(params, a, b, act="relu", inputs="concatenated"):
     Returns:
       Its logits [P], what enters each layer, and each layer's neurons before their nonlinearity.
     """
-    e_a = params["embed.W_E"][a]
-    e_b = (params["embed_b.W_E"] if "embed_b.W_E" in params else params["embed.W_E"])[b]
-    entering = [np.concatenate([e_a, e_b]) if inputs == "concatenated" else e_a + e_b]
+    if inputs == "one_hot":
+        tokens = np.eye(params["unembed.W_U"].shape[1])
+        entering = [np.concatenate([tokens[a], tokens[b]])]
+    else:
+        e_a = params["embed.W_E"][a]
+        e_b = (params["embed_b.W_E"] if "embed_b.W_E" in params else params["embed.W_E"])[b]
+        entering = [np.concatenate([e_a, e_b]) if inputs == "concatenated" else e_a + e_b]
     before = []
     for name in _layers(params):
         before.append(entering[-1] @ params[name])
@@ -46,6 +51,8 @@ def gradient(params, pairs, labels, act="relu", inputs="concatenated"):
             back = back * SLOPES[act](before[layer])
             found[name] += np.outer(entering[layer], back)
             back = params[name] @ back
+        if inputs == "one_hot":
+            continue
         d = params["embed.W_E"].shape[1]
         back_a, back_b = (back[:d], back[d:]) if inputs == "concatenated" else (back, back)
         found["embed.W_E"][a] += back_a

@@ -230,7 +230,6 @@ def test_runs_that_have_not_ended_are_named(folder, tmp_path, run, capsys):
 MISTAKES = {
     "no such file": (["nowhere.npz"], "nowhere.npz is no file"),
     "a sweep alone": (["sweep"], "sweep is a directory: name a run of the sweep with --run, or all of them with --all"),
-    "two layers": (["deep.npz"], "deep.npz has 2 layers, but the reverse engineering is of one layer's parts"),
     "no such run": (["sweep", "--run=9"], "no snapshot of run 9: it has runs 0-3"),
     "no such step": (["sweep", "--run=0", "--step=33"], "no snapshot of run 0 at step 33: it has steps 0, 100, 200"),
     "a run below 0": (["sweep", "--run=-1"], "--run and --step are numbers from 0"),

@@ -92,7 +92,7 @@ def test_a_bias_of_the_bridge_is_refused_unless_it_is_zero(case, bias):
 @pytest.mark.parametrize(
     ("make", "name", "wrong", "right"),
     [
-        (released, "embed.W_E", (D + 1, P + 1), "[12, 8], [d_model, P + 1]"),
+        (released, "embed.W_E", (D + 1, P + 1), "[12, 8], [d_model, tokens]"),
         (released, ATTN + "W_K", (H, D, E), "[3, 4, 12], [heads, d_head, d_model]"),
         (released, "blocks.0.mlp.W_in", (D, M), "[10, 12], [d_mlp, d_model]"),
         (released, "blocks.0.mlp.W_out", (M, D), "[12, 10], [d_model, d_mlp]"),
@@ -172,15 +172,14 @@ def with_nan(shape):
 MISFITS = {
     "missing": (changed(W_Q=None), r"no array blocks\.0\.attn\.W_Q \[heads, d_model, d_head\]: its arrays are W_K"),
     "missing later": (changed(W_in=None), r"no array blocks\.0\.mlp\.W_in \[d_model, d_mlp\]"),
-    "nothing": ({}, r"no array pos_embed\.W_pos \[3 positions, d_model\]: its arrays are none"),
-    "positions": (changed(W_pos=zeros(1, D)), r"W_pos has shape \[1, 12\], but \[3, 12\], \[3 positions, d_model\]"),
-    "axes": (changed(W_E=zeros(8)), r"W_E has shape \[8\], but \[P \+ 1, d_model\] is expected"),
+    "nothing": ({}, r"no array pos_embed\.W_pos \[positions, d_model\]: its arrays are none"),
+    "axes": (changed(W_E=zeros(8)), r"W_E has shape \[8\], but \[tokens, d_model\] is expected"),
     "empty": (changed(W_pos=zeros(3, 0)), r"W_pos has shape \[3, 0\]"),
     "width": (changed(W_in=zeros(D, 9)), r"W_in has shape \[12, 9\], but \[12, 10\], \[d_model, d_mlp\], is expected"),
     "heads": (changed(W_K=zeros(2, D, E)), r"W_K has shape \[2, 12, 4\], but \[3, 12, 4\]"),
     "transposed": (changed(W_Q=zeros(H, E, D)), r"W_Q has shape \[3, 4, 12\], but \[3, 12, 4\]"),
     "d_head": (changed(W_Q=zeros(H, D, 5)), r"W_Q has shape \[3, 12, 5\], but \[3, 12, 4\]"),
-    "indivisible": (changed(W_Q=zeros(5, D, E)), "d_model = 12, but it must be divisible by the number of heads, 5"),
+    "other heads": (changed(W_Q=zeros(5, D, E)), r"W_K has shape \[3, 12, 4\], but \[5, 12, 4\]"),
     "logits": (changed(W_U=zeros(D, 6)), r"W_U has shape \[12, 6\], but \[12, 7\], \[d_model, P\], is expected"),
     "P is 2": (
         changed(W_E=zeros(3, D)),
@@ -190,7 +189,8 @@ MISFITS = {
     "integers": (changed(b_in=np.zeros(M, int)), "b_in holds int64, but it must hold floating-point numbers"),
     "complex": (changed(b_in=np.zeros(M, complex)), "b_in holds complex128"),
     "stranger": (changed(W_gate=zeros(D, M)), "an array W_gate, which is no part of a model"),
-    "LayerNorm": (changed(**{"blocks.0.ln1.w": zeros(D)}), r"blocks\.0\.ln1\.w, but this project's model has no Layer"),
+    "half of LayerNorm": (changed(**{"blocks.0.ln1.w": zeros(D)}), r"has no array blocks\.0\.ln1\.b \[d_model\]"),
+    "one position": (changed(W_pos=zeros(1, D)), "W_pos has one position, but a and b are two, or a, b, = three"),
     "twice": (changed(**{"embed.W_E": zeros(P + 1, D)}), r"has both W_E and embed\.W_E"),
     "a gap": (changed(**{"blocks.2.mlp.b_in": zeros(M)}), "has blocks 0, 2, but they must be numbered from 0"),
     "b_U": (changed(b_U=zeros(P) + 1), "b_U is not zero, which cannot be folded into the other weights, but the only"),
@@ -231,5 +231,5 @@ def test_the_bias_of_the_equals_sign_goes_with_its_column():
 
 
 def test_unknown_activation(case):
-    with pytest.raises(InputError, match="--act 'swish' is unknown: known are gelu, relu"):
+    with pytest.raises(InputError, match="--act 'swish' is unknown: known are gelu, quadratic, relu"):
         from_arrays(case.params, act="swish")

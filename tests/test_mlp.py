@@ -15,7 +15,7 @@ from cases import QUICK
 import grokjax
 from grokjax import sweeps, tasks
 from grokjax.columns import MLP
-from grokjax.core import backends, losses, mlp, model
+from grokjax.core import backends, losses, model
 from grokjax.core.model import ModelConfig
 from grokjax.core.native import kernels
 from grokjax.core.problem import Problem
@@ -30,6 +30,8 @@ SHAPES = {
     "summed, separate, gelu": {"inputs": "summed", "act": "gelu"},
     "summed, shared, two layers": {"inputs": "summed", "embeddings": "shared", "n_layers": 2},
     "concatenated, three layers, gelu": {"n_layers": 3, "act": "gelu"},
+    "summed, quadratic": {"inputs": "summed", "act": "quadratic"},
+    "one-hot, two layers, quadratic": {"inputs": "one_hot", "n_layers": 2, "act": "quadratic"},
 }
 compiled = functools.partial(jax.jit, compiler_options=QUICK)
 
@@ -84,14 +86,16 @@ def test_the_gradient_of_look_ups_is_a_product_and_no_scatter():
 
 
 def test_parameters_have_these_keys_and_axes(cfg):
-    first = (5 if cfg.inputs == "summed" else 10, 6)
-    expected = {"embed.W_E": (P, 5), "blocks.0.mlp.W_in": first, "unembed.W_U": (6, P)}
+    first = ({"summed": 5, "concatenated": 10, "one_hot": 2 * P}[cfg.inputs], 6)
+    expected = {} if cfg.inputs == "one_hot" else {"embed.W_E": (P, 5)}
+    expected |= {"blocks.0.mlp.W_in": first, "unembed.W_U": (6, P)}
     expected |= {f"blocks.{layer}.mlp.W_in": (6, 6) for layer in range(1, cfg.n_layers)}
-    if cfg.embeddings == "separate":
+    if cfg.embeddings == "separate" and cfg.inputs != "one_hot":
         expected["embed_b.W_E"] = (P, 5)
     assert model.shapes(cfg) == expected
     assert model.n_parameters(cfg) == sum(rows * columns for rows, columns in expected.values())
-    assert {name.rsplit(".", 1)[1] for name in expected} == set(mlp.NAMES)
+    names = {name.rsplit(".", 1)[1] for name in expected}
+    assert names == {name for name in ("W_E", "W_pos", "W_Q", "W_in", "W_out", "W_U") if cfg.has(name)}
 
 
 @pytest.mark.parametrize("init_scale", [1.0, 2.5])

@@ -32,7 +32,7 @@ def drawn(**shape):
 
 def released(params):
     """As the code of Chughtai et al. 2023 holds them."""
-    short = {"embed.W_E": "W_E_a", "embed_b.W_E": "W_E_b", "blocks.0.mlp.W_in": "W", "unembed.W_U": "W_U"}
+    short = {"embed.W_E": "W_x", "embed_b.W_E": "W_y", "blocks.0.mlp.W_in": "W", "unembed.W_U": "W_U"}
     return {short[name]: x for name, x in params.items()}
 
 
@@ -63,7 +63,7 @@ def test_the_released_code_s_names_are_known(tmp_path):
     both = np.concatenate([params["embed.W_E"], params["embed_b.W_E"]], 1)
     np.testing.assert_allclose(found["freq_norm_W_E"], oracle.fourier_norms(both)[1], rtol=1e-5)
     np.testing.assert_allclose(found["sum_sq_W_U"], np.sum(params["unembed.W_U"] ** 2), rtol=1e-5)
-    assert found["null"]["sum_sq_W_pos"] == "the model is an MLP"
+    assert found["null"]["sum_sq_W_pos"] == "the model has no W_pos"
 
 
 @pytest.fixture
@@ -96,15 +96,17 @@ def test_mistakes_are_one_sentence(run, capsys):
     cfg, params = drawn()
     files.save_npz(params, cfg, "mine.npz")
     assert_refused(run("mine.npz", "out.pth", "--bridge"), "mine.npz is an MLP, of which TransformerLens has none")
-    assert_refused(call(capsys, circuit.main, "mine.npz"), "mine.npz is an MLP, but ")
+    status, said, _ = call(capsys, circuit.main, "mine.npz")
+    assert status == 0
+    assert "left out, since the model is not one layer as the paper has it: attention_to_equals" in said
 
 
 MISTAKES = {
     "a shape": ({"unembed.W_U": np.zeros((5, P), "f")}, r"unembed\.W_U has shape \[5, 7\], but \[6, 7\] is expected"),
     "inputs": ({"blocks.0.mlp.W_in": np.zeros((9, 6), "f")}, r"W_in has shape \[9, 6\], but \[10, 6\] is expected"),
     "a bias": (
-        {"blocks.0.mlp.b_in": np.zeros(6, "f")},
-        r"blocks\.0\.mlp\.b_in is float32\[6\], but it must be a matrix",
+        {"blocks.0.mlp.b_in": np.zeros((6, 1), "f")},
+        r"blocks\.0\.mlp\.b_in is float32\[6, 1\], but it must be a vector",
     ),
     "integers": (
         {"embed.W_E": np.zeros((P, 5), int)},

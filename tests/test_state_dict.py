@@ -1,12 +1,16 @@
 """What files hold: wrappers, prefixes, aliases, absent biases; models of other architectures are named."""
 
 import collections
+import dataclasses
+import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import random_case
-from foreign import MLP, SHAPE, D, H, M, P, bridged, equal, released, tensors
+from foreign import ATTN, MLP, SHAPE, D, H, M, P, bridged, equal, released, tensors
 
+from grokjax.core import model
 from grokjax.errors import InputError
 from grokjax.interp import files, formats
 from grokjax.interp.checkpoint import from_arrays, load_checkpoint
@@ -99,21 +103,56 @@ def test_several_state_dicts_are_refused(case):
 # --- other architectures --------------------------------------------------------------------------------------------
 
 
-def pizza(params):
-    """Two positions and no "=": as many tokens as logits."""
-    found = released(params) | {"pos_embed.W_pos": params["pos_embed.W_pos"][:2]}
-    return found | {"embed.W_E": found["embed.W_E"][:, :P], "unembed.W_U": found["unembed.W_U"][:, :P]}
+def pizza(case):
+    """As the code released with Zhong et al. 2023 has it: two positions, and as many logits as tokens."""
+    return released(case.params) | {
+        "embed.W_E": case.params["embed.W_E"].T,
+        "unembed.W_U": np.pad(case.params["unembed.W_U"], ((0, 0), (0, case.cfg.d_vocab - P))),
+        ATTN + "mask": np.tril(np.ones((2, 2), np.float32)),
+    }
 
 
-def test_two_positions_are_named_with_the_right_p(case):
-    with pytest.raises(InputError, match=r"two positions and no '=' \(P is 7\)"):
-        from_arrays(pizza(case.params), "model.pt")
+@pytest.mark.parametrize("embeddings", ["shared", "separate"])
+def test_two_positions_and_their_attention_rate_load(embeddings):
+    two = random_case(**SHAPE, n_ctx=2, embeddings=embeddings)
+    said = {"attn_coeff": 0.5, "C": P, "attention_dir": "casual", "diff_vocab": embeddings == "separate"}
+    read = from_arrays(pizza(two), "model.pt", said=said)
+    expected = dataclasses.replace(two.cfg, attention_rate=0.5, attention_dir="bidirectional")
+    assert read.cfg == expected
+    equal(read.params, two.params)
+    assert "attention is taken to go both ways, as in the code released with Zhong et al. 2023" in read.notes
 
 
-def test_an_attention_rate_is_named(case):
-    with pytest.raises(InputError, match=r"attention rate, attn_coeff = 0.5 \(P is 7\)"):
-        from_arrays(case.params, said={"attn_coeff": 0.5, "C": 7})
+def test_an_attention_rate_is_told_by_the_file_or_the_flag(case):
+    assert from_arrays(case.params, said={"attn_coeff": 0.5}).cfg.attention_rate == 0.5
+    assert from_arrays(case.params, rate=0.5).cfg.attention_rate == 0.5
     assert from_arrays(case.params, said={"attn_coeff": 1.0}).cfg == case.cfg
+    with pytest.raises(InputError, match=r"--attention-rate is 0.3, but the model says that its attention rate is 0.5"):
+        from_arrays(case.params, said={"attn_coeff": 0.5}, rate=0.3)
+    with pytest.raises(InputError, match=r"--attention-rate is 3, but it must be in \[0, 1\]|--attention-rate is 3.0"):
+        from_arrays(case.params, rate=3.0)
+
+
+def test_a_config_beside_the_file_is_read(torch, tmp_path):
+    two = random_case(**SHAPE, n_ctx=2)
+    torch.save(tensors(torch, pizza(two)), tmp_path / "model_abc.pt")
+    assert load_checkpoint(tmp_path / "model_abc.pt").cfg.attention_rate == 1
+    (tmp_path / "config_abc.json").write_text(json.dumps({"attn_coeff": 0.25, "act_fn": "ReLU", "n_heads": H}))
+    read = load_checkpoint(tmp_path / "model_abc.pt")
+    assert (read.cfg.attention_rate, read.cfg.act, read.cfg.n_ctx) == (0.25, "relu", 2)
+    (tmp_path / "config_abc.json").write_text("{")
+    assert load_checkpoint(tmp_path / "model_abc.pt").cfg.attention_rate == 1
+
+
+@pytest.mark.parametrize("shape", [{"normalization_type": "LN", "n_layers": 2}, {"d_head": 5}, {"unembed": "tied"}])
+@pytest.mark.parametrize("format", [formats.LENS, formats.BRIDGE], ids=["lens", "bridge"])
+def test_shapes_are_read_from_arrays(shape, format):
+    there = random_case(**SHAPE, **shape)
+    written = formats.write(there.params, there.cfg, format)
+    read = from_arrays(written, n_heads=H)
+    assert read.cfg == there.cfg
+    equal(read.params, there.params)
+    assert ("W_U equals W_E, so that they were taken for tied" in read.notes) == ("unembed" in shape)
 
 
 def test_separate_vocabularies_are_named(case):
@@ -123,12 +162,42 @@ def test_separate_vocabularies_are_named(case):
         from_arrays(arrays | {"embed_a.weight": W_E, "embed_b.weight": W_E + 1})
 
 
-def test_an_mlp_is_named(torch):
-    net = torch.nn.Sequential(torch.nn.Linear(2 * P, M), torch.nn.ReLU(), torch.nn.Linear(M, P))
-    with pytest.raises(InputError, match=r"an MLP alone, without attention \(P is 7\)"):
-        from_arrays({name: x.numpy() for name, x in net.state_dict().items()})
+def test_linear_layers_on_one_hot_pairs_load(torch):
+    net = torch.nn.Sequential(torch.nn.Linear(2 * P, M), torch.nn.ReLU(), torch.nn.Linear(M, M), torch.nn.ReLU())
+    net.append(torch.nn.Linear(M, P))
+    read = from_arrays({name: x.numpy() for name, x in net.state_dict().items()})
+    assert (read.cfg.p, read.cfg.inputs, read.cfg.n_layers, read.cfg.d_mlp) == (P, "one_hot", 2, M)
+    pairs = np.arange(P * P)
+    one_hot = np.concatenate([np.eye(P)[pairs // P], np.eye(P)[pairs % P]], 1)
+    expected = net(torch.tensor(one_hot, dtype=torch.float32)).detach().numpy()
+    params = {name: jnp.asarray(x) for name, x in read.params.items()}
+    np.testing.assert_allclose(model.forward_grid(read.cfg, params)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["A", "C", "D", "X"])
+def test_mlps_released_with_zhong_et_al_load(kind):
+    """Their model types, by the definitions in their code: A sums embeddings, C sums hidden layers, D concatenates."""
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    embeddings = (
+        {"embed1.weight": draw(P, D), "embed2.weight": draw(P, D)} if kind == "X" else {"embed.weight": draw(P, D)}
+    )
+    arrays = {"unembed.weight": draw(P, M), "l1.weight": draw(M, 2 * D if kind == "D" else D), "l1.bias": draw(M)}
+    read = from_arrays(embeddings | arrays, said={"model_type": kind})
+    first, second = ([*embeddings.values()] * 2)[:2]
+    expected = np.zeros((P * P, P))
+    for pair in range(P * P):
+        a, b = first[pair // P], second[pair % P]
+        x = np.concatenate([a, b]) if kind == "D" else a + b
+        pre = arrays["l1.weight"] @ x + arrays["l1.bias"] * (2 if kind == "C" else 1)
+        expected[pair] = arrays["unembed.weight"] @ np.maximum(pre, 0)
+    params = {name: jnp.asarray(x) for name, x in read.params.items()}
+    np.testing.assert_allclose(model.forward_grid(read.cfg, params)[0], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_an_mlp_of_unknown_names_is_named(torch):
     net = torch.nn.ModuleDict({"embedding": torch.nn.Embedding(P, D), "fc": torch.nn.Linear(2 * D, P)})
-    with pytest.raises(InputError, match=r"an MLP alone, without attention \(P is 7\)"):
+    with pytest.raises(InputError, match=r"an MLP alone, without attention \(P is 7\), and none of those known"):
         from_arrays({name: x.detach().numpy() for name, x in net.state_dict().items()})
 
 

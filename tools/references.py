@@ -27,12 +27,13 @@ PAPERS = {
     "2501.04697",
     "Lee et al. 2024": "Lee, Kang, Kim, Lee. Grokfast: accelerated grokking by amplifying slow gradients. arXiv "
     "2405.20233",
-    "Jordan et al. 2024": "Jordan, Jin, Boza, You, Cesista, Newhouse, Bernstein. Muon: an optimizer for hidden layers in "
-    "neural networks. kellerjordan.github.io/posts/muon",
+    "Jordan et al. 2024": "Jordan, Jin, Boza, You, Cesista, Newhouse, Bernstein. Muon: an optimizer for hidden layers "
+    "in neural networks. kellerjordan.github.io/posts/muon",
     "Humayun et al. 2024": "Humayun, Balestriero, Baraniuk. Deep networks always grok and here is why. arXiv "
     "2402.15555",
     "Doshi et al. 2023": "Doshi, Das, He, Gromov. To grok or not to grok: disentangling generalization and "
     "memorization on corrupted algorithmic datasets. arXiv 2310.13061",
+    "Gromov 2023": "Gromov. Grokking modular arithmetic. arXiv 2301.02679",
     "Cohen et al. 2021": "Cohen, Kaur, Li, Kolter, Talwalkar. Gradient descent on neural networks typically occurs at "
     "the edge of stability. ICLR 2021, arXiv 2103.00065",
     "Hutchinson 1990": "Hutchinson. A stochastic estimator of the trace of the influence matrix for Laplacian "

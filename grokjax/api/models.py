@@ -30,6 +30,7 @@ def measure(
     groups: Iterable[str] = (),
     act: str | None = None,
     n_heads: int | None = None,
+    attention_rate: float | None = None,
 ) -> Any:
     """Computes every measure of a trained model, or of every checkpoint of a run.
 
@@ -47,8 +48,9 @@ def measure(
       task: what the model computes; by default what it says itself, or else "add".
       group: the finite group whose composition it computes, such as "S_5" or "mine.npy", in place of `task`.
       groups: of measures; none for all, with `all` for those that a sweep logs by default.
-      act: the nonlinearity, "relu" or "gelu", where the model does not tell; by default "relu".
+      act: the nonlinearity, "relu", "gelu" or "quadratic", where the model does not tell; by default "relu".
       n_heads: the number of heads, where arrays do not tell.
+      attention_rate: the share of softmax in attention, where the model does not tell; by default 1.
 
     Returns:
       Each measure's value by name: numbers, lists, and sets of frequencies (key_freqs) as lists of k; None where it is
@@ -71,9 +73,9 @@ def measure(
     with for_python():
         how = (keys, rule, threshold, split, task_given(task, group), groups)
         if not all:
-            return _told(measure_lib.measure(_checkpoint(model, act, n_heads), *how))
+            return _told(measure_lib.measure(_checkpoint(model, act, n_heads, attention_rate), *how))
         devices.require()
-        table = trajectory_table.measure_all(_trajectory(model), *how, act, n_heads)
+        table = trajectory_table.measure_all(_trajectory(model), *how, act, n_heads, attention_rate)
     frame = table.to_pandas()
     frame.attrs |= trajectory_table.about(table)
     return frame
@@ -90,8 +92,9 @@ def circuit(
     group: str | None = None,
     act: str | None = None,
     n_heads: int | None = None,
+    attention_rate: float | None = None,
 ) -> dict[str, Any]:
-    """Repeats the paper's reverse engineering of a trained model of one layer.
+    """Repeats the paper's reverse engineering of a trained model.
 
     Args:
       model: as for `measure`, and so are the others.
@@ -101,7 +104,7 @@ def circuit(
       beside the paper's.
 
     Raises:
-      InputError: a bad model or argument, or a model of several layers.
+      InputError: a bad model or argument.
 
     Example:
       >>> import grokjax
@@ -112,7 +115,8 @@ def circuit(
     from grokjax.interp.circuit.analysis import analyse
 
     with for_python():
-        return _told(analyse(_checkpoint(model, act, n_heads), keys, rule, threshold, split, task_given(task, group)))
+        told = task_given(task, group)
+        return _told(analyse(_checkpoint(model, act, n_heads, attention_rate), keys, rule, threshold, split, told))
 
 
 def _told(found: dict[str, Any]) -> dict[str, Any]:
@@ -133,22 +137,33 @@ def _trajectory(model: Any) -> trajectory.Trajectory:
     return found
 
 
-def _checkpoint(model: Any, act: str | None, n_heads: int | None) -> Checkpoint:
+def _checkpoint(model: Any, act: str | None, n_heads: int | None, rate: float | None) -> Checkpoint:
     devices.require()
+    shape: dict[str, Any] = {}
     if isinstance(model, Checkpoint):
         return model
     if isinstance(model, str | Path):
-        return load_checkpoint(model, act, n_heads)
+        return load_checkpoint(model, act, n_heads, rate)
     if isinstance(model, State):
         if np.ndim(model.inputs.train_pairs) > 1:
             raise InputError(
                 f"the state holds {len(model.inputs.train_pairs)} runs side by side, and one is measured: index it, "
                 "such as jax.tree.map(lambda x: x[0], state) for the first."
             )
+        shape = _shape_of(model)
         model = {**model.params, "train_indices": model.inputs.train_pairs}
     elif hasattr(model, "state_dict"):
         model = model.state_dict()
     if not isinstance(model, Mapping):
         raise InputError(f"the model is {shown(model)}, but it must be a file, a snapshot, or parameters by name.")
     found = unwrap("the model", model)
-    return from_arrays(found.arrays, act=act, n_heads=n_heads, said=found.said, notes=found.notes)
+    said = shape | found.said
+    return from_arrays(found.arrays, act=act, n_heads=n_heads, said=said, notes=found.notes, rate=rate)
+
+
+def _shape_of(state: State) -> dict[str, Any]:
+    """What a run's state tells of its model beside the parameters."""
+    numbers = state.inputs.hyperparameters
+    found = {"unembed": "own" if "unembed.W_U" in state.params else "tied"}
+    rate = numbers.get("model.attention_rate")
+    return found if rate is None else found | {"attention_rate": float(rate)}

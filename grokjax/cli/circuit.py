@@ -16,7 +16,8 @@ from grokjax.cli import model, terminal
 from grokjax.errors import InputError
 from grokjax.experiment import import_experiments
 
-ONE_MODEL = ("run", "step", "split", "task", "group", "act", "heads", "out")  # flags that --all leaves no room for
+# Flags that --all leaves no room for.
+ONE_MODEL = ("run", "step", "split", "task", "group", "act", "heads", "attention_rate", "out")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -34,7 +35,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     terminal.add_experiment(parser)
     terminal.add_json(parser)
     args = parser.parse_args(argv)
-    given = [f"--{name}" for name in ONE_MODEL if getattr(args, name) is not None]
+    given = [f"--{name.replace('_', '-')}" for name in ONE_MODEL if getattr(args, name) is not None]
     if args.all and given:
         raise InputError(f"--all takes every run as it is: leave out {given[0]}.")
     if args.step is not None and args.run is None:

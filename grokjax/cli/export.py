@@ -22,7 +22,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 model = HookedTransformer(HookedTransformerConfig({config}))
 model.load_state_dict({load})
-logits = model(torch.tensor([[1, 2, {p}]]))[:, -1]  # a, b, "="; HookedTransformer ends with TransformerLens 3"""
+logits = model(torch.tensor([{tokens}]))[:, -1]  # {said}; HookedTransformer ends with TransformerLens 3"""
 BRIDGED = """\
 import torch
 from transformer_lens.config import TransformerBridgeConfig
@@ -30,7 +30,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 model = TransformerBridge.boot_native(TransformerBridgeConfig({config}))
 model.load_state_dict({load})
-logits = model(torch.tensor([[1, 2, {p}]]))[:, -1]  # a, b, "="; from TransformerLens 3.9 on"""
+logits = model(torch.tensor([{tokens}]))[:, -1]  # {said}; from TransformerLens 3.9 on"""
 MLP = """\
 import torch
 
@@ -39,6 +39,10 @@ a, b = 1, 2
 x = {x}
 {layers}
 logits = x @ w["unembed.W_U"]"""
+STATE = """\
+import torch
+
+weights = {load}  # TransformerLens has no {lacking}; grokjax.load_checkpoint reads the file, too"""
 SAFE = ".safetensors"
 PLAIN = """\
 import numpy as np
@@ -48,27 +52,41 @@ arrays = dict(np.load({path!r}))"""
 
 def recipe(template: str, cfg, path: str | Path) -> str:
     """Python that loads the file at `path`, which holds a model of `cfg`, from one of the templates above."""
-    from grokjax.core.model import N_CTX
-
-    same = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "d_vocab", "d_vocab_out")
+    same = ("n_layers", "d_model", "n_heads", "d_head", "d_mlp", "d_vocab", "d_vocab_out", "n_ctx")
     given = {name: getattr(cfg, name) for name in same}
-    given |= {"n_ctx": N_CTX, "act_fn": cfg.act, "normalization_type": None}
+    given |= {"act_fn": cfg.act, "normalization_type": cfg.normalization_type}
+    if cfg.attention_dir != "causal":
+        given["attention_dir"] = cfg.attention_dir
+    first_b = cfg.p if cfg.embeddings == "separate" else 0
+    tokens = [1, first_b + 2, first_b + cfg.p][: cfg.n_ctx]
+    said = 'a, b, "="' if cfg.has_equals else "a, b"
     config = ", ".join(f"{name}={value!r}" for name, value in given.items())
     load = f"torch.load({str(path)!r}, weights_only=True)"
     if cfg.is_mlp and template != PLAIN:
         template = MLP
+    elif template != PLAIN and lacking(cfg):
+        template = STATE
     if str(path).endswith(SAFE):
         load = f"load_file({str(path)!r})"
         template = f"from safetensors.torch import load_file\n{template}"
-    return template.format(config=config, path=str(path), p=cfg.p, load=load, **(_mlp(cfg) if cfg.is_mlp else {}))
+    more = _mlp(cfg) if cfg.is_mlp else {"lacking": lacking(cfg)}
+    return template.format(config=config, path=str(path), p=cfg.p, load=load, tokens=tokens, said=said, **more)
+
+
+def lacking(cfg) -> str:
+    """What of a model TransformerLens has not, in words; "" for nothing."""
+    rate = f"attention rate of {cfg.attention_rate:g}" if cfg.has_rate else ""
+    return " and ".join(filter(None, [rate, "quadratic neurons" if cfg.act == "quadratic" else ""]))
 
 
 def _mlp(cfg) -> dict[str, str]:
     """What the template `MLP` says of a model."""
     second = "embed_b" if cfg.embeddings == "separate" else "embed"
-    rows = 'w["embed.W_E"][a]', f'w["{second}.W_E"][b]'
-    act = "torch.relu" if cfg.act == "relu" else "torch.nn.functional.gelu"
+    rows: tuple[str, ...] = 'w["embed.W_E"][a]', f'w["{second}.W_E"][b]'
+    act = {"relu": "torch.relu", "gelu": "torch.nn.functional.gelu", "quadratic": "torch.square"}[cfg.act]
     layers = [f'x = {act}(x @ w["blocks.{layer}.mlp.W_in"])' for layer in range(cfg.n_layers)]
+    if cfg.inputs == "one_hot":
+        rows = tuple(f"torch.eye({cfg.p})[{token}]" for token in "ab")
     x = " + ".join(rows) if cfg.inputs == "summed" else f"torch.cat([{', '.join(rows)}])"
     return {"x": x, "layers": "\n".join(layers)}
 
@@ -94,10 +112,12 @@ def main(argv: Sequence[str]) -> None:
     if path.is_dir() or (path.exists() and not args.overwrite):
         raise InputError(f"{path} exists: choose another name{'' if path.is_dir() else ', or --overwrite'}.")
     checkpoint = model.load(args)
-    if args.group is not None:
-        checkpoint = dataclasses.replace(checkpoint, task=task_of(checkpoint, model.task(args)).name)
     if args.bridge and checkpoint.cfg.is_mlp:
         raise InputError(f"{checkpoint.source} is an MLP, of which TransformerLens has none: leave out --bridge.")
+    if args.bridge and (lacks := lacking(checkpoint.cfg)):
+        raise InputError(f"{checkpoint.source} has {lacks}, which TransformerLens has not: leave out --bridge.")
+    if args.group is not None:
+        checkpoint = dataclasses.replace(checkpoint, task=task_of(checkpoint, model.task(args)).name)
     what, record = (checkpoint.params, checkpoint.cfg, path), checkpoint.record()
     with terminal.busy(f"writing {path}"):
         if plain:

@@ -78,8 +78,9 @@ def _all(args: argparse.Namespace) -> None:
     model.check(args)
     import_experiments(args.experiment)
     found = trajectory.find(args.model)
-    how = (args.keys, args.rule, args.threshold, args.split, model.task(args), args.measures, args.act, args.heads)
-    table = trajectory_table.measure_all(found, *how, track=terminal.track)
+    how = (args.keys, args.rule, args.threshold, args.split, model.task(args), args.measures)
+    known = (args.act, args.heads, args.attention_rate)
+    table = trajectory_table.measure_all(found, *how, *known, track=terminal.track)
     try:
         files.put(files.parquet_bytes(table), out)
     except StorageError as error:

@@ -15,7 +15,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="a file (.npz, safetensors or PyTorch's), a snapshot as workdir:run:step or workdir:run, or one of many "
         "checkpoints as FILE:STEP or FOLDER:STEP",
     )
-    parser.add_argument("--act", help="relu or gelu, which arrays do not tell; by default what the file says, or relu")
+    parser.add_argument(
+        "--act", help="relu, gelu or quadratic, which arrays do not tell; by default what the file says, or relu"
+    )
+    parser.add_argument(
+        "--attention-rate",
+        type=float,
+        metavar="A",
+        help="the share of softmax in attention, where it is not known to be 1",
+    )
     parser.add_argument(
         "--group",
         metavar="NAME",
@@ -63,7 +71,7 @@ def load(args: argparse.Namespace):
 
     check(args)
     with terminal.busy(f"reading {args.model}"):
-        return load_checkpoint(args.model, args.act, args.heads)
+        return load_checkpoint(args.model, args.act, args.heads, args.attention_rate)
 
 
 def write(found: Mapping[str, Any], out: str | None, beside: bool) -> None:

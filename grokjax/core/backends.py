@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from grokjax.core import devices, losses, model
 from grokjax.core.model import ModelConfig, Params
@@ -37,13 +37,15 @@ class Backend:
     n_parts: int = 0
     pairs_last: bool = False
 
-    def gradient(self, problem: Problem, inputs: Inputs) -> Callable[[Params], Params]:
-        """The gradient of a run's training loss, as a function of the parameters; made once, outside the loop."""
+    def gradient(self, problem: Problem, inputs: Inputs) -> Callable[..., Params]:
+        """The gradient of a run's training loss, as a function of the parameters, and of a key from which dropout draws
+        where there is any; made once, outside the loop.
+        """
         if self.n_parts:
             tokens = kernels.tokens(inputs.train_pairs, inputs.answers, problem.model.p)
             return lambda params: kernels.gradient(problem.model, params, tokens, self.n_parts)
         pairs = blocks(problem, inputs, self.block, self.pairs_last)
-        return lambda params: gradient(problem, params, pairs)
+        return lambda params, *key: gradient(problem, params, pairs, *key)
 
     def forward(self, cfg: ModelConfig, params: Params) -> tuple[Float[Array, "N P"], Float[Array, "N M"]]:
         """Logits and MLP activations of all pairs; not necessarily differentiable."""
@@ -158,22 +160,26 @@ def loss(
     pairs: model.Pairs,
     labels_B: Int[Array, " B"],
     weights_B: Float[Array, " B"] | None = None,
+    key: Key[Array, ""] | None = None,
 ) -> Float[Array, ""]:
-    """The problem's loss, mean over the pairs; over those alone whose weight is 1 and not 0, where there are any."""
-    logits_BxP, _ = model.forward(problem.model, params, pairs)
+    """The problem's loss, mean over the pairs; over those alone whose weight is 1 and not 0, where there are any.
+
+    With a key it is a training step's, where dropout draws from it.
+    """
+    logits_BxP, _ = model.forward(problem.model, params, pairs, key)
     loss_B = losses.get(problem.loss)(logits_BxP, labels_B)
     return jnp.mean(loss_B) if weights_B is None else jnp.sum(loss_B * weights_B) / jnp.sum(weights_B)
 
 
-def gradient(problem: Problem, params: Params, pairs: Blocks) -> Params:
-    """The gradient of `loss` over all blocks.
+def gradient(problem: Problem, params: Params, pairs: Blocks, key: Key[Array, ""] | None = None) -> Params:
+    """The gradient of `loss` over all blocks, of which a model with dropout has one.
 
     Several blocks are taken one after another, so that a CPU's caches hold what a block needs; what does not depend on
     the pairs (`model.tables`) is computed, and differentiated, once.
     """
     if pairs.labels.shape[0] == 1:
         whole = jax.tree.map(lambda x: x[0], pairs)
-        return jax.grad(loss, 1)(problem, params, whole.pairs, whole.labels)
+        return jax.grad(loss, 1)(problem, params, whole.pairs, whole.labels, key=key)
 
     def block_loss(tables, block: Blocks):
         logits_BxP, _ = model.factored_tables(problem.model, tables, block.pairs)

@@ -1,4 +1,4 @@
-"""The transformer, twice: token by token, which is the definition, and factored for one layer, which is faster.
+"""The model: a transformer token by token (`core.transformer`), factored for one layer, which is faster, or an MLP.
 
 Parameters travel as a flat dict from TransformerLens's state-dict keys ("embed.W_E", "blocks.0.attn.W_Q", …) to arrays
 in TransformerLens's axes:
@@ -7,194 +7,45 @@ in TransformerLens's axes:
     d_model]   W_in [d_model, d_mlp]   b_in [d_mlp]   W_out [d_mlp, d_model]   b_out [d_model]   W_U [d_model, P]
 
 The input is a, b, "=" with "=" as token P; the answer is read above "=". No LayerNorm, no biases but b_in and b_out,
-untied embeddings (Nanda et al. 2023, §3.1). An MLP (`core.mlp`) may take its place: `init`, `forward` and what follows
-serve both. Size letters: B batch, T position (3), V vocabulary, D d_model, H heads, E d_head, M d_mlp, P residues, N =
-P² pairs, X = H + D columns of a table.
+untied embeddings (Nanda et al. 2023, §3.1): what `ModelConfig` changes of that goes token by token. An MLP (`core.mlp`)
+may take its place: `init`, `forward` and what follows serve both. Size letters: B batch, T position (3, or 2), V
+vocabulary, D d_model, H heads, E d_head, M d_mlp, P residues, N = P² pairs, X = H + D columns of a table.
 """
 
-import dataclasses
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
-from grokjax.core import mlp
+from grokjax.core import mlp, transformer
+from grokjax.core.architecture import N_CTX as N_CTX
+from grokjax.core.architecture import ModelConfig as ModelConfig
 from grokjax.core.pairs import Pairs, spread
 from grokjax.core.pairs import grid as grid
 from grokjax.core.pairs import lookup as lookup
-from grokjax.core.products import ACTIVATIONS, FACTORED_ACTIVATIONS, dense, dense_transposed
+from grokjax.core.products import ACTIVATIONS as ACTIVATIONS
+from grokjax.core.products import FACTORED_ACTIVATIONS, dense, dense_transposed
+from grokjax.core.transformer import Transformer as Transformer
+from grokjax.core.transformer import flatten as flatten
+from grokjax.core.transformer import module as module
+from grokjax.core.transformer import token_by_token as token_by_token
+from grokjax.core.transformer import tokens as tokens
+from grokjax.core.transformer import unembedding as unembedding
 
 Params = dict[str, jax.Array]
 
-N_CTX = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The model's shape; names as in TransformerLens's HookedTransformerConfig."""
-
-    p: int = 113
-    n_layers: int = 1
-    d_model: int = 128
-    n_heads: int = 4
-    d_mlp: int = 512
-    act: str = "relu"
-    architecture: str = "transformer"  # or "mlp", with
-    inputs: str = "concatenated"  # or "summed" embeddings of a and b, which are
-    embeddings: str = "separate"  # or "shared"
-
-    @property
-    def is_mlp(self) -> bool:
-        """Whether it is an MLP, without attention, "=" and biases."""
-        return self.architecture == "mlp"
-
-    @property
-    def is_factored(self) -> bool:
-        """Whether it is a transformer whose forward pass is a function of its `tables`."""
-        return self.n_layers == 1 and not self.is_mlp
-
-    @property
-    def d_head(self) -> int:
-        """d_model over n_heads."""
-        return self.d_model // self.n_heads
-
-    @property
-    def d_vocab(self) -> int:
-        """The P residues, and of a transformer "="."""
-        return self.p + (not self.is_mlp)
-
-    @property
-    def d_vocab_out(self) -> int:
-        """The P residues."""
-        return self.p
-
-
-class _Normal:
-    """Draws parameters in a fixed order: normal with a standard deviation of init_scale / √(fan).
-
-    One draw is made for all of them and then cut, since each draw of its own costs a good part of a second to compile.
-    """
-
-    def __init__(self, cfg: ModelConfig, rngs: nnx.Rngs, scale):
-        per_block = cfg.d_model * (4 * cfg.d_model + 2 * cfg.d_mlp)
-        n = cfg.d_model * (cfg.d_vocab + N_CTX + cfg.d_vocab_out) + cfg.n_layers * per_block
-        self.left, self.scale = jax.random.normal(rngs.params(), (n,)), scale
-
-    def __call__(self, fan: int, *shape: int) -> nnx.Param:
-        n = int(np.prod(shape))
-        drawn, self.left = self.left[:n], self.left[n:]
-        return nnx.Param(drawn.reshape(shape) * (self.scale / np.sqrt(fan)))
-
-
-class Embed(nnx.Module):
-    """Token embedding. A product with one-hot rows, whose transpose is again a product: no scatter in the gradient."""
-
-    def __init__(self, cfg: ModelConfig, normal: _Normal):
-        self.W_E = normal(cfg.d_model, cfg.d_vocab, cfg.d_model)
-
-    def __call__(self, tokens_BxT: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        return jax.nn.one_hot(tokens_BxT, self.W_E.shape[0]) @ self.W_E[...]
-
-
-class PosEmbed(nnx.Module):
-    """Learned positions."""
-
-    def __init__(self, cfg: ModelConfig, normal: _Normal):
-        self.W_pos = normal(cfg.d_model, N_CTX, cfg.d_model)
-
-
-class Attention(nnx.Module):
-    """Causal attention without biases; scores are divided by √d_head."""
-
-    def __init__(self, cfg: ModelConfig, normal: _Normal):
-        to_head = (cfg.n_heads, cfg.d_model, cfg.d_head)
-        self.W_Q = normal(cfg.d_model, *to_head)
-        self.W_K = normal(cfg.d_model, *to_head)
-        self.W_V = normal(cfg.d_model, *to_head)
-        self.W_O = normal(cfg.d_model, cfg.n_heads, cfg.d_head, cfg.d_model)
-
-    def pattern(self, x_BxTxD: Float[Array, "B T D"]) -> Float[Array, "B H T T"]:
-        """Attention weights by query and key."""
-        q = jnp.einsum("btd,hde->bhte", x_BxTxD, self.W_Q[...])
-        k = jnp.einsum("btd,hde->bhte", x_BxTxD, self.W_K[...])
-        scores = jnp.einsum("bhqe,bhke->bhqk", q, k) / np.sqrt(q.shape[-1])
-        causal = np.tril(np.ones((x_BxTxD.shape[1],) * 2, bool))
-        return jax.nn.softmax(jnp.where(causal, scores, -jnp.inf), -1)
-
-    def __call__(self, x_BxTxD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        v = jnp.einsum("btd,hde->bhte", x_BxTxD, self.W_V[...])
-        z = jnp.einsum("bhqk,bhke->bhqe", self.pattern(x_BxTxD), v)
-        return jnp.einsum("bhte,hed->btd", z, self.W_O[...])
-
-
-class MLP(nnx.Module):
-    """A hidden layer with biases."""
-
-    def __init__(self, cfg: ModelConfig, normal: _Normal):
-        self.act = ACTIVATIONS[cfg.act]
-        self.W_in = normal(cfg.d_model, cfg.d_model, cfg.d_mlp)
-        self.b_in = nnx.Param(jnp.zeros(cfg.d_mlp))
-        self.W_out = normal(cfg.d_model, cfg.d_mlp, cfg.d_model)
-        self.b_out = nnx.Param(jnp.zeros(cfg.d_model))
-
-    def __call__(self, x_BxTxD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return self.act(x_BxTxD @ self.W_in[...] + self.b_in[...]) @ self.W_out[...] + self.b_out[...]
-
-
-class Block(nnx.Module):
-    """Attention, then the MLP, each added to the residual stream."""
-
-    def __init__(self, cfg: ModelConfig, normal: _Normal):
-        self.attn = Attention(cfg, normal)
-        self.mlp = MLP(cfg, normal)
-
-    def __call__(self, x_BxTxD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        x_BxTxD = x_BxTxD + self.attn(x_BxTxD)
-        return x_BxTxD + self.mlp(x_BxTxD)
-
-
-class Unembed(nnx.Module):
-    """Logits over the P residues. The standard deviation is 1/√d_vocab, which counts "=", as in the paper's code."""
-
-    def __init__(self, cfg: ModelConfig, normal: _Normal):
-        self.W_U = normal(cfg.d_vocab, cfg.d_model, cfg.d_vocab_out)
-
-    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... P"]:
-        return x @ self.W_U[...]
-
-
-class Transformer(nnx.Module):
-    """The readable definition, token by token; any number of layers, heads and widths."""
-
-    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs, init_scale: Float[Array, ""] | float = 1.0):
-        normal = _Normal(cfg, rngs, init_scale)
-        self.embed = Embed(cfg, normal)
-        self.pos_embed = PosEmbed(cfg, normal)
-        self.blocks = nnx.List([Block(cfg, normal) for _ in range(cfg.n_layers)])
-        self.unembed = Unembed(cfg, normal)
-
-    def __call__(self, tokens_BxT: Int[Array, "B T"]) -> Float[Array, "B P"]:
-        """Logits above "=" of the tokens a, b, "="."""
-        x_BxTxD = self.embed(tokens_BxT) + self.pos_embed.W_pos[...]
-        for block in self.blocks:
-            x_BxTxD = block(x_BxTxD)
-        return self.unembed(x_BxTxD[:, -1])
-
 
 def init(cfg: ModelConfig, key: Key[Array, ""], init_scale: Float[Array, ""] | float = 1.0) -> Params:
-    """Initial parameters (PAPER set-up: normal, 1/√d_model, W_U 1/√d_vocab, biases 0), all times `init_scale`."""
+    """Initial parameters (PAPER set-up: normal, 1/√d_model, W_U 1/√d_vocab, biases 0), all times `init_scale`.
+
+    LayerNorm begins with w = 1 and b = 0, whatever `init_scale`.
+    """
     if cfg.is_mlp:
         return mlp.init(cfg, key, init_scale)
     return flatten(Transformer(cfg, rngs=nnx.Rngs(params=key), init_scale=init_scale))
-
-
-def flatten(module: Transformer) -> Params:
-    """A module's parameters under their TransformerLens keys."""
-    return {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(module, nnx.Param))}
 
 
 def shapes(cfg: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -204,22 +55,7 @@ def shapes(cfg: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def n_parameters(cfg: ModelConfig) -> int:
     """Counts the numbers that `shapes` has; quick, however large the model."""
-    if cfg.is_mlp:
-        return sum(rows * columns for rows, columns in mlp.shapes(cfg).values())
-    per_layer = 4 * cfg.d_model**2 + 2 * cfg.d_model * cfg.d_mlp + cfg.d_mlp + cfg.d_model
-    return (2 * cfg.p + 4) * cfg.d_model + cfg.n_layers * per_layer
-
-
-def module(cfg: ModelConfig, params: Mapping[str, jax.Array]) -> Transformer:
-    """The nnx module that holds these parameters."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: Transformer(cfg, rngs=nnx.Rngs(0))))
-    flat = [(path, leaf.replace(params[".".join(map(str, path))])) for path, leaf in nnx.to_flat_state(state)]
-    return nnx.merge(graph, nnx.from_flat_state(flat))
-
-
-def tokens(pairs_B: Int[Array, " B"], p: int) -> Int[Array, "B 3"]:
-    """Input tokens a, b, "=" of pairs numbered a * P + b."""
-    return jnp.stack([pairs_B // p, pairs_B % p, jnp.full_like(pairs_B, p)], 1)
+    return (mlp if cfg.is_mlp else transformer).n_parameters(cfg)
 
 
 # --- factored ---------------------------------------------------------------------------------------------------------
@@ -325,27 +161,20 @@ def factored(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Arra
     return factored_tables(cfg, tables(cfg, params), pairs)
 
 
-def token_by_token(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
-    """Runs `Transformer` on these pairs, for any number of layers.
+def forward(
+    cfg: ModelConfig, params: Params, pairs: Pairs, key: Key[Array, ""] | None = None
+) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
+    """Logits and last-layer activations: factored for the paper's layer, an MLP's, or token by token.
 
-    Returns:
-      Logits, and the last layer's MLP activations above "=".
+    Args:
+      cfg: the model's shape.
+      params: its parameters.
+      pairs: to be read.
+      key: of a training step, from which dropout draws; None for none.
     """
-    net = module(cfg, params)
-    x_BxTxD = net.embed(tokens(pairs.pairs_B, cfg.p)) + net.pos_embed.W_pos[...]
-    for block in net.blocks[:-1]:
-        x_BxTxD = block(x_BxTxD)
-    mlp = net.blocks[-1].mlp
-    x_BxD = (x_BxTxD + net.blocks[-1].attn(x_BxTxD))[:, -1]
-    acts_BxM = mlp.act(x_BxD @ mlp.W_in[...] + mlp.b_in[...])
-    return net.unembed(x_BxD + acts_BxM @ mlp.W_out[...] + mlp.b_out[...]), acts_BxM
-
-
-def forward(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
-    """Logits and last-layer MLP activations: factored for one layer, token by token otherwise, or an MLP's."""
     if cfg.is_mlp:
-        return mlp.forward(cfg, params, pairs)
-    return (factored if cfg.is_factored else token_by_token)(cfg, params, pairs)
+        return mlp.forward(cfg, params, pairs, key)
+    return factored(cfg, params, pairs) if cfg.is_factored else token_by_token(cfg, params, pairs, key)
 
 
 def forward_grid(
@@ -357,11 +186,9 @@ def forward_grid(
 
 def neuron_to_logit(cfg: ModelConfig, params: Params) -> Float[Array, "P M"]:
     """W_L: the last layer's W_out and then W_U (Nanda et al. 2023, §3.1); of an MLP W_U."""
-    if cfg.is_mlp:
-        return mlp.neuron_to_logit(params)
-    return (params[f"blocks.{cfg.n_layers - 1}.mlp.W_out"] @ params["unembed.W_U"]).T
+    return mlp.neuron_to_logit(params) if cfg.is_mlp else transformer.neuron_to_logit(cfg, params)
 
 
 def token_embedding(cfg: ModelConfig, params: Params) -> Float[Array, "P X"]:
-    """W_E without "="; of an MLP whose embeddings are separate, both side by side."""
-    return mlp.token_embedding(params) if cfg.is_mlp else params["embed.W_E"][: cfg.p]
+    """W_E without "="; where a and b have embeddings of their own, both side by side."""
+    return (mlp if cfg.is_mlp else transformer).token_embedding(cfg, params)

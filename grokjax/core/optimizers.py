@@ -290,4 +290,4 @@ def hyperparameters(problem: Problem) -> tuple[str, ...]:
         more += TRANSFORMATIONS[problem.gradient_transform].hyperparameters
     if problem.schedule != "constant":
         more += ("steps", "schedule_end")
-    return tuple(dict.fromkeys((*HYPERPARAMETERS, *more, *problem.penalties)))
+    return tuple(dict.fromkeys((*HYPERPARAMETERS, *more, *problem.penalties, *problem.model.traced)))

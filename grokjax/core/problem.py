@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Float, Float32, Int32, UInt32
 
+from grokjax.core import architecture
 from grokjax.core.model import ModelConfig, Params
 
 Array = Any  # jax.Array where traced, NumPy's where made on the host
@@ -65,6 +66,11 @@ class Problem:
     batch_size: int = 0
 
     @property
+    def counts_steps(self) -> bool:
+        """Whether a run's next step depends on how many it has done."""
+        return bool(self.batch_size) or self.model.has_dropout
+
+    @property
     def n_step(self) -> int:
         """The number of training pairs that a step sees."""
         return self.batch_size or self.n_train
@@ -90,4 +96,11 @@ class State(NamedTuple):
     opt_state: optax.OptState
     inputs: Inputs
     below: Int32[Array, ""] = np.int32(0)  # evaluations in a row with the test loss below stop_loss
-    step: Int32[Array, ""] | None = None  # steps done, of runs in batches: it tells which batch is next
+    step: Int32[Array, ""] | None = None  # steps done, where `Problem.counts_steps`: it tells what to draw next
+
+
+def bound(problem: Problem, inputs: Inputs) -> Problem:
+    """The problem with a run's own rates in its model, to be used inside its trace alone."""
+    if not problem.model.traced:
+        return problem
+    return dataclasses.replace(problem, model=architecture.bound(problem.model, inputs.hyperparameters))

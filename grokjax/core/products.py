@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from grokjax.core import platforms
 
-ACTIVATIONS = {"relu": jax.nn.relu, "gelu": lambda x: jax.nn.gelu(x, approximate=False)}
+ACTIVATIONS = {"relu": jax.nn.relu, "gelu": lambda x: jax.nn.gelu(x, approximate=False), "quadratic": jnp.square}
 
 
 def _copied(x: jax.Array) -> jax.Array:

@@ -1,50 +1,63 @@
-"""Models of other architectures, told by their arrays: named for what they are, with their P."""
+"""What is known of others' models: what lies beside their arrays, and which are refused, with their P."""
 
+import json
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from grokjax.errors import InputError
 
-_RATES = ("attn_coeff", "attn_rate", "attention_rate", "attention_coeff")
-_OURS = "this project's model reads a, b, = with one embedding, softmax attention and an MLP"
+RATES = ("attention_rate", "attn_coeff", "attn_rate", "attention_coeff")
 
 
 def refuse(source: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuses arrays, by their full names, of a model that has two positions, two vocabularies or no attention.
+    """Refuses arrays, by their full names, of a model that has two embeddings, or of an MLP of unknown names.
 
     Raises:
       InputError: it is such a model; says which.
     """
     embeddings = _embeddings(arrays)
-    W_pos = next((arrays[name] for name in ("pos_embed.W_pos", "pos_embed.weight") if name in arrays), None)
     if len(embeddings) > 1 and not _equal(arrays, embeddings):
         raise InputError(
-            f"{source} has separate vocabularies, an embedding for each of {', '.join(embeddings[:4])}{_p(arrays)}; "
-            f"{_OURS}."
+            f"{source} has separate vocabularies, an embedding for each of {', '.join(embeddings[:4])}{_p(arrays)}: "
+            "stack them into one W_E, with the rows of b's after those of a's."
         )
-    if W_pos is not None and W_pos.ndim == 2 and W_pos.shape[0] == 2:
-        raise InputError(f"{source} has two positions and no '='{_p(arrays)}; {_OURS}.")
     has_attention = any(re.search(r"attn|attention|W_?[QKVO]\b", name) for name in arrays)
-    is_ours = W_pos is not None or any(name.startswith("blocks.") and "W_" in name for name in arrays)
+    is_ours = "pos_embed.W_pos" in arrays or any(name.startswith("blocks.") and "W_" in name for name in arrays)
     if sum(x.ndim == 2 for x in arrays.values()) > 1 and not has_attention and not is_ours:
-        raise InputError(f"{source} is an MLP alone, without attention{_p(arrays)}; {_OURS}.")
+        raise InputError(f"{source} is an MLP alone, without attention{_p(arrays)}, and none of those known: {_KNOWN}.")
 
 
-def refuse_rate(source: str, said: Mapping[str, Any]) -> None:
-    """Refuses a model whose configuration has an attention rate other than 1, which is softmax attention.
+_KNOWN = "docs/checkpoints.md lists the names of MLPs that load"
 
-    Raises:
-      InputError: it has.
+
+def rate(said: Mapping[str, Any]) -> float | None:
+    """The attention rate that a configuration beside the arrays tells, 1 being softmax attention; None for none."""
+    return next((said[name] for name in RATES if isinstance(said.get(name), int | float)), None)
+
+
+def beside(path: str) -> dict[str, Any]:
+    """The configuration that is a file of its own: config_NAME.json beside model_NAME.pt, as Zhong et al. 2023 have it.
+
+    Args:
+      path: of the model's file.
+
+    Returns:
+      What it tells; empty where there is none that can be read.
     """
-    for name in _RATES:
-        rate = said.get(name)
-        if isinstance(rate, int | float) and rate != 1:
-            p = next((said[key] for key in ("C", "p", "P") if type(said.get(key)) is int), None)
-            where = f" (P is {p})" if p else ""
-            raise InputError(f"{source} has an attention rate, {name} = {rate}{where}; {_OURS}, whose rate is 1.")
+    name = re.fullmatch(r"model_(.+)\.pth?", os.path.basename(path))
+    file = os.path.join(os.path.dirname(path), f"config_{name[1]}.json") if name else ""
+    if not os.path.isfile(file):
+        return {}
+    try:
+        said = json.loads(Path(file).read_text())
+    except (OSError, ValueError):
+        return {}
+    return dict(said) if isinstance(said, dict) else {}
 
 
 def _embeddings(arrays: Mapping[str, np.ndarray]) -> list[str]:

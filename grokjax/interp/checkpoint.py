@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from grokjax import tasks
-from grokjax.config import coerce
+from grokjax.config import FIELDS, coerce
 from grokjax.core import environment
 from grokjax.core.model import ACTIVATIONS, ModelConfig
 from grokjax.errors import InputError, unknown
@@ -76,6 +76,7 @@ class Checkpoint:
             known["n_heads"] = self.cfg.n_heads
         if ASSUMED_ACT not in self.notes:
             known["act_fn"] = self.cfg.act
+        known |= {name: getattr(self.cfg, name) for name in told_of(self.cfg)}
         found = {"version": __version__, "git_commit": environment.git_commit()} | known | dict(self.origin)
         found |= dict(self.settings) | {"experiment": self.experiment}
         if self.train_pairs is not None:
@@ -83,14 +84,18 @@ class Checkpoint:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | None = None) -> Checkpoint:
+def load_checkpoint(
+    model: str | Path, act: str | None = None, n_heads: int | None = None, rate: float | None = None
+) -> Checkpoint:
     """Reads a trained model.
 
     Args:
       model: a file (.npz, safetensors or PyTorch's), a snapshot as workdir:run:step, or workdir:run for the last one
         there is, or one checkpoint of many as file:step or folder:step.
-      act: the nonlinearity, "relu" or "gelu", which arrays do not tell; by default what the file says, or else "relu".
+      act: the nonlinearity, "relu", "gelu" or "quadratic", which arrays do not tell; by default what the file says, or
+        else "relu".
       n_heads: the number of heads, where the arrays do not tell.
+      rate: the attention rate, which arrays do not tell; by default what the file says, or else 1.
 
     Raises:
       InputError: it cannot be read or does not fit; says what, and what was expected.
@@ -105,7 +110,7 @@ def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | No
     snapshot = re.fullmatch(r"(.+?):(\d{1,9})(?::(\d{1,18}))?", text)
     if snapshot and not os.path.lexists(text):
         if not snapshot[3] and (os.path.isfile(snapshot[1]) or trajectory.is_folder(snapshot[1])):
-            return checkpoint_at(trajectory.find(snapshot[1]), int(snapshot[2]), act, n_heads)
+            return checkpoint_at(trajectory.find(snapshot[1]), int(snapshot[2]), act, n_heads, rate)
         return _load_snapshot(snapshot[1], int(snapshot[2]), int(snapshot[3]) if snapshot[3] else None, act)
     if trajectory.is_folder(text):
         trajectory.find(text).refuse()
@@ -116,25 +121,29 @@ def load_checkpoint(model: str | Path, act: str | None = None, n_heads: int | No
     held = files.load(text)
     if trajectory.is_many(held) and (many := trajectory.within(text, held)):
         many.refuse()
-    return _checkpoint(text, held, act, n_heads)
+    return _checkpoint(text, held, (act, n_heads, rate), said=architectures.beside(text))
 
 
 def checkpoint_at(
-    found: trajectory.Trajectory, step: int, act: str | None = None, n_heads: int | None = None
+    found: trajectory.Trajectory,
+    step: int,
+    act: str | None = None,
+    n_heads: int | None = None,
+    rate: float | None = None,
 ) -> Checkpoint:
     """Reads one of many checkpoints; arguments as for `load_checkpoint`.
 
     Raises:
       InputError: there is none of that step, or it does not fit.
     """
-    return _checkpoint(f"{found.source}:{step}", found.at(step), act, n_heads, found.notes)
+    return _checkpoint(f"{found.source}:{step}", found.at(step), (act, n_heads, rate), found.notes)
 
 
 def _checkpoint(
-    source: str, held: Any, act: str | None, n_heads: int | None, notes: tuple[str, ...] = ()
+    source: str, held: Any, given: tuple, notes: tuple[str, ...] = (), said: Mapping[str, Any] | None = None
 ) -> Checkpoint:
-    found = unwrap(source, held)
-    return from_arrays(found.arrays, source, act, n_heads, found.said, notes + found.notes)
+    found, (act, n_heads, rate) = unwrap(source, held), given
+    return from_arrays(found.arrays, source, act, n_heads, {**(said or {}), **found.said}, notes + found.notes, rate)
 
 
 # --- from arrays ----------------------------------------------------------------------------------------------------
@@ -147,6 +156,7 @@ def from_arrays(
     n_heads: int | None = None,
     said: Mapping[str, Any] | None = None,
     notes: tuple[str, ...] = (),
+    rate: float | None = None,
 ) -> Checkpoint:
     """Makes a model of arrays by name, in any of the formats.
 
@@ -157,15 +167,16 @@ def from_arrays(
       n_heads: for formats that do not tell; by default what `said` has.
       said: a configuration that came with the arrays, or an export's record.
       notes: on where they were found, in words.
+      rate: the attention rate; by default what `said` has, or else 1.
 
     Raises:
       InputError: what does not fit, by name.
     """
     said = dict(said or {})
-    for name, value in _MUST_BE.items():
-        if name in said and said[name] != value:
-            raise InputError(f"{source}: config.{name} is {said[name]!r}, but this project's model has {value!r}.")
-    architectures.refuse_rate(source, said)
+    for name, values in _MUST_BE.items():
+        if name in said and said[name] not in values:
+            right = " or ".join(map(repr, values[:2]))
+            raise InputError(f"{source}: config.{name} is {said[name]!r}, but this project's model has {right}.")
     origin = _origin(source, said)
     for flag, given, name in (("--act", act, "act_fn"), ("--heads", n_heads, "n_heads")):
         if given is not None and given != origin.get(name, given):
@@ -173,10 +184,13 @@ def from_arrays(
     act_fn, heads = _activation(source, act, said), said.get("n_heads", said.get("num_heads"))
     named, dropped = without_prefix(source, {name: x for name, x in arrays.items() if name not in SPLITS})
     if mlps.fits(named):
-        params, cfg, format = mlps.read(source, named, act_fn)
+        params, cfg, format = mlps.read(source, named, act_fn, said)
+        if rate is not None:
+            raise InputError(f"{source} is an MLP, which has no attention: leave out --attention-rate.")
     else:
-        reader = Reader(source, named, n_heads or (heads if type(heads) is int and heads > 0 else None))
+        reader = Reader(source, named, n_heads or (heads if type(heads) is int and heads > 0 else None), said)
         cfg, format = reader.config(act_fn), reader.format.name
+        cfg = dataclasses.replace(cfg, attention_rate=_rate(source, rate, said))
     if origin.get("p", cfg.p) != cfg.p:
         raise InputError(f"{source}: its record says that P is {origin['p']!r}, but its arrays have P = {cfg.p}.")
     notes += tuple(dropped)
@@ -191,8 +205,27 @@ def from_arrays(
     return Checkpoint(params, cfg, source=source, format=format, notes=notes, origin=origin, **split)
 
 
+def told_of(cfg: ModelConfig) -> tuple[str, ...]:
+    """Those of `TOLD` in which a model differs from the paper's transformer."""
+    return tuple(name for name in TOLD if getattr(cfg, name) != FIELDS[f"model.{name}"].default)
+
+
+def _rate(source: str, given: float | None, said: Mapping[str, Any]) -> float:
+    """The attention rate, 1 where nobody tells."""
+    told, field = architectures.rate(said), "model.attention_rate"
+    if told is not None:
+        told = coerce(field, told, f"{source}: its attention rate")
+    if given is None:
+        return 1.0 if told is None else told
+    given = coerce(field, given, "--attention-rate")
+    if told not in (None, given):
+        refuse_contradiction("--attention-rate", given, source, "attention rate", told)
+    return given
+
+
 ASSUMED_ACT = "the activation is not known and relu was assumed (--act)"
 ORIGIN = ("act_fn", "n_heads", "p", "task", "split", "train_fraction", "split_seed", "seed", "step", "version")
+TOLD = ("inputs", "unembed", "attention_dir", "attention_rate")  # of the model, what its arrays do not tell, or hardly
 SETTINGS = ("key_rule", "key_threshold", "precision", "loss")  # of the config, which go with a model
 
 
@@ -233,12 +266,12 @@ def refuse_contradiction(flag: str, given: Any, source: str, name: str, told: An
 
 # Settings that a configuration may have and arrays do not show, with the value that this project's model has.
 _MUST_BE = {
-    "normalization_type": None,
-    "positional_embedding_type": "standard",
-    "attention_dir": "causal",
-    "use_attn_scale": True,
-    "scale_attn_by_inverse_layer_idx": False,
-    "parallel_attn_mlp": False,
+    "normalization_type": (None, "LN"),
+    "positional_embedding_type": ("standard",),
+    "attention_dir": ("causal", "bidirectional", "casual"),  # as the code released with Zhong et al. 2023 spells it
+    "use_attn_scale": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "parallel_attn_mlp": (False,),
 }
 _RELEASED_TASKS = {"add": "add", "subtract": "subtract", "x2xyy2": "quadratic"}  # by the released code's fn_name
 
@@ -299,7 +332,8 @@ def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) 
     nonzero_b = tasks.is_known(v["task"]) and tasks.of(v).nonzero_b
     if act is not None and act != v["model.act"] and act in ACTIVATIONS:
         refuse_contradiction("--act", act, source, "act_fn", v["model.act"])
-    found = from_arrays(params, source, act or v["model.act"])
+    shape = {name: v[f"model.{name}"] for name in TOLD if v[f"model.{name}"] is not None}
+    found = from_arrays(params, source, act or v["model.act"], said=shape)
     origin = {name: v[name] for name in ("p", "split", "train_fraction")} | {
         "task": tasks.name_of(v),
         **{"act_fn": v["model.act"], "n_heads": None if found.cfg.is_mlp else found.cfg.n_heads},

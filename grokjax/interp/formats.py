@@ -18,7 +18,7 @@ from grokjax.errors import InputError
 from grokjax.interp import architectures
 
 # The sizes that axes have, by letter.
-AXES = {"V": "P + 1", "T": "3 positions", "D": "d_model", "H": "heads", "E": "d_head", "M": "d_mlp", "P": "P"}
+AXES = {"V": "tokens", "T": "positions", "D": "d_model", "H": "heads", "E": "d_head", "M": "d_mlp", "P": "P"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +47,17 @@ OURS = {
     MLP + "b_out": "D",
     "unembed.W_U": "D P",
 }
+NORMS = {
+    "blocks.0.ln1.w": "D",
+    "blocks.0.ln1.b": "D",
+    "blocks.0.ln2.w": "D",
+    "blocks.0.ln2.b": "D",
+    "ln_final.w": "D",
+    "ln_final.b": "D",
+}  # of models with LayerNorm
 # Biases that TransformerLens has and this project's model has not: a file may leave them out, or they must be zero.
 ZERO = {ATTN + "b_Q": "H E", ATTN + "b_K": "H E", ATTN + "b_V": "H E", ATTN + "b_O": "D", "unembed.b_U": "P"}
-LENS = Format("TransformerLens", {name: (name, axes) for name, axes in (OURS | ZERO).items()})
+LENS = Format("TransformerLens", {name: (name, axes) for name, axes in (OURS | NORMS | ZERO).items()})
 PAPER = Format(
     "the paper's released code",
     LENS.arrays
@@ -73,6 +81,7 @@ BRIDGE = Format(
         MLP + "W_out": (MLP + "out.weight", "D M"),
         MLP + "b_out": (MLP + "out.bias", "D"),
         "unembed.W_U": ("unembed.weight", "P D"),
+        **{name: (name.replace(".w", ".weight").replace(".b", ".bias"), axes) for name, axes in NORMS.items()},
         **{ATTN + f"b_{x}": (ATTN + f"{x.lower()}.bias", "(H E)") for x in "QKV"},
         ATTN + "b_O": (ATTN + "o.bias", "D"),
         "unembed.b_U": ("unembed.bias", "P"),
@@ -80,7 +89,7 @@ BRIDGE = Format(
 )
 _BUFFER = re.compile(r"(blocks\.\d+\.attn\.)?(mask|IGNORE)")
 _INSERTED = re.compile(r"(?<![^.])(_orig_mod|_original_component)\.")
-_ROOTS = {"embed", "embed_b", "pos_embed", "blocks", "unembed"}
+_ROOTS = {"embed", "embed_b", "pos_embed", "blocks", "ln_final", "unembed"}
 _BARE = {name.rsplit(".", 1)[1]: name for name in LENS.arrays}  # "W_Q" stands for "blocks.0.attn.W_Q"
 
 
@@ -125,19 +134,23 @@ def write(params: Mapping[str, Any], cfg: ModelConfig, format: Format = LENS) ->
     if cfg.is_mlp:
         return {name: np.asarray(x) for name, x in params.items()}
     widths = {"D": cfg.d_model, "H": cfg.n_heads, "E": cfg.d_head, "M": cfg.d_mlp}
-    sizes = {"V": cfg.d_vocab, "T": N_CTX, "P": cfg.p, **widths}
-    dtype = np.asarray(params["embed.W_E"]).dtype
+    sizes = {"V": cfg.d_vocab, "T": cfg.n_ctx, "P": cfg.p, **widths}
+    W_E = np.asarray(params["embed.W_E"])
+    own, dtype = dict(params), W_E.dtype
+    own.setdefault("unembed.W_U", W_E[: cfg.p].T)  # where it is tied
+    names = OURS | NORMS if cfg.normalization_type else OURS
     result = {}
-    for name, layer in _every_layer(OURS, cfg.n_layers):
+    for name, layer in _every_layer(names, cfg.n_layers):
         there, axes = format.arrays[name]
-        x = np.asarray(params[_of_layer(name, layer)])
-        result[_of_layer(there, layer)] = _rearranged(x, OURS[name], axes, sizes)
+        x = np.asarray(own[_of_layer(name, layer)])
+        result[_of_layer(there, layer)] = _rearranged(x, names[name], axes, sizes)
     for name, layer in _every_layer(ZERO, cfg.n_layers):
         there, axes = format.arrays[name]
         result[_of_layer(there, layer)] = np.zeros(_shape(axes, sizes), dtype)
     if format is LENS:
         for layer in range(cfg.n_layers):
-            result[f"blocks.{layer}.attn.mask"] = np.tril(np.ones((N_CTX, N_CTX), bool))
+            seen = np.ones((cfg.n_ctx, cfg.n_ctx), bool)
+            result[f"blocks.{layer}.attn.mask"] = np.tril(seen) if cfg.attention_dir == "causal" else seen
             result[f"blocks.{layer}.attn.IGNORE"] = np.array(-np.inf, dtype)
     return result
 
@@ -169,6 +182,7 @@ class Reader:
       source: what to call the file in messages.
       arrays: by name, as they are in the file; "W_Q" stands for "blocks.0.attn.W_Q".
       n_heads: for the format that does not tell.
+      said: what else is known of the model: config fields, and P.
 
     Attributes:
       format: that was recognised.
@@ -180,8 +194,14 @@ class Reader:
       InputError: an array is missing or of the wrong shape, or the format does not tell the number of heads.
     """
 
-    def __init__(self, source: str, arrays: Mapping[str, np.ndarray], n_heads: int | None = None):
-        self.source = source
+    def __init__(
+        self,
+        source: str,
+        arrays: Mapping[str, np.ndarray],
+        n_heads: int | None = None,
+        said: Mapping[str, Any] | None = None,
+    ):
+        self.source, self._said = source, said or {}
         self._given: dict[str, str] = {}  # names in the file by full name
         self._arrays: dict[str, np.ndarray] = {}
         self.notes: list[str] = []
@@ -195,14 +215,45 @@ class Reader:
         self.format = self._recognised()
         architectures.refuse(source, self._arrays)
         self.n_layers = self._count_layers()
-        self.sizes = self._read_sizes(n_heads)
+        self.is_normed = any(re.search(r"\bln\w*\.", name) for name in self._arrays)
         self._fit_context()
+        self.sizes = self._read_sizes(n_heads)
+        self.is_tied = self._unties()
         self._fill_biases()
 
     def config(self, act: str) -> ModelConfig:
-        """The model's shape."""
+        """The model's shape, with softmax attention."""
         s = self.sizes
-        return ModelConfig(s["P"], self.n_layers, s["D"], s["H"], s["M"], act)
+        return ModelConfig(
+            s["P"],
+            self.n_layers,
+            s["D"],
+            s["H"],
+            s["M"],
+            act,
+            n_ctx=s["T"],
+            d_head=s["E"],
+            embeddings="shared" if s["V"] - s["P"] < s["P"] else "separate",
+            unembed="tied" if self.is_tied else "own",
+            normalization_type="LN" if self.is_normed else None,
+            attention_dir=self._direction(),
+        )
+
+    def _direction(self) -> str:
+        """Which way attention goes, which arrays do not tell."""
+        given = self._said.get("attention_dir")
+        if given in ("causal", "bidirectional"):
+            return str(given)
+        if self.format is PAPER and self.sizes["T"] == 2:
+            self.notes.append("attention is taken to go both ways, as in the code released with Zhong et al. 2023")
+            return "bidirectional"
+        return "causal"
+
+    @property
+    def _ours(self) -> dict[str, str]:
+        """This project's names of what is in the file, with the axes."""
+        names = OURS | NORMS if self.is_normed else OURS
+        return {name: axes for name, axes in names.items() if not (self.is_tied and name == "unembed.W_U")}
 
     def params(self) -> dict[str, np.ndarray]:
         """The parameters by TransformerLens key, in this project's axes.
@@ -216,9 +267,10 @@ class Reader:
             if self._key(name, layer) in self._arrays:
                 self._refuse_bias(name, layer)
         result = {}
-        for name, layer in _every_layer(OURS, self.n_layers):
+        ours = self._ours
+        for name, layer in _every_layer(ours, self.n_layers):
             x = self._checked(name, layer)
-            result[_of_layer(name, layer)] = _rearranged(x, self.format.arrays[name][1], OURS[name], self.sizes)
+            result[_of_layer(name, layer)] = _rearranged(x, self.format.arrays[name][1], ours[name], self.sizes)
         return result
 
     # --- what there is ----------------------------------------------------------------------------------------------
@@ -226,10 +278,30 @@ class Reader:
     def _fit_context(self) -> None:
         """Drops positions behind the third, which a b = does not reach."""
         key = self._key("pos_embed.W_pos")
-        W_pos = self._arrays[key]
+        W_pos = self._get("pos_embed.W_pos")
         if len(W_pos) > N_CTX:
             self._arrays[key] = W_pos[:N_CTX]
             self.notes.append(f"{len(W_pos) - N_CTX} of W_pos's {len(W_pos)} positions were dropped: a, b, = are three")
+        if W_pos.ndim == 2 and len(W_pos) == 1:
+            raise InputError(
+                f"{self._called('pos_embed.W_pos')} has one position, but a and b are two, or a, b, = three."
+            )
+
+    def _unties(self) -> bool:
+        """Whether W_U is W_E of the residues, transposed, or is not there because it is said to be."""
+        key, is_said = self._key("unembed.W_U"), self._said.get("unembed") == "tied"
+        if key not in self._arrays:
+            return is_said
+        s, axes = self.sizes, self.format.arrays["unembed.W_U"][1]
+        if s["V"] - s["P"] > 1 or self._arrays[key].shape != _shape(axes, s):
+            return False
+        W_U = _rearranged(self._arrays[key], axes, "P D", s)
+        W_E = _rearranged(self._get("embed.W_E"), self.format.arrays["embed.W_E"][1], "V D", s)[: s["P"]]
+        if not (np.array_equal(W_U, W_E) and W_U.any()):
+            return False
+        if not is_said:
+            self.notes.append("W_U equals W_E, so that they were taken for tied")
+        return True
 
     def _fill_biases(self) -> None:
         """Takes biases that are absent for zero."""
@@ -258,11 +330,13 @@ class Reader:
 
     def _read_sizes(self, n_heads: int | None) -> dict[str, int]:
         d, v = self._read_size("pos_embed.W_pos", "D"), self._read_size("embed.W_E", "V")
+        t = self._read_size("pos_embed.W_pos", "T")
+        p = self._read_p(v, t)
         right = config_lib.FIELDS["p"]
-        if not right.test(v - 1):
+        if not right.test(p):
+            equals = ", the last of them '='" if t == N_CTX else ""
             raise InputError(
-                f"{self._called('embed.W_E')} has {v} tokens, the last of them '=', so that P is {v - 1}, but it must "
-                f"be {right.right}."
+                f"{self._called('embed.W_E')} has {v} tokens{equals}, so that P is {p}, but it must be {right.right}."
             )
         if self.format is not BRIDGE:
             found = self._read_size(ATTN + "W_Q", "H")
@@ -274,13 +348,32 @@ class Reader:
                 f"{self.source} is in the format of {BRIDGE.name}, where arrays do not tell the number of heads: give "
                 "--heads, such as --heads=4."
             )
-        if d % n_heads:
-            raise InputError(
-                f"{self.source} has d_model = {d}, but it must be divisible by the number of heads, {n_heads}."
-            )
+        widths = {self._columns(n_heads)} if self.format is BRIDGE else self._widths()
+        e = widths.pop() if len(widths) == 1 else d // n_heads
         has_b_in = self._key(MLP + "b_in") in self._arrays
         m = self._read_size(MLP + ("b_in" if has_b_in else "W_in"), "M")
-        return {"T": N_CTX, "D": d, "V": v, "P": v - 1, "H": n_heads, "E": d // n_heads, "M": m}
+        return {"T": t, "D": d, "V": v, "P": p, "H": n_heads, "E": e, "M": m}
+
+    def _widths(self) -> set[int]:
+        """The widths of heads that W_Q, W_K and W_V have: one, unless an array does not fit."""
+        return {self._read_size(f"{ATTN}W_{x}", "E") for x in "QKV"}
+
+    def _columns(self, n_heads: int) -> int:
+        """The width of each of so many heads, where arrays hold them side by side."""
+        n = self._read_size(ATTN + "W_Q", "HE")
+        if n % n_heads:
+            raise InputError(f"{self.source} has {n} columns of W_Q, but they must be divisible by heads, {n_heads}.")
+        return n // n_heads
+
+    def _read_p(self, v: int, t: int) -> int:
+        """P, of so many tokens at so many positions: "=" is one where there are three, and b may have its own."""
+        residues = v - (t == N_CTX)
+        key = self._key("unembed.W_U")
+        x, axes = self._arrays.get(key), _axes(self.format.arrays["unembed.W_U"][1])
+        n_logits = x.shape[axes.index("P")] if x is not None and x.ndim == 2 else residues
+        given = next((self._said[name] for name in ("p", "P", "C") if type(self._said.get(name)) is int), None)
+        is_separate = residues % 2 == 0 and residues // 2 in (n_logits, given)
+        return residues // 2 if is_separate else residues
 
     def _read_size(self, name: str, letter: str) -> int:
         text = self.format.arrays[name][1]
@@ -309,12 +402,11 @@ class Reader:
         return self._arrays[key]
 
     def _refuse_strangers(self) -> None:
-        known = {self._key(name, layer) for name, layer in _every_layer(LENS.arrays, self.n_layers)}
+        names = OURS | ZERO | (NORMS if self.is_normed else {})
+        known = {self._key(name, layer) for name, layer in _every_layer(names, self.n_layers)}
         for name, given in self._given.items():
             if name in known or _BUFFER.fullmatch(name):
                 continue
-            if re.search(r"\bln\w*\.", name):
-                raise InputError(f"{self.source} has {given}, but this project's model has no LayerNorm.")
             if self._is_alias(name, known):
                 self.notes.append(f"{given} was dropped: it equals another array")
                 continue
@@ -343,10 +435,16 @@ class Reader:
         """An array that has been found right, without the logit of "=" if it has one."""
         text = self.format.arrays[name][1]
         x, called, s = self._get(name, layer), self._called(name, layer), self.sizes
-        if "P" in text and x.shape == _shape(text.replace("P", "V"), s):
+        if "P" in text and s["V"] > s["P"] and x.shape == _shape(text.replace("P", "V"), s):
             x = x.take(range(s["P"]), _axes(text).index("P"))  # the answer is never "="
             if name == "unembed.W_U":
-                self.notes.append("the column of '=' in W_U was dropped")
+                is_equals = s["V"] == s["P"] + 1
+                what = (
+                    "the column of '=' in W_U was"
+                    if is_equals
+                    else "the columns in W_U of tokens that are no answers were"
+                )
+                self.notes.append(f"{what} dropped")
         if x.shape != _shape(text, s):
             raise InputError(
                 f"{called} has shape {list(x.shape)}, but {list(_shape(text, s))}, {_in_words(text)}, is expected "

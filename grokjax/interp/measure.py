@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grokjax.columns import MLP
+from grokjax.columns import is_of_model
 from grokjax.core.precision import unemulated
 from grokjax.interp.checkpoint import Checkpoint, load_checkpoint
 from grokjax.interp.subject import Subject, described, subject_of
@@ -99,7 +99,7 @@ def _compute(
         values = {}
         for name, m in columns.items():
             if reason := m.undefined_for(shared):
-                about = "the model" if reason == MLP else f"task '{subject.task.name}'"
+                about = "the model" if is_of_model(reason) else f"task '{subject.task.name}'"
                 null[name] = f"{about} {reason}"
             elif m.needs_update and not shared.has_update:
                 null[name] = NO_UPDATE

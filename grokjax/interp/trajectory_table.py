@@ -42,6 +42,7 @@ def measure_all(
     groups: Iterable[str] = (),
     act: str | None = None,
     n_heads: int | None = None,
+    rate: float | None = None,
     track: Track = lambda items, text: items,
 ) -> pa.Table:
     """Measures every checkpoint of a run.
@@ -51,7 +52,7 @@ def measure_all(
       keys: the final key frequencies; none for those of the last checkpoint by `rule`.
       rule, threshold, split, task: as for `measure.measure`.
       groups: of measures; none for those that a sweep logs by default.
-      act, n_heads: as for `load_checkpoint`.
+      act, n_heads, rate: as for `load_checkpoint`.
       track: wraps the steps, to show progress.
 
     Returns:
@@ -63,13 +64,13 @@ def measure_all(
     """
     groups = list(groups) or list(FIELDS["measures"].default)
     registry.of_groups(groups)
-    steps = list(trajectory.held)
-    subject = subject_of(checkpoint_at(trajectory, steps[-1], act, n_heads), tuple(keys), rule, threshold, split, task)
+    steps, known = list(trajectory.held), (act, n_heads, rate)
+    subject = subject_of(checkpoint_at(trajectory, steps[-1], *known), tuple(keys), rule, threshold, split, task)
     if subject.train_pairs is None:
         raise InputError(f"{trajectory.source} does not tell the split: give --split, such as --split=python:0:0.3.")
 
     def read(step: int) -> Checkpoint:
-        checkpoint = checkpoint_at(trajectory, step, act, n_heads)
+        checkpoint = checkpoint_at(trajectory, step, *known)
         _refuse_other(checkpoint, subject.checkpoint)
         return checkpoint
 

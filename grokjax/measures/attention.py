@@ -1,6 +1,6 @@
-"""Likeness of the attention heads (arXiv 2605.20441), from the "=" row alone.
+"""Likeness of the attention heads (arXiv 2605.20441), from the last token's row alone, which is "=" where there is one.
 
-The source flattens all three rows; the earlier ones see so little that they push every similarity towards 1.
+The source flattens all rows; the earlier ones see so little that they push every similarity towards 1.
 
 Size letters: N all P² pairs, H heads, T positions, D d_model.
 """
@@ -16,23 +16,26 @@ from grokjax.measures.shared import Shared
 SOURCE = "arXiv 2605.20441 (there over all rows)"
 
 
-def patterns(s: Shared) -> list[Float[Array, "N H 3"]]:
-    """Attention from "=" over a, b, "=" by layer, for every pair."""
+def patterns(s: Shared) -> list[Float[Array, "N H T"]]:
+    """Attention from the last token over all of them by layer, for every pair.
+
+    Where an attention rate leaves less to softmax, weights add up to more than 1 and are divided by their sum.
+    """
     pairs = model.grid(s.cfg.p)
-    if s.cfg.n_layers == 1:
+    if s.cfg.is_factored:
         return [model.attend(s.cfg, model.tables(s.cfg, s.params), pairs)[0]]
     net = model.module(s.cfg, s.params)
-    x_NxTxD = net.embed(model.tokens(pairs.pairs_B, s.cfg.p)) + net.pos_embed.W_pos[...]
+    x_NxTxD = net.embedded(pairs.pairs_B)
     found = []
     for block in net.blocks:
-        found.append(block.attn.pattern(x_NxTxD)[:, :, -1])
+        found.append(block.pattern(x_NxTxD)[:, :, -1])
         x_NxTxD = block(x_NxTxD)
-    return found
+    return [pattern / jnp.sum(pattern, 2, keepdims=True) for pattern in found] if s.cfg.has_rate else found
 
 
-def _similarity(pattern_NxHx3):
-    n_heads = pattern_NxHx3.shape[1]
-    dots_HxH = jnp.einsum("nhk,ngk->hg", pattern_NxHx3, pattern_NxHx3)
+def _similarity(pattern_NxHxT):
+    n_heads = pattern_NxHxT.shape[1]
+    dots_HxH = jnp.einsum("nhk,ngk->hg", pattern_NxHxT, pattern_NxHxT)
     norms_H = jnp.sqrt(jnp.diag(dots_HxH))
     cosines_HxH = dots_HxH / (norms_H[:, None] * norms_H)
     return (jnp.sum(cosines_HxH) - jnp.trace(cosines_HxH)) / (n_heads * (n_heads - 1))
@@ -42,7 +45,8 @@ def _similarity(pattern_NxHx3):
     "attention",
     unit="1",
     range="[0, 1]",
-    description="Cosine between two heads' attention from = over all pairs, mean over pairs of heads, then layers.",
+    description="Cosine between two heads' attention from the last token over all pairs, mean over pairs of heads, then"
+    " layers.",
     source=SOURCE,
     transformer_only=True,
     undefined="there is one head",
@@ -54,7 +58,7 @@ def head_similarity(s: Shared):
 
 
 def _entropies(s: Shared):
-    """Entropy of attention from "=", mean over all pairs: [layer, head]."""
+    """Entropy of attention from the last token, mean over all pairs: [layer, head]."""
     return jnp.stack([jnp.mean(jnp.sum(jax.scipy.special.entr(pattern), 2), 0) for pattern in patterns(s)])
 
 
@@ -62,7 +66,7 @@ def _entropies(s: Shared):
     "attention",
     unit="nats",
     range="[0, log 3]",
-    description="Entropy of a head's attention from =, mean over all pairs, heads and layers.",
+    description="Entropy of a head's attention from the last token, mean over all pairs, heads and layers.",
     source=SOURCE,
     transformer_only=True,
 )
@@ -74,7 +78,8 @@ def head_entropy_mean(s: Shared):
     "attention",
     unit="nats",
     range="[0, log(3)/2]",
-    description="Standard deviation over heads of their mean entropy of attention from =, mean over layers.",
+    description="Standard deviation over heads of their mean entropy of attention from the last token, mean over"
+    " layers.",
     source=SOURCE,
     transformer_only=True,
 )

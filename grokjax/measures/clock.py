@@ -88,11 +88,10 @@ def _triple_cosines(s: Shared):
     def picked(x_BxTxD):
         for block in net.blocks:
             x_BxTxD = block(x_BxTxD)
-        return jnp.sum(net.unembed(x_BxTxD[:, -1]) * jax.nn.one_hot(abc_Bx3[:, 2], s.cfg.p))
+        return jnp.sum(net.read(x_BxTxD[:, -1]) * jax.nn.one_hot(abc_Bx3[:, 2], s.cfg.p))
 
     pairs_B = jnp.asarray(abc_Bx3[:, 0] * s.cfg.p + abc_Bx3[:, 1])
-    x_BxTxD = net.embed(model.tokens(pairs_B, s.cfg.p)) + net.pos_embed.W_pos[...]
-    grads_BxTxD = jax.grad(picked)(x_BxTxD)
+    grads_BxTxD = jax.grad(picked)(net.embedded(pairs_B))
     return jax.vmap(lambda g: cosine([g[0]], [g[1]]))(grads_BxTxD)
 
 

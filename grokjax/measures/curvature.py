@@ -92,7 +92,7 @@ def hessian_trace(s: Shared):
 
 
 def frame(n_inputs: int) -> Float[np.ndarray, "V n_inputs"]:
-    """Fixed orthonormal directions in the space of all three positions' inputs: 25, or as many as there are."""
+    """Fixed orthonormal directions in the space of all positions' inputs: 25, or as many as there are."""
     drawn = np.random.default_rng(0).normal(size=(n_inputs, min(N_DIRECTIONS, n_inputs)))
     return np.linalg.qr(drawn)[0].T
 
@@ -103,12 +103,12 @@ def points(p: int) -> Int[np.ndarray, " B"]:
 
 
 def _signs(net: model.Transformer, x_BxTxD):
-    """Whether each neuron's pre-activation above "=" is positive, over all layers: bool [B, layers · M]."""
+    """Whether each neuron's pre-activation above the last token is positive, over all layers: bool [B, layers · M]."""
     found = []
     for block in net.blocks:
-        mid_BxTxD = x_BxTxD + block.attn(x_BxTxD)
-        found.append(mid_BxTxD[:, -1] @ block.mlp.W_in[...] + block.mlp.b_in[...] > 0)
-        x_BxTxD = mid_BxTxD + block.mlp(mid_BxTxD)
+        mid_BxTxD = block.mid(x_BxTxD)
+        found.append(block.pre(mid_BxTxD[:, -1]) > 0)
+        x_BxTxD = block.after(mid_BxTxD)
     return jnp.concatenate(found, 1)
 
 
@@ -123,15 +123,16 @@ def _crossings(net: model.Transformer, x_TxD, directions_VxTxD):
     unit="neurons",
     range="[0, n_layers d_mlp]",
     slow=True,
-    description=f"How many pre-activations above = change sign among the {2 * N_DIRECTIONS} corners x ± r v of a"
-    f" neighbourhood of the three embedded positions x (r = {RADIUS} |x|, {N_DIRECTIONS} fixed orthonormal v), mean"
+    description=f"How many pre-activations above the last token change sign among the {2 * N_DIRECTIONS} corners x ± r"
+    f" v of a neighbourhood of the embedded positions x (r = {RADIUS} |x|, {N_DIRECTIONS} fixed orthonormal v), mean"
     f" over {N_POINTS} fixed pairs (or all, if fewer).",
     source="Humayun et al. 2024 (there around images, with r not relative)",
     transformer_only=True,
 )
 def local_complexity(s: Shared):
     net = model.module(s.cfg, s.params)
-    x_BxTxD = net.embed(model.tokens(jnp.asarray(points(s.cfg.p)), s.cfg.p)) + net.pos_embed.W_pos[...]
-    directions = jnp.asarray(frame(3 * s.cfg.d_model), x_BxTxD.dtype).reshape(-1, 3, s.cfg.d_model)
+    x_BxTxD = net.embedded(jnp.asarray(points(s.cfg.p)))
+    n_ctx, d_model = s.cfg.n_ctx, s.cfg.d_model
+    directions = jnp.asarray(frame(n_ctx * d_model), x_BxTxD.dtype).reshape(-1, n_ctx, d_model)
     counts_B = jax.lax.map(partial(_crossings, net, directions_VxTxD=directions), x_BxTxD, batch_size=16)
     return jnp.mean(counts_B)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from grokjax.columns import SIGN
-from grokjax.core import losses, mlp
+from grokjax.core import losses
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared
 from grokjax.measures.vectors import ratio
@@ -197,23 +197,23 @@ _gini("W_E", "frequencies", lambda s: s.norms_W_E[1])
 _gini("W_L", "frequencies", lambda s: s.norms_W_L[1])
 
 
-def _sum_sq(s: Shared, names):
-    return sum(jnp.sum(value**2) for key, value in s.params.items() if key.rsplit(".", 1)[1] in names)
+def _sum_sq(s: Shared, name: str = ""):
+    return sum(jnp.sum(value**2) for key, value in s.params.items() if key.endswith(f".{name}" if name else ""))
 
 
-def _register_sum_sq(name, names, what):
-    column = measure(
+def _register_sum_sq(column, what, parameter=""):
+    register = measure(
         "paper",
-        name=name,
+        name=column,
         unit="1",
         range="[0, ∞)",
         description=f"Sum of the squares of {what}.",
         source=f"{NANDA}, §5.1",
-        transformer_only=not set(names) & set(mlp.NAMES),
+        parameter=parameter,
     )
-    column(lambda s: _sum_sq(s, names))
+    register(lambda s: _sum_sq(s, parameter))
 
 
-_register_sum_sq("sum_sq_weights", WEIGHTS, "all parameters, biases included")
+_register_sum_sq("sum_sq_weights", "all parameters, biases included")
 for _name in WEIGHTS:
-    _register_sum_sq(f"sum_sq_{_name}", (_name,), f"{_name}, over all layers")
+    _register_sum_sq(f"sum_sq_{_name}", f"{_name}, over all layers", _name)

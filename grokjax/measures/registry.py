@@ -98,6 +98,7 @@ def measure(
     needs_waves: bool = False,
     whole_grid: bool = False,
     transformer_only: bool = False,
+    parameter: str = "",
 ) -> Callable:
     """Registers the decorated function, of a `Shared`, as a measure.
 
@@ -124,7 +125,8 @@ def measure(
       needs_waves: whether it looks at single functions of a block, which are cosines and sines in cyclic groups alone;
         null for others.
       whole_grid: whether it reads frequencies over all P² pairs; null for tasks that leave pairs out.
-      transformer_only: whether it reads parameters or positions that an MLP has not; null for MLPs.
+      transformer_only: whether it reads positions, which an MLP has not; null for MLPs.
+      parameter: the name of one that it reads, such as "W_pos"; null for models that have none.
 
     Raises:
       InputError: unit, description or source is missing, an argument is none of those known, or the name is taken by

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from grokjax.core import mlp
+from grokjax.core import model
 from grokjax.measures.registry import measure
 from grokjax.measures.shared import Shared
 from grokjax.measures.vectors import cosine
@@ -76,7 +76,7 @@ def _register_cosines(name):
         description=f"Cosine between the next update of {name} and {name}, over all layers; ±1 if it is only scaled.",
         source=f"{PRIETO}, §4 (naive loss minimization)",
         needs_update=True,
-        transformer_only=name not in mlp.NAMES,
+        parameter=name,
         undefined=f"the update or {name} is zero (the first step of a warm-up)",
     )
     of_update(lambda s: cosine(named(s.updates, name), named(s.params, name)))
@@ -88,7 +88,7 @@ def _register_cosines(name):
         description=f"Cosine between the negative gradient of the training loss by {name} and {name}, over all layers.",
         source=f"{PRIETO}, §4 (naive loss minimization)",
         undefined=f"the gradient or {name} is zero",
-        transformer_only=name not in mlp.NAMES,
+        parameter=name,
     )
     of_gradient(lambda s: -cosine(named(s.grads, name), named(s.params, name)))
 
@@ -106,4 +106,4 @@ for _name in MATRICES:
     source="arXiv 2605.06152",
 )
 def class_mean_norm_W_U(s: Shared):
-    return jnp.linalg.norm(jnp.mean(s.params["unembed.W_U"], 1))
+    return jnp.linalg.norm(jnp.mean(model.unembedding(s.cfg, s.params), 1))

@@ -30,7 +30,8 @@ def train_one(config, **fields) -> State:
       config: of `grokjax.config.default`, or an experiment's name such as "experiments/wd_sweep.py:small", whose sweep
         is left aside.
       **fields: seed, split_seed, init_scale, learning_rate, weight_decay and every other field that is swept without
-        recompiling, where they differ from the config's; numbers, or arrays and tracers of shape [].
+        recompiling, where they differ from the config's; numbers, or arrays and tracers of shape []. Names with a dot
+        go in a dict: `**{"model.attention_rate": 0.5}`.
 
     Returns:
       The state after the last step: `params` by TransformerLens key, `opt_state`, and `inputs`, which holds the

@@ -123,7 +123,9 @@ def on_chip(problem: Problem) -> int:
     """
     cfg = problem.model
     n_params = model.n_parameters(cfg)
-    neurons = 2 * cfg.d_mlp * (1 if cfg.n_layers == 1 else 3 * cfg.n_layers)  # before and after their nonlinearity
+    neurons = (
+        2 * cfg.d_mlp * (1 if cfg.is_factored else cfg.n_ctx * cfg.n_layers)
+    )  # before and after their nonlinearity
     one = 4 * (7 * n_params + problem.n_step * (neurons + 2 * cfg.p + 3 * cfg.d_model))
     return 1 << max(0, (ON_CHIP_BYTES // one).bit_length() - 1)
 
@@ -197,18 +199,22 @@ def _step_columns(cfg: ModelConfig) -> int:
 
     What is taken of each array is fitted to XLA's own account for an H100, which tests/test_population.py holds.
     """
-    if cfg.is_mlp:  # one-hot columns, looked-up rows and their sum, and each layer's neurons before and after
-        return (3 + 2 * cfg.n_layers) * cfg.d_mlp + 4 * cfg.p
-    if cfg.n_layers == 1:
+    if cfg.is_mlp:  # one-hot columns, looked-up rows and their sum, and each layer's neurons before and after, and kept
+        return (3 + (4 if cfg.has_dropout else 2) * cfg.n_layers) * cfg.d_mlp + 4 * cfg.p
+    if cfg.is_factored:
         return 2 * cfg.d_mlp + 3 * cfg.d_model + 2 * cfg.p
-    positions = 3 * (cfg.n_layers - 1) + 1  # of the last layer "=" alone
-    return 2 * cfg.d_mlp * positions + 10 * cfg.d_model * cfg.n_layers + 15 * cfg.p
+    positions = cfg.n_ctx * (cfg.n_layers - 1) + 1  # of the last layer the last token alone
+    norms = 4 * cfg.d_model * (2 * positions + cfg.n_ctx) if cfg.normalization_type else 0
+    dropped = 3 * cfg.d_model * positions if cfg.has_dropout else 0
+    tokens = cfg.n_ctx * (cfg.d_vocab - 1) + 12 * cfg.p  # one-hot, and logits
+    return 2 * cfg.d_mlp * positions + 10 * cfg.d_model * cfg.n_layers + tokens + norms + dropped
 
 
 def _evaluation_bytes(problem: Problem) -> int:
     """Of one run's evaluation: activations of the whole grid, as far as XLA keeps them; a group's by blocks, too."""
     cfg = problem.model
-    neurons = 1.75 * cfg.d_mlp if cfg.n_layers == 1 or cfg.is_mlp else 3 * cfg.d_mlp + 6 * cfg.d_model
+    per_pair = cfg.is_factored or cfg.is_mlp
+    neurons = 1.75 * cfg.d_mlp if per_pair else cfg.n_ctx * (cfg.d_mlp + 2 * cfg.d_model)
     neurons += cfg.d_mlp if problem.group else 0
     return int(4 * cfg.p**2 * (neurons + cfg.p + 8 * cfg.n_heads * (not cfg.is_mlp)))
 
@@ -224,4 +230,4 @@ def _evaluation_bytes_of_tpu(problem: Problem) -> int:
 def _largest(problem: Problem, n_pairs: int) -> int:
     """Numbers in the largest array that a run has of so many pairs."""
     cfg = problem.model
-    return n_pairs * max(cfg.p, max(cfg.d_mlp, cfg.d_model) * (1 if cfg.n_layers == 1 or cfg.is_mlp else 3))
+    return n_pairs * max(cfg.p, max(cfg.d_mlp, cfg.d_model) * (1 if cfg.is_factored or cfg.is_mlp else cfg.n_ctx))

@@ -8,14 +8,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from grokjax.core import backends, batches, model, optimizers, precision
 from grokjax.core.backends import XLA, Backend
-from grokjax.core.problem import Inputs, Problem, State
+from grokjax.core.problem import Inputs, Problem, State, bound
 from grokjax.measures import registry
 from grokjax.measures.blocks import shared_of
 from grokjax.measures.shared import Shared
+
+DROPOUT = 3  # fold of the seed's key: 0 draws the weights, 1 of the split's seed the split, and 2 batches
 
 
 def init(problem: Problem, inputs: Inputs) -> State:
@@ -27,7 +29,7 @@ def init(problem: Problem, inputs: Inputs) -> State:
         params = jax.tree.map(lambda x: x * scale, inputs.start)
     else:
         params = model.init(problem.model, key, scale)
-    step = jnp.int32(0) if problem.batch_size else None
+    step = jnp.int32(0) if problem.counts_steps else None
     return State(params, _optimizer(problem, inputs).init(params), inputs, step=step)
 
 
@@ -35,11 +37,20 @@ def _optimizer(problem: Problem, inputs: Inputs) -> optax.GradientTransformation
     return optimizers.of(problem, inputs.hyperparameters)
 
 
-def train_step(problem: Problem, state: State, gradient_at: Callable[[model.Params], model.Params]) -> State:
-    """Takes one step; `gradient_at` gives the gradient of the mean loss at some parameters, of all pairs or a batch."""
-    grads = precision.rounded(gradient_at, problem.precision)(state.params)
+def train_step(problem: Problem, state: State, gradient_at: Callable[..., model.Params]) -> State:
+    """Takes one step; `gradient_at` gives the gradient of the mean loss at some parameters, of all pairs or a batch,
+    and of a model with dropout takes the step's key, too.
+    """
+    keys = (_dropout_key(state),) if problem.model.has_dropout else ()
+    grads = precision.rounded(gradient_at, problem.precision)(state.params, *keys)
     updates, opt_state = _optimizer(problem, state.inputs).update(grads, state.opt_state, state.params)
-    return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+    state = state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+    return state._replace(step=jnp.asarray(state.step) + 1) if problem.counts_steps else state
+
+
+def _dropout_key(state: State) -> Key[Array, ""]:
+    """What dropout draws from at a step: it follows from the run's seed and the number of the step alone."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(state.inputs.seed), DROPOUT), jnp.asarray(state.step))
 
 
 def train(problem: Problem, state: State, n_steps: Int[Array, ""] | int, backend: Backend = XLA) -> State:
@@ -51,6 +62,7 @@ def train(problem: Problem, state: State, n_steps: Int[Array, ""] | int, backend
       n_steps: may be traced, so that one compilation serves any number.
       backend: takes the gradient.
     """
+    problem = bound(problem, state.inputs)
     if problem.batch_size:
         return _train_in_batches(problem, state, n_steps, backend)
     gradient_at = backend.gradient(problem, state.inputs)
@@ -72,8 +84,7 @@ def _train_in_batches(problem: Problem, state: State, n_steps: Int[Array, ""] | 
         def one(j, state: State) -> State:
             place = begun % n + j
             batch = batches.prepared(problem, state.inputs, upcoming[place], place % n, backend.pairs_last)
-            state = train_step(problem, state, lambda params: jax.grad(backends.loss, 1)(problem, params, *batch))
-            return state._replace(step=jnp.asarray(state.step) + 1)
+            return train_step(problem, state, lambda p, *key: jax.grad(backends.loss, 1)(problem, p, *batch, *key))
 
         return jax.lax.fori_loop(0, jnp.minimum(n, n_steps - i * n), one, state)
 
@@ -96,6 +107,7 @@ def shared(
       opt_state: at that step, if it is known; without it there is no next update to measure.
       backend: computes logits and activations.
     """
+    problem = bound(problem, inputs)
     pairs, labels_B = backends.batch(problem, inputs, backend.pairs_last)
 
     def updates(grads):

@@ -159,8 +159,11 @@ def _model(cfg: ModelConfig) -> str:
     """Says what a model is."""
     layers = f"{_count(cfg.n_layers, 'layer')}, d_model {cfg.d_model}"
     if cfg.is_mlp:
-        return f"MLP on {cfg.inputs} {cfg.embeddings} embeddings, {layers}, d_mlp {cfg.d_mlp}, {cfg.act}"
-    return f"{layers}, {cfg.n_heads} heads, d_mlp {cfg.d_mlp}, {cfg.act}"
+        what = "one-hot tokens" if cfg.inputs == "one_hot" else f"{cfg.inputs} {cfg.embeddings} embeddings"
+        dropout = ", dropout" if cfg.has_dropout else ""
+        return f"MLP on {what}, {layers}, d_mlp {cfg.d_mlp}, {cfg.act}{dropout}"
+    more = cfg.differs.replace("_", " ")
+    return f"{layers}, {cfg.n_heads} heads, d_mlp {cfg.d_mlp}, {cfg.act}{f'; {more}' if more else ''}"
 
 
 def _update(problem: Problem) -> str:

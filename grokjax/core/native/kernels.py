@@ -73,6 +73,7 @@ def unsuited(cfg: ModelConfig) -> str:
         "transformers": not cfg.is_mlp,
         "one layer": cfg.n_layers == 1,
         "relu": cfg.act == "relu",
+        "the paper's architecture": cfg.is_mlp or cfg.is_plain,
         f"heads of {LEAST_HEAD} or more dimensions": cfg.d_head >= LEAST_HEAD,
         "float32, not JAX_ENABLE_X64": jnp.result_type(float) == jnp.float32,
     }

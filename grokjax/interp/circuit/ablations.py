@@ -42,6 +42,7 @@ def loss_logits_as_cosines(s: Anatomy):
     description=f"every neuron that a frequency explains over {NEURON_FVE:.0%} of replaced by its projection on the"
     " constant and that frequency's 8 products",
     source=ABLATIONS,
+    unnormed=True,
 )
 def loss_neurons_as_polynomials(s: Anatomy):
     return s.with_acts(s.polynomials_NxM)
@@ -79,6 +80,7 @@ def loss_key_components(s: Anatomy):
     description="the MLP's activations projected on the span of the keys' u_k and v_k",
     source=ABLATIONS,
     keyed=True,
+    unnormed=True,
 )
 def loss_key_directions(s: Anatomy):
     return s.with_acts(s.read_acts_NxM)
@@ -90,6 +92,7 @@ def loss_key_directions(s: Anatomy):
     description="the MLP's activations projected on what is orthogonal to the keys' u_k and v_k",
     source=ABLATIONS,
     keyed=True,
+    unnormed=True,
 )
 def loss_null_space(s: Anatomy):
     return s.with_acts(s.acts_NxM - s.read_acts_NxM)
@@ -105,6 +108,7 @@ WITHOUT = "14: 2.0e-4, 35: 4.6e-4, 41: 1.9e-3, 42: 5.2e-3, 52: 2.4e-2"
     paper=WITHOUT,
     description="every neuron without its projection on the 8 products of one frequency, for each frequency",
     source=f"{ABLATIONS} (the figures are the released notebook's)",
+    unnormed=True,
 )
 def loss_without_freq(s: Anatomy, k):
     return s.logits_NxP - s.neurons_of(jnp.arange(s.n_freqs) == k)
@@ -118,6 +122,7 @@ def loss_without_freq(s: Anatomy, k):
     description=f"the neurons that one frequency explains over {NEURON_FVE:.0%} of set to their means over all pairs,"
     " for each frequency",
     source="this project",
+    unnormed=True,
 )
 def loss_without_neurons(s: Anatomy, k):
     logits_NxP, acts_NxM, own_KxM = s.logits_NxP, s.acts_NxM, s.own_KxM
@@ -147,6 +152,7 @@ def loss_without_block(s: BlockAnatomy, k):
     paper="9.1e-7",
     description="the residual stream around the MLP set to 0 (b_out stays)",
     source=PARTS,
+    one_layer=True,
 )
 def loss_mlp_skip_zeroed(s: Anatomy):
     return s.mlp_logits(s.acts_NxM) + s.skip_logits(jnp.zeros_like(s.attn_out_NxD))
@@ -157,6 +163,7 @@ def loss_mlp_skip_zeroed(s: Anatomy):
     paper="7.3e-7",
     description="the residual stream around the MLP set to its mean over all pairs",
     source=PARTS,
+    one_layer=True,
 )
 def loss_mlp_skip_mean(s: Anatomy):
     return s.mlp_logits(s.acts_NxM) + jnp.mean(s.skip_NxP, 0)
@@ -167,6 +174,7 @@ def loss_mlp_skip_mean(s: Anatomy):
     paper="24.3",
     description="what attention adds set to 0",
     source=PARTS,
+    one_layer=True,
 )
 def loss_attention_zeroed(s: Anatomy):
     return s.answer(jnp.broadcast_to(s.last_D, s.attn_out_NxD.shape))
@@ -177,6 +185,7 @@ def loss_attention_zeroed(s: Anatomy):
     paper="19.1",
     description="the residual stream around attention, = and its position, set to 0",
     source=PARTS,
+    one_layer=True,
 )
 def loss_attention_skip_zeroed(s: Anatomy):
     return s.answer(s.attn_out_NxD)
@@ -187,6 +196,7 @@ def loss_attention_skip_zeroed(s: Anatomy):
     paper="no effect",
     description="attention from = to = set to 0, the rest as it is",
     source=PARTS,
+    one_layer=True,
 )
 def loss_equals_unattended(s: Anatomy):
     return s.answer(s.last_D + s.attend(s.pattern_NxHx3.at[:, :, LAST].set(0)))
@@ -198,6 +208,7 @@ def loss_equals_unattended(s: Anatomy):
     description="attention to a and b set to 1/2 ± (score of a - score of b) / 4, and to = to 0: softmax over two, to"
     " first order about equal scores",
     source=f"{NANDA}, App. C.1.3",
+    one_layer=True,
 )
 def loss_softmax_linear(s: Anatomy):
     to_a_NxH = 0.5 + s.score_gap_NxH / 4

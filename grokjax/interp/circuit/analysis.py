@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from grokjax.columns import is_of_model
 from grokjax.core.model import Params
 from grokjax.core.precision import unemulated
 from grokjax.core.problem import Problem
-from grokjax.errors import InputError
 from grokjax.interp.checkpoint import Checkpoint, load_checkpoint
 from grokjax.interp.circuit.blocks import anatomy_of
 from grokjax.interp.circuit.registry import numbers
@@ -38,7 +38,7 @@ def analyse(
     """The numbers of the paper's reverse engineering, of one model; of a group's blocks in place of frequencies.
 
     Args:
-      model: of one layer; a file or snapshot as `checkpoint.load_checkpoint` takes it, or what it returned.
+      model: a file or snapshot as `checkpoint.load_checkpoint` takes it, or what it returned.
       keys, rule, threshold, split, task: as for `measure.measure`.
 
     Returns:
@@ -47,22 +47,15 @@ def analyse(
       "measured" what was measured and how.
 
     Raises:
-      InputError: bad arguments, or a model of several layers.
+      InputError: bad arguments.
     """
     checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
-    if checkpoint.cfg.is_mlp:
-        raise InputError(f"{checkpoint.source} is an MLP, but {ONE_LAYER}.")
-    if checkpoint.cfg.n_layers != 1:
-        raise InputError(f"{checkpoint.source} has {checkpoint.cfg.n_layers} layers, but {ONE_LAYER}.")
     subject = subject_of(checkpoint, tuple(keys), rule, threshold, split, task)
     values, given_N = _values(subject)
     null = _null(subject, values)
     of_kind = numbers(bool(subject.problem.group))
     found = {name: None if name in null else plain(f, values[name]) for name, f in of_kind.items()}
     return {**found, "null": null, "measured": described(subject, given_N)}
-
-
-ONE_LAYER = "the reverse engineering is of one layer's parts"
 
 
 def _values(subject: Subject) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -94,7 +87,9 @@ def _null(subject: Subject, values: Mapping[str, np.ndarray]) -> dict[str, str]:
     null, s = {}, anatomy_of(subject.problem, {}, subject.answers)
     for name, f in numbers(s.in_blocks).items():
         if name not in values:
-            null[name] = f"task '{subject.task.name}' {f.undefined_for(s)}"
+            reason = f.undefined_for(s)
+            about = "the model" if is_of_model(reason) else f"task '{subject.task.name}'"
+            null[name] = f"{about} {reason}"
         elif f.keyed and no_key:
             null[name] = NO_KEY
         elif f.needs_split and subject.train_pairs is None:

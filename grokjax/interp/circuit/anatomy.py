@@ -1,4 +1,4 @@
-"""A one-layer model taken apart: what its weights read and write, and what it answers with a part replaced.
+"""A model taken apart: what its weights read and write, and what it answers with a part replaced.
 
 Size letters as in `grokjax.measures.shared`, and D d_model, H heads, E d_head.
 """
@@ -19,7 +19,10 @@ LAST = 2  # the position of "="
 
 
 class Anatomy(Shared):
-    """One layer's parts over the whole grid of pairs; arguments as for `Shared`. Attributes are traced arrays."""
+    """Its parts over the whole grid of pairs; arguments as for `Shared`. Attributes are traced arrays.
+
+    Attention and the skips are of one layer as the paper has it, the neurons and W_L the last layer's of any model.
+    """
 
     def _param(self, name: str) -> jax.Array:
         return next(x for key, x in self.params.items() if key.endswith(f".{name}"))
@@ -107,7 +110,9 @@ class Anatomy(Shared):
         return self.skip_logits(self.attn_out_NxD + self.last_D)
 
     def with_acts(self, acts_NxM: jax.Array) -> jax.Array:
-        """Logits with other activations and the same skip around the MLP."""
+        """Logits with other activations of the last layer, all else being the same; of models without LayerNorm."""
+        if not self.cfg.is_factored:
+            return self.logits_NxP + self.mlp_logits(acts_NxM - self.acts_NxM)
         return self.mlp_logits(acts_NxM) + self.skip_NxP
 
     # --- W_L ----------------------------------------------------------------------------------------------------

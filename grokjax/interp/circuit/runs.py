@@ -10,7 +10,7 @@ import pyarrow as pa
 from grokjax.columns import SPLIT_SEED_USED, axis_fields, field_metadata
 from grokjax.errors import InputError
 from grokjax.interp.checkpoint import load_checkpoint
-from grokjax.interp.circuit.analysis import ONE_LAYER, analyse
+from grokjax.interp.circuit.analysis import analyse
 from grokjax.interp.circuit.registry import Number, numbers
 from grokjax.interp.subject import subject_of
 from grokjax.measures import blocks
@@ -77,17 +77,13 @@ def _missed(path: Path, runs: Sequence[Run]) -> Iterator[tuple[int, str]]:
     ledger = read_runs(path).set_index("run")
     have = {run for run, _ in find_snapshots(path)}
     for run in runs:
-        status, layers = ledger["status"].get(run.run, "waiting"), run.values["model.n_layers"]
+        status = ledger["status"].get(run.run, "waiting")
         if status == "diverged":
             yield run.run, f"diverged at step {int(ledger['last_step'][run.run])}"
         elif status not in ("finished", "stopped"):
             yield run.run, {"training": "still training", "waiting": "not begun"}[status]
         elif run.run not in have:
             yield run.run, "no snapshot"
-        elif run.values["model.architecture"] == "mlp":
-            yield run.run, f"an MLP, and {ONE_LAYER}"
-        elif layers != 1:
-            yield run.run, f"{layers} layers, and {ONE_LAYER}"
 
 
 def listed(missed: Mapping[int, str]) -> str:

@@ -27,7 +27,7 @@ PER_HEAD = text.per_head(text.percent_text)
 
 def _by_head(show=PER_HEAD, **column):
     """A number of every head."""
-    return number("attention", shape=("head",), show=show, **column)
+    return number("attention", shape=("head",), show=show, one_layer=True, **column)
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
