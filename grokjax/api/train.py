@@ -24,6 +24,7 @@ def train(
     *,
     get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | None = None,
     only: Sequence[int] | None = None,
+    extend: bool = False,
     overwrite: bool = False,
     lock: bool = True,
     quiet: bool = False,
@@ -43,6 +44,8 @@ def train(
       get_sweep: from the config to a list of overrides by dotted path, in place of `config.sweep`; by default the
         experiment's, if it has one.
       only: numbers of runs to train again, into a directory inside this one, and to compare with those in it.
+      extend: whether runs that are new here are trained into a directory that holds an earlier, smaller sweep, whose
+        runs and numbers stay.
       overwrite: whether to throw away what another sweep left in the directory.
       lock: whether a file system that has no locks is refused; without, no other process may train there.
       quiet: whether to print nothing.
@@ -77,6 +80,7 @@ def train(
             workdir,
             get_sweep,
             only=only,
+            extend=extend,
             overwrite=overwrite,
             lock=lock,
             experiment=experiment,

@@ -53,6 +53,9 @@ def defined() -> flags.FlagValues:
         "Directory for results, or gs://bucket/path or s3://bucket/path; by default results/<experiment>_<variant>.",
     )
     list_("only", None, "Run numbers to train again, such as 3,17, at the width of the whole sweep.")
+    boolean(
+        "extend", False, "Train what is new here into a directory that holds an earlier, smaller sweep of these runs."
+    )
     boolean("overwrite", False, "Throw away what another sweep left in the working directory.")
     boolean("lock", True, "Refuse a file system without locks; --nolock goes on there, alone in the directory.")
     plan = flags.Flag(_PlanParser(), None, "plan", False, PLAN_HELP, boolean=True)
@@ -161,6 +164,7 @@ def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
         given.workdir or default_workdir(given.config),
         get_sweep,
         only=None if given.only is None else [_run_number(text) for text in given.only],
+        extend=given.extend,
         overwrite=given.overwrite,
         lock=given.lock,
         experiment=given.config,

@@ -221,6 +221,9 @@ def read_metrics(workdir: str | Path, columns: Sequence[str] | None = None) -> p
     tables = [read_part(path, columns) for path in places]
     if not tables:
         raise FileNotFoundError(files.missing(files.path(workdir)) or f"{workdir} holds no metrics")
+    # Where a new axis comes to the parts of a sweep, it comes to the first one last.
+    first = tables[0].column_names
+    tables = [table.select(first) if _is_extended(table, first) else table for table in tables]
     for path, table in zip(places, tables, strict=True):
         refuse_kinds(path, table, {"run": pa.int32(), "step": pa.int32()}, ROW)
         if not table.schema.equals(tables[0].schema):
@@ -231,6 +234,12 @@ def read_metrics(workdir: str | Path, columns: Sequence[str] | None = None) -> p
             used = read_runs(workdir).set_index("run")[SPLIT_SEED_USED]
             frame.insert(frame.columns.get_loc("split_seed") + 1, SPLIT_SEED_USED, frame["run"].map(used))
     return frame
+
+
+def _is_extended(table: pa.Table, names: Sequence[str]) -> bool:
+    """Whether a table has these columns and more, all of which are axes."""
+    more = set(table.column_names) - set(names)
+    return bool(more) and more <= {*FIELDS, SPLIT_SEED_USED} and set(names) <= set(table.column_names)
 
 
 def refuse_kinds(path: Path, table: pa.Table, kinds: Mapping[str, pa.DataType], needed: Iterable[str] = ()) -> None:

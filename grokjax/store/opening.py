@@ -10,13 +10,20 @@ from grokjax.store import recovery
 from grokjax.store.ledger import Ledger
 from grokjax.store.recovery import Findings
 from grokjax.store.snapshots import named
+from grokjax.store.sweep import part_of
 from grokjax.store.workdir import Workdir
 from grokjax.sweeps import Sweep
 
 
 @contextlib.contextmanager
 def opened(
-    path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callable[[str], None], lock: bool = True
+    path: Path,
+    sweep: Sweep,
+    overwrite: bool,
+    hosts: Hosts,
+    tell: Callable[[str], None],
+    lock: bool = True,
+    extend: bool = False,
 ) -> Iterator[tuple[Workdir, Findings]]:
     """Opens a directory for a sweep and mends what is damaged there.
 
@@ -27,6 +34,7 @@ def opened(
       hosts: the processes that train together: the first one holds and mends it, the others look once that is done.
       tell: is told in sentences of what takes time, and of what is damaged.
       lock: whether a file system that has no locks is refused.
+      extend: whether the directory may hold some of the sweep's runs only.
 
     Yields:
       The directory, held against other sweeps, and what was found in it, after it has been mended.
@@ -35,18 +43,20 @@ def opened(
       InputError: the directory cannot be written, is in use, or holds something else.
       StorageError: what is damaged there cannot be mended.
     """
-    workdir = _held(path, sweep, overwrite, hosts, tell, lock)
+    workdir = _held(path, sweep, overwrite, hosts, tell, lock, extend)
     try:
         yield workdir, _found(workdir, sweep, hosts, tell)
     finally:
         workdir.close()
 
 
-def _held(path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callable[[str], None], lock: bool) -> Workdir:
+def _held(
+    path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callable[[str], None], lock: bool, extend: bool
+) -> Workdir:
     workdir, refused = None, ""
     if hosts.is_first:
         try:
-            workdir = Workdir(path, sweep, overwrite, tell=tell, lock=lock)
+            workdir = Workdir(path, sweep, overwrite, tell=tell, lock=lock, extend=extend)
         except InputError as error:
             refused = str(error)
     refused = hosts.all_gather(refused)[0]
@@ -57,14 +67,15 @@ def _held(path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callabl
 
 def _found(workdir: Workdir, sweep: Sweep, hosts: Hosts, tell: Callable[[str], None]) -> Findings:
     found = Findings(Ledger(sweep.runs))
+    held = (part_of(workdir.record, sweep) if workdir.record else None) or sweep
     if hosts.is_first and workdir.record:
-        found = recovery.examine(workdir.path, sweep)
+        found = recovery.examine(workdir.path, held)  # what is to be new is told of nowhere yet
         for place, what in found.troubles.items():
             tell(f"note: {place} {what}; it is set aside.")
         if found.troubles and found.lost:
             tell(f"note: training {named(found.lost)} again, with the same results.")
         recovery.repair(workdir.path, found)
     hosts.barrier()
-    if workdir.record and (found.changed or not hosts.is_first):
+    if workdir.record and (found.changed or not hosts.is_first or workdir.is_extended):
         found = recovery.examine(workdir.path, sweep)
     return found

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from grokjax import sweeps
 from grokjax.core import devices
-from grokjax.store import files, snapshots
+from grokjax.errors import InputError
+from grokjax.store import extension, files, snapshots
+from grokjax.store.extension import Extension
 from grokjax.store.records import ONLY, read_record
 from grokjax.store.sweep import holds_part, of_tasks, refuse_other_answers
 from grokjax.sweeps import Sweep
@@ -23,6 +25,7 @@ class Job:
       sweep: of these runs alone.
       path: of the directory that they are trained into.
       source: of the directory whose layouts count, where it holds the whole sweep.
+      extension: what the sweep adds to that of the directory, if it adds anything.
       wanted_devices: those of a CPU that were to be made when JAX had started already; 0 if none.
     """
 
@@ -31,6 +34,7 @@ class Job:
     sweep: Sweep
     path: Path
     source: Path
+    extension: Extension | None = None
     wanted_devices: int = 0
 
     @property
@@ -46,9 +50,10 @@ def expanded(request: Request) -> Job:
       InputError: bad config or flags, or a directory whose config.json cannot be read.
     """
     path = files.path(request.workdir)
+    _refuse_together(request)
     whole = sweeps.expand(request.config, request.get_sweep)
-    asks = request.spread or request.only is not None
-    record = (read_record(path) if asks and not request.overwrite else None) or {}
+    record = (None if request.overwrite else read_record(path)) or {}
+    whole, more = extension.numbered(path, record, whole, request.extend)
     wanted = 0
     if request.spread:
         recorded = record.get("n_devices") if record.get("platform") == "cpu" else None
@@ -56,10 +61,17 @@ def expanded(request: Request) -> Job:
     devices.require()
     rehearse(whole)
     if request.only is None:
-        return Job(request, whole, whole, path, path, wanted)
+        return Job(request, whole, whole, path, path, more, wanted)
     some = sweeps.only(whole, request.only)
     refuse_other_answers(f"--workdir={path}", record, of_tasks(some))
     # A directory that was begun with the same --only is gone on with, as any other by its own command.
     is_new = not record or holds_part(record, some, whole)
     again = path if is_new else path / f"{ONLY}{snapshots.compact([run.run for run in some.runs])}"
-    return Job(request, whole, some, again, path, wanted)
+    return Job(request, whole, some, again, path, wanted_devices=wanted)
+
+
+def _refuse_together(request: Request) -> None:
+    """Refuses what does not go with --extend."""
+    for name, given in (("--only", request.only is not None), ("--overwrite", request.overwrite)):
+        if request.extend and given:
+            raise InputError(f"--extend and {name} do not go together: give one of them.")

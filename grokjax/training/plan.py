@@ -7,12 +7,13 @@ from typing import Any
 import jax
 
 from grokjax import tasks
-from grokjax.core import backends, model, precision
+from grokjax.core import backends, devices, model, precision
 from grokjax.core.environment import environment
 from grokjax.core.native import kernels
 from grokjax.core.problem import Problem
 from grokjax.errors import InputError, one_line
 from grokjax.measures import registry
+from grokjax.store.extension import Extension
 from grokjax.store.records import read_record
 from grokjax.store.sweep import part_of
 from grokjax.sweeps import Sweep
@@ -112,6 +113,7 @@ def text(plan: Plan) -> str:
     varies = " (first group)" if n_groups > 1 else ""
     lines = {
         "runs": f"{len(sweep.runs)}{more}, in {_count(n_groups, 'compiled group')}",
+        **({"extends": _extension(plan.job.extension, layout)} if plan.job.extension else {}),
         "model": f"{_count(cfg.n_layers, 'layer')}, d_model {cfg.d_model}, {cfg.n_heads} heads, d_mlp {cfg.d_mlp}, "
         f"{cfg.act}{varies}",
         "task": f"{tasks.said(tasks.name_of(sweep.runs[0].values), cfg.p)}, {first.n_train:,} of "
@@ -125,6 +127,19 @@ def text(plan: Plan) -> str:
         f"in {one_line(str(plan.job.path))}",
     }
     return "\n".join(f"{name:>9}  {text}" for name, text in lines.items())
+
+
+def _extension(found: Extension, layout: Layout) -> str:
+    """Says what is new, what stays, and where the recorded layout keeps the new runs from using the whole machine."""
+    n, n_wide = len(found.held.runs), min(devices.n_cores(), len(found.whole.runs), devices.MOST_DEVICES)
+    text = f"{n} run{'s that are' if n > 1 else ' that is'} there and stay{'s' * (n == 1)}"
+    if found.idle:
+        text += f" ({found.idle} not asked for by this command)"
+    text += f"; {found.n_new} new"
+    if jax.devices()[0].platform == "cpu" and layout.n_devices < n_wide:
+        had = _count(layout.n_devices, "device")
+        text += f", on {had} as it was begun, since bits depend on it; a directory of their own would have {n_wide}"
+    return text
 
 
 def record(plan: Plan) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class Request:
       get_sweep: the experiment's, or None.
       only: run numbers to train again; where the directory holds this sweep, into a folder inside it, and the rows are
         compared with those there.
+      extend: whether the directory's sweep may be extended by this one.
       overwrite: whether to throw away what another sweep left in the directory.
       lock: whether a file system that has no locks is refused.
       experiment: the file it came from, for the record.
@@ -61,6 +62,7 @@ class Request:
     workdir: str | Path
     get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | None = None
     only: Sequence[int] | None = None
+    extend: bool = False
     overwrite: bool = False
     lock: bool = True
     experiment: str | None = None

@@ -15,7 +15,7 @@ from grokjax.core.environment import environment
 from grokjax.core.native import kernels
 from grokjax.errors import HostLost, InputError
 from grokjax.measures import blocks, registry
-from grokjax.store import files
+from grokjax.store import extension, files
 from grokjax.store.metrics import MetricsWriter, part_number, parts, read_part
 from grokjax.store.recovery import Findings
 from grokjax.store.workdir import Workdir
@@ -60,7 +60,8 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
     except Interrupted:
         request.tell("stopped while measuring widths: nothing was trained.")
         return 128 + (request.stop.signal or 0)
-    if workdir.record is None and any(request.hosts.all_gather(request.stop())):
+    begins = workdir.record is None or workdir.is_extended
+    if begins and any(request.hosts.all_gather(request.stop())):
         request.tell("stopped before anything was trained.")  # what was measured meanwhile may have been cut short
         return request.stop_status()
     if workdir.record:
@@ -68,11 +69,14 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
     _tell_of_few_devices(job)
     _tell_of_later_measures(workdir, request)
     request.tell(plan_lib.text(plan))
-    if workdir.record is None:
+    if begins:
         layouts = [layout.record() for layout in plan.layouts]
         width = [choice.record() for choice in plan.choices]
         compiler = next(filter(None, (layout.backend.identity() for layout in plan.layouts)), None)
-        workdir.begin(layouts, request.experiment, width, compiler, request.hosts, len(job.whole.runs))
+        if workdir.record is None:
+            workdir.begin(layouts, request.experiment, width, compiler, request.hosts, len(job.whole.runs))
+        else:
+            workdir.extend(layouts, width, compiler, request.hosts)
     return _trained(plan, workdir, found)
 
 
@@ -136,6 +140,9 @@ def _trained(plan: Plan, workdir: Workdir, found: Findings) -> int:
     columns = registry.metrics_columns(sweep.base["measures"])
     read_by = blocks.described(runs[0].problem() for runs in sweep.groups())
     schema = metrics_schema(columns, sweep.axes, {"config": record["config"], "axes": record["axes"]}, read_by)
+    if request.hosts.is_first:
+        extension.add_axes(workdir.metrics, sweep, schema)
+    request.hosts.barrier()
     schema = _as_begun(schema, workdir)
     writer = MetricsWriter(workdir.metrics, schema, number, request.hosts.index)
     if request.hosts.is_first:
