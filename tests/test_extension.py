@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,9 @@ from grokjax.store.metrics import parts, read_metrics, read_part, read_runs
 from grokjax.store.records import read_record
 from grokjax.store.snapshots import find_snapshots, load_params
 
-NUMBERED = ["run"]  # what extended and fresh sweeps may differ in
+
+class Killed(BaseException):
+    """In place of SIGKILL."""
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +31,7 @@ def no_report(monkeypatch):
 
 def config(seeds=(0, 1), decays=(0.0, 1.0), **fields):
     c = tiny.get_config("paper")
-    c.steps, c.slots = 100, 2
+    c.steps, c.slots, c.checkpoint_every_steps = 100, 2, 40
     c.sweep.seed, c.sweep.weight_decay = seeds, decays
     for name, value in fields.items():
         c[name] = value
@@ -92,8 +95,6 @@ def begun(tmp_path_factory):
 
 @pytest.fixture
 def path(begun, tmp_path):
-    import shutil
-
     return shutil.copytree(begun, tmp_path / "a")
 
 
@@ -114,7 +115,7 @@ def test_more_seeds_and_values_are_those_of_a_fresh_sweep(path, tmp_path):
 
 def test_the_extended_command_goes_on_by_itself(path):
     wanted = config((0, 1, 2))
-    assert tiny.train(wanted, path, extend=True, stop=StopAfter(9))[0] == 143
+    assert tiny.train(wanted, path, extend=True, stop=StopAfter(4))[0] == 143
     assert read_runs(path)["run"].tolist() == [0, 1, 2, 3, 4, 5]
     train(path, wanted)  # without --extend, under the directory's numbers
     assert read_runs(path)[["weight_decay", "seed"]].to_numpy().tolist()[4:] == [[0.0, 2], [1.0, 2]]
@@ -131,7 +132,7 @@ def test_a_run_of_it_is_trained_again_under_the_directorys_number(path):
 def test_it_may_be_extended_twice_and_before_it_is_finished(tmp_path):
     path, wanted = tmp_path / "a", config((0, 1, 2, 3))
     assert tiny.train(config(), path, stop=StopAfter(5))[0] == 143
-    assert tiny.train(config((0, 1, 2)), path, extend=True, stop=StopAfter(6))[0] == 143
+    assert tiny.train(config((0, 1, 2)), path, extend=True, stop=StopAfter(4))[0] == 143
     train(path, wanted, extend=True)
     train(tmp_path / "fresh", wanted)
     assert_as_fresh(path, tmp_path / "fresh")
@@ -162,7 +163,7 @@ def test_python_extends(path, monkeypatch):
     assert len(results.runs) == 6
 
 
-# --- new axes, and lists of runs ----------------------------------------------------------------------------------------
+# --- new axes, and lists of runs ------------------------------------------------------------------------------------
 
 
 def test_a_new_axis_has_the_configs_value_for_the_runs_that_are_there(path, tmp_path):
@@ -216,11 +217,126 @@ def test_a_list_of_runs_that_grows(tmp_path):
     assert_as_fresh(path, tmp_path / "fresh")
 
 
-# --- killed -------------------------------------------------------------------------------------------------------------
+# --- more steps -------------------------------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """In place of SIGKILL."""
+def lasting(steps, seeds=(0, 1), decays=(0.0, 1.0), **fields):
+    c = config(seeds, decays, keep_final_state=1, snapshot_every=20, **fields)
+    c.steps = steps
+    return c
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """Four runs of 160 steps."""
+    path = tmp_path_factory.mktemp("extension") / "long"
+    train(path, lasting(160))
+    return path
+
+
+@pytest.fixture
+def short(tmp_path):
+    """The same of 80."""
+    train(tmp_path / "short", lasting(80))
+    return tmp_path / "short"
+
+
+def without_keys(rows):
+    final = [name for name in rows if f"{name}_online" in rows] + ["key_freqs"]
+    return rows.drop(columns=[name for name in final if name in rows])
+
+
+def test_runs_go_on_as_if_they_had_been_that_long(short, long):
+    before, rows = contents(short), read_metrics(short)
+    text = train(short, lasting(160), extend=True)
+    assert "  extends  4 runs that are there and go on to step 160; 0 new" in text
+    assert_as_fresh(short, long)
+    assert len(read_metrics(short)) == len(read_metrics(long))
+    snapshots = {name: digest for name, digest in before.items() if name.startswith("snapshots")}
+    assert {name: contents(short)[name] for name in snapshots} == snapshots
+    now = read_metrics(short)
+    now = now[now["step"] <= 80].reset_index(drop=True)
+    pd.testing.assert_frame_equal(without_keys(now), without_keys(rows), check_exact=True)
+    assert read_record(short)["config"]["steps"] == 160
+
+
+def test_runs_may_go_on_twice_stopped_between_and_beside_new_ones(short, tmp_path):
+    wanted = lasting(160, (0, 1, 2))
+    assert tiny.train(lasting(120), short, extend=True, stop=StopAfter(4))[0] == 143
+    train(short, lasting(120))
+    assert tiny.train(wanted, short, extend=True, stop=StopAfter(4))[0] == 143
+    train(short, wanted)
+    train(tmp_path / "fresh", wanted)
+    assert_as_fresh(short, tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 12])
+def test_killed_while_it_goes_on(short, long, n, monkeypatch):
+    put, left = files._put, [n, n]
+
+    def put_or_die(data, place):
+        left[0] -= 1
+        if left[0] == 0:
+            left.pop(0)
+            raise Killed
+        put(data, place)
+
+    monkeypatch.setattr(files, "_put", put_or_die)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            tiny.train(lasting(160), short, extend=True)
+    monkeypatch.setattr(files, "_put", put)
+    train(short, lasting(160), extend=True)
+    assert_as_fresh(short, long)
+    assert len(read_metrics(short)) == len(read_metrics(long))
+
+
+def test_a_damaged_final_state_means_from_nothing(short, long):
+    for file in (short / "final_states").rglob("*"):
+        if file.is_file() and file.stat().st_size > 1000:
+            file.write_bytes(b"?")
+    text = train(short, lasting(160), extend=True)
+    assert "again, with the same results" in text
+    assert_as_fresh(short, long)
+
+
+def test_stopped_runs_stay_as_they_are(tmp_path):
+    rule = {"stop_loss": 1e9, "stop_evals": 3}
+    for name, steps in {"a": 40, "fresh": 120}.items():
+        train(tmp_path / name, lasting(steps, **rule))
+    assert read_runs(tmp_path / "a")["status"].tolist() == ["finished"] * 4  # at the step at which the rule holds
+    train(tmp_path / "a", lasting(120, **rule), extend=True)
+    assert read_runs(tmp_path / "a")["status"].tolist() == ["stopped"] * 4
+    assert read_runs(tmp_path / "a")["last_step"].tolist() == [40] * 4
+
+
+def test_the_plan_says_how_large_the_states_are(tmp_path):
+    text = tiny.train(lasting(80), tmp_path, plan_only=True)[1]
+    assert "of final states" in text
+    assert "of final states" not in tiny.train(config(), tmp_path, plan_only=True)[1]
+
+
+def test_longer_runs_are_refused_where_they_would_not_be_the_same(path, short):
+    c = config()
+    c.steps = 200
+    assert refused(path, c, extend=True).startswith(
+        f"--extend: the runs in {path} cannot go on from step 100 to 200, since the final state of runs 0-3 was not"
+    )
+    assert "--extend" not in refused(path, c)
+    assert "--extend goes on with the runs that are there; or" in refused(short, lasting(160))
+    assert "without 2 of them that this command does not ask for" in refused(short, lasting(160, (0,)), extend=True)
+    assert "has config.steps 80, but this one has 40" in refused(short, lasting(40), extend=True)
+
+
+def test_a_step_between_snapshots_is_no_place_to_go_on_from(tmp_path):
+    c = lasting(100)
+    c.snapshot_every = 40
+    train(tmp_path / "a", c)
+    c.steps = 200
+    assert "100 is no multiple of snapshot_every, 40" in refused(tmp_path / "a", c, extend=True)
+
+
+# --- killed ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", range(1, 13))
@@ -260,7 +376,7 @@ def fresh_with_axis(tmp_path_factory):
     return path
 
 
-# --- by C++ -------------------------------------------------------------------------------------------------------------
+# --- by C++ ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(bool(kernels.unavailable()), reason="no compiler here")
@@ -281,7 +397,7 @@ def test_new_runs_have_the_bits_of_a_fresh_sweep_by_cpp(tmp_path):
     assert_as_fresh(path, tmp_path / "fresh")
 
 
-# --- refused ------------------------------------------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------------------------
 
 
 def refused(path, c, **more):
@@ -302,11 +418,10 @@ def test_the_refusal_names_extend(path):
 
 
 def test_what_is_no_axis_must_be_the_same(path):
-    text = refused(path, config((0, 1, 2), learning_rate=3e-3))
-    assert "learning_rate of run 0 is 0.01 there, 0.003 here): choose another directory" in text
+    assert "(of 4 runs, not 6): choose another directory" in refused(path, config((0, 1, 2), learning_rate=3e-3))
     assert refused(path, config((0, 1, 2), learning_rate=3e-3), extend=True) == (
-        f"--extend: the sweep in {path} has config.learning_rate 0.01, but this one has 0.003: to have runs of both, give "
-        "config.sweep.learning_rate = (0.01, 0.003)."
+        f"--extend: the sweep in {path} has config.learning_rate 0.01, but this one has 0.003: to have runs of both, "
+        "give config.sweep.learning_rate = (0.01, 0.003)."
     )
     text = refused(path, config((0, 1, 2), snapshot_every=20), extend=True)
     assert text.endswith("this one has 20: it is one for all runs of a sweep, so choose another directory.")

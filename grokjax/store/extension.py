@@ -10,9 +10,11 @@ import pyarrow as pa
 from grokjax.columns import SPLIT_SEED_USED
 from grokjax.config import FIELDS, OPERATIONAL, SETTING
 from grokjax.errors import InputError, shown
-from grokjax.store import files
-from grokjax.store.metrics import parts, read_part
+from grokjax.identity import depends_on_steps
+from grokjax.store import files, final_states
+from grokjax.store.metrics import parts, read_part, read_runs
 from grokjax.store.records import part
+from grokjax.store.snapshots import named
 from grokjax.store.sweep import described, difference, load_sweep, refuse_strangers
 from grokjax.sweeps import Run, Sweep
 
@@ -36,6 +38,16 @@ class Extension:
         """How many runs are new."""
         return len(self.whole.runs) - len(self.held.runs)
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the sweeps are the same, but for the numbers of their runs."""
+        return not (self.n_new or self.idle or self.is_longer)
+
+    @property
+    def is_longer(self) -> bool:
+        """Whether runs that are there are to be trained longer."""
+        return any(run.steps > old.steps for run, old in zip(self.whole.runs, self.held.runs, strict=False))
+
 
 def found(path: Path, record: Mapping[str, Any] | None, wanted: Sweep) -> Extension | None:
     """The extension of a directory by a command's sweep; None where there is nothing to extend.
@@ -52,19 +64,24 @@ def found(path: Path, record: Mapping[str, Any] | None, wanted: Sweep) -> Extens
         return None
     held = load_sweep(path)
     _refuse_others(path, held, wanted)
-    there = {_key(run) for run in held.runs}
-    asked = {_key(run): run for run in wanted.runs}
+    axes = _axes(held, wanted)
+    apart = {*OPERATIONAL} | (set() if "steps" in axes else {"steps"})
+
+    def key(run: Run) -> tuple:
+        return tuple(run.values[path] for path in FIELDS if path not in apart)
+
+    there = {key(run) for run in held.runs}
+    asked = {key(run): run for run in wanted.runs}
     # As it is asked for where it is, since what changes no number may have changed.
-    runs = [Run(run.run, asked.get(_key(run), run).values) for run in held.runs]
-    new = [run for key, run in asked.items() if key not in there]
+    runs = [Run(run.run, asked.get(key(run), run).values) for run in held.runs]
+    new = [run for one, run in asked.items() if one not in there]
     runs += [Run(number, run.values) for number, run in enumerate(new, 1 + runs[-1].run)]
-    base = dict(held.base) | {path: wanted.base[path] for path in OPERATIONAL}
-    axes = {path: tuple(dict.fromkeys(run.values[path] for run in runs)) for path in _axes(held, wanted)}
-    return Extension(held, Sweep(base, axes, tuple(runs)), len(there - asked.keys()))
-
-
-def _key(run: Run) -> tuple:
-    return tuple(run.values[path] for path in FIELDS if path not in OPERATIONAL)
+    base = dict(held.base) | {path: wanted.base[path] for path in apart}
+    values = {path: tuple(dict.fromkeys(run.values[path] for run in runs)) for path in axes}
+    made = Extension(held, Sweep(base, values, tuple(runs)), len(there - asked.keys()))
+    if made.is_longer:
+        _refuse_longer(path, made)
+    return made
 
 
 def _axes(held: Sweep, wanted: Sweep) -> list[str]:
@@ -79,7 +96,7 @@ def _refuse_others(path: Path, held: Sweep, wanted: Sweep) -> None:
     axes = _axes(held, wanted)
     for name, there in held.base.items():
         here = wanted.base[name]
-        if name in axes or name in OPERATIONAL or here == there:
+        if name in axes or name in OPERATIONAL or here == there or (name == "steps" and here > there):
             continue
         if FIELDS[name].kind == SETTING:
             hint = "it is one for all runs of a sweep, so choose another directory"
@@ -87,6 +104,32 @@ def _refuse_others(path: Path, held: Sweep, wanted: Sweep) -> None:
             hint = f"to have runs of both, give config.sweep.{name} = ({shown(there)}, {shown(here)})"
         raise InputError(
             f"--extend: the sweep in {path} has config.{name} {shown(there)}, but this one has {shown(here)}: {hint}."
+        )
+
+
+def _refuse_longer(path: Path, made: Extension) -> None:
+    """Refuses to train runs longer that cannot go on as if they had been that long from the start."""
+    old, new = made.held.base["steps"], made.whole.base["steps"]
+    text = f"--extend: the runs in {path} cannot go on from step {old} to {new}"
+    for run in made.held.runs:
+        if depends_on_steps(run.values):
+            raise InputError(f"{text}, since their learning rate follows from steps: choose another directory.")
+    every = made.held.base["snapshot_every"]
+    if old % every:
+        raise InputError(
+            f"{text}, since {old} is no multiple of snapshot_every, {every}, but have a snapshot there, as longer ones "
+            "have not: choose another directory."
+        )
+    if made.idle:
+        raise InputError(
+            f"{text} without {made.idle} of them that this command does not ask for: give all values that are there."
+        )
+    states, runs = final_states.find(path), read_runs(path)
+    ended = runs[runs["status"] == "finished"][["run", "last_step"]].astype(int).to_numpy().tolist()
+    if lacks := [run for run, step in ended if (run, step) not in states]:
+        raise InputError(
+            f"{text}, since the final state of {named(lacks)} was not kept, which config.keep_final_state = 1 asks for "
+            "from the start: choose another directory."
         )
 
 
@@ -99,6 +142,8 @@ def offered(path: Path, record: Mapping[str, Any], wanted: Sweep) -> str:
     if not extension:
         return ""
     n = extension.n_new
+    if extension.is_longer:
+        return "--extend goes on with the runs that are there; or "
     trains = f"trains the {n} run{'s' * (n > 1)} that {'are' if n > 1 else 'is'} new there and " if n else ""
     return f"--extend {trains}leaves what is there as it is; or "
 
@@ -126,10 +171,10 @@ def numbered(
         if extend:
             raise
         return wanted, None
-    if not extension or not (extend or (extension.n_new == 0 and extension.idle == 0)):
+    if not extension or not (extend or extension.is_nothing):
         return wanted, None
     refuse_strangers(path, extension.held)
-    return extension.whole, extension if extension.n_new or extension.idle else None
+    return extension.whole, None if extension.is_nothing else extension
 
 
 def add_axes(folder: Path, sweep: Sweep, schema: pa.Schema) -> None:

@@ -10,7 +10,7 @@ from grokjax.store import recovery
 from grokjax.store.ledger import Ledger
 from grokjax.store.recovery import Findings
 from grokjax.store.snapshots import named
-from grokjax.store.sweep import part_of
+from grokjax.store.sweep import load_sweep
 from grokjax.store.workdir import Workdir
 from grokjax.sweeps import Sweep
 
@@ -66,16 +66,34 @@ def _held(
 
 
 def _found(workdir: Workdir, sweep: Sweep, hosts: Hosts, tell: Callable[[str], None]) -> Findings:
+    if not workdir.is_extended:
+        return mended(workdir, sweep, hosts, tell)
+    # Nothing that is on disk may follow from what config.json does not tell of yet.
+    mended(workdir, load_sweep(workdir.path), hosts, tell)
+    return recovery.examine(workdir.path, sweep)
+
+
+def mended(workdir: Workdir, sweep: Sweep, hosts: Hosts, tell: Callable[[str], None]) -> Findings:
+    """Mends what is damaged in a directory; all processes call it.
+
+    Args:
+      workdir: the directory.
+      sweep: that it holds.
+      hosts: the processes that train together, of which the first one mends.
+      tell: is told in sentences of what is damaged.
+
+    Returns:
+      What is in it then.
+    """
     found = Findings(Ledger(sweep.runs))
-    held = (part_of(workdir.record, sweep) if workdir.record else None) or sweep
     if hosts.is_first and workdir.record:
-        found = recovery.examine(workdir.path, held)  # what is to be new is told of nowhere yet
+        found = recovery.examine(workdir.path, sweep)
         for place, what in found.troubles.items():
             tell(f"note: {place} {what}; it is set aside.")
         if found.troubles and found.lost:
             tell(f"note: training {named(found.lost)} again, with the same results.")
         recovery.repair(workdir.path, found)
     hosts.barrier()
-    if workdir.record and (found.changed or not hosts.is_first or workdir.is_extended):
+    if workdir.record and (found.changed or not hosts.is_first):
         found = recovery.examine(workdir.path, sweep)
     return found

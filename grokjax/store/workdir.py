@@ -11,7 +11,7 @@ from typing import Any
 from grokjax.core import environment
 from grokjax.core.hosts import ALONE, Hosts
 from grokjax.errors import InputError, StorageError
-from grokjax.store import extension, files, locks
+from grokjax.store import extension, files, final_states, locks
 from grokjax.store.records import RECORDS, part, read_record
 from grokjax.store.sweep import answers, described, difference, elements, of_tasks, part_of, refuse_other_answers
 from grokjax.sweeps import Sweep
@@ -90,7 +90,7 @@ class Workdir:
 
     def _clear(self) -> None:
         # config.json goes last: without it a half-cleared directory would be a stranger's.
-        for name in ("metrics", "checkpoints", "snapshots", "replay", "report"):
+        for name in ("metrics", "checkpoints", "snapshots", final_states.FOLDER, "replay", "report"):
             files.drop(self.path / name)
         for name in ("runs.parquet", "circuit.parquet", *RECORDS):
             files.remove(self.path / name)
@@ -153,6 +153,7 @@ class Workdir:
         n_groups, begun = len(self.record["groups"]), {run["run"] for run in self.record["runs"]}
         new = {"from_run": min((run.run for run in self.sweep.runs if run.run not in begun), default=None)}
         self.record |= {
+            "config": dict(self.sweep.base),
             "axes": {path: list(values) for path, values in self.sweep.axes.items()},
             "runs": described(self.sweep),
             "n_runs": len(self.sweep.runs),
@@ -201,7 +202,7 @@ def inspect(path: Path, sweep: Sweep, overwrite: bool, extend: bool = False) -> 
             raise InputError(f"--workdir={path} holds {strangers[0]} but no sweep: choose an empty or new directory.")
         return None
     differs = difference(found["runs"], described(sweep))
-    if differs and extend and not part(found) and part_of(found, sweep):
+    if differs and extend and not part(found) and part_of(found, sweep, longer=True):
         differs = ""
     if differs and part(found) and part_of(found, sweep):
         some = ",".join(str(values["run"]) for values in found["runs"])

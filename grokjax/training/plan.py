@@ -17,7 +17,7 @@ from grokjax.store.extension import Extension
 from grokjax.store.records import read_record
 from grokjax.store.sweep import part_of
 from grokjax.sweeps import Sweep
-from grokjax.training import layouts, tune
+from grokjax.training import layouts, population, tune
 from grokjax.training.job import Job
 from grokjax.training.layouts import Layout
 from grokjax.training.tune import Choice, Say
@@ -83,7 +83,7 @@ def _choices(job: Job, say: Say | None) -> list[Choice]:
 def _recorded(job: Job) -> dict[int, Choice]:
     """The layouts that the directory has on record, by run; none if it holds another sweep, or nothing yet."""
     record = None if job.request.overwrite else read_record(job.source)
-    held = part_of(record, job.whole) if record else None
+    held = part_of(record, job.whole, longer=job.extension is not None) if record else None
     if not record or not held:
         return {}
     groups = held.groups()
@@ -124,7 +124,7 @@ def text(plan: Plan) -> str:
         **({"width": f"{width}{varies}"} if width else {}),
         **({"gradient": f"{_gradient(first, layout)}{varies}"} if here["platform"] == "cpu" else {}),
         "disk": f"about {_size(metrics_bytes(sweep))} of metrics and {_size(snapshot_bytes(sweep))} of snapshots "
-        f"in {one_line(str(plan.job.path))}",
+        f"{_states_said(sweep)}in {one_line(str(plan.job.path))}",
     }
     return "\n".join(f"{name:>9}  {text}" for name, text in lines.items())
 
@@ -132,7 +132,8 @@ def text(plan: Plan) -> str:
 def _extension(found: Extension, layout: Layout) -> str:
     """Says what is new, what stays, and where the recorded layout keeps the new runs from using the whole machine."""
     n, n_wide = len(found.held.runs), min(devices.n_cores(), len(found.whole.runs), devices.MOST_DEVICES)
-    text = f"{n} run{'s that are' if n > 1 else ' that is'} there and stay{'s' * (n == 1)}"
+    do = f"go{'es' * (n == 1)} on to step {found.whole.base['steps']:,}" if found.is_longer else f"stay{'s' * (n == 1)}"
+    text = f"{n} run{'s that are' if n > 1 else ' that is'} there and {do}"
     if found.idle:
         text += f" ({found.idle} not asked for by this command)"
     text += f"; {found.n_new} new"
@@ -151,6 +152,7 @@ def record(plan: Plan) -> dict[str, Any]:
         "run_steps": sum(run.steps for run in runs),
         "metrics_bytes": metrics_bytes(plan.job.sweep),
         "snapshot_bytes": snapshot_bytes(plan.job.sweep),
+        "final_state_bytes": final_state_bytes(plan.job.sweep),
         "groups": [
             {"runs": [run.run for run in some], "layout": choice.layout.record(), **choice.record()}
             for some, choice in zip(groups, plan.choices, strict=True)
@@ -189,6 +191,22 @@ def metrics_bytes(sweep: Sweep) -> int:
         dims = {name: dim(problem) for name, dim in registry.DIMS.items()}
         row = sum(math.prod(dims[d] for d in m.shape) * (4 if m.dtype != "bool" else 1 / 8) for m in columns)
         total += int(sum(run.steps // problem.eval_every + 1 for run in runs) * row)
+    return total
+
+
+def _states_said(sweep: Sweep) -> str:
+    return f"and {_size(final_state_bytes(sweep))} of final states " if sweep.base["keep_final_state"] else ""
+
+
+def final_state_bytes(sweep: Sweep) -> int:
+    """Size of the final states of all runs, in bytes; 0 where they are not kept."""
+    if not sweep.base["keep_final_state"]:
+        return 0
+    total = 0
+    for runs in sweep.groups():
+        state = population.blank(runs[0].problem())
+        kept = jax.tree.leaves((state.params, state.opt_state, state.below))
+        total += len(runs) * sum(x.size * x.dtype.itemsize for x in kept)
     return total
 
 

@@ -17,6 +17,7 @@ from grokjax.errors import HostLost, InputError
 from grokjax.measures import blocks, registry
 from grokjax.store import extension, files
 from grokjax.store.metrics import MetricsWriter, part_number, parts, read_part
+from grokjax.store.opening import mended
 from grokjax.store.recovery import Findings
 from grokjax.store.workdir import Workdir
 from grokjax.training import plan as plan_lib
@@ -77,6 +78,7 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
             workdir.begin(layouts, request.experiment, width, compiler, request.hosts, len(job.whole.runs))
         else:
             workdir.extend(layouts, width, compiler, request.hosts)
+            found = mended(workdir, workdir.sweep, request.hosts, request.tell)
     return _trained(plan, workdir, found)
 
 
@@ -152,7 +154,7 @@ def _trained(plan: Plan, workdir: Workdir, found: Findings) -> int:
     try:
         with LiveProgress(request.console, ledger, total, done) as progress:
             recorder = Recorder(workdir, ledger, writer, progress, request.hosts)
-            scheduler.train_groups(plan, recorder, found.checkpoint)
+            scheduler.train_groups(plan, recorder, found.checkpoint, found.kept)
     except Interrupted:
         request.tell(
             f"stopped with {ledger.count('finished')} of {len(workdir.sweep.runs)} runs finished; everything is saved "
