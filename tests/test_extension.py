@@ -308,6 +308,7 @@ def test_stopped_runs_stay_as_they_are(tmp_path):
     train(tmp_path / "a", lasting(120, **rule), extend=True)
     assert read_runs(tmp_path / "a")["status"].tolist() == ["stopped"] * 4
     assert read_runs(tmp_path / "a")["last_step"].tolist() == [40] * 4
+    assert_as_fresh(tmp_path / "a", tmp_path / "fresh")
 
 
 def test_the_plan_says_how_large_the_states_are(tmp_path):

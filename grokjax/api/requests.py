@@ -54,7 +54,7 @@ def train(request: Request) -> int:
     try:
         held = opened(job.path, job.sweep, request.overwrite, hosts, request.tell, request.lock, extend=request.extend)
         with held as (workdir, found):
-            was_done = found.is_done(job.sweep)
+            was_done = found.is_done(job.sweep) and not workdir.is_extended
             status = sweep.train(job, workdir, found)
             if status == 0 and hosts.is_first:
                 if was_done:

@@ -46,7 +46,7 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
       HostLost: another process is gone; what was on disk before is whole.
     """
     request = job.request
-    if found.is_done(workdir.sweep):
+    if found.is_done(workdir.sweep) and not workdir.is_extended:
         request.tell(f"{workdir.path} is finished: nothing to do. --overwrite trains it again.")
         _tell_of_later_measures(workdir, request)
         return 0
