@@ -14,7 +14,6 @@ from grokjax.api.results import Results
 from grokjax.core import cache
 from grokjax.errors import for_python
 from grokjax.experiment import load_experiment
-from grokjax.store import files
 from grokjax.training.request import Request, StopRequest
 
 
@@ -24,6 +23,7 @@ def train(
     *,
     get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | None = None,
     only: Sequence[int] | None = None,
+    shard: tuple[int, int] | None = None,
     extend: bool = False,
     overwrite: bool = False,
     lock: bool = True,
@@ -44,6 +44,7 @@ def train(
       get_sweep: from the config to a list of overrides by dotted path, in place of `config.sweep`; by default the
         experiment's, if it has one.
       only: numbers of runs to train again, into a directory inside this one, and to compare with those in it.
+      shard: (i, n) to train each n-th run, from run i, into a folder of its own in this directory.
       extend: whether runs that are new here are trained into a directory that holds an earlier, smaller sweep, whose
         runs and numbers stay.
       overwrite: whether to throw away what another sweep left in the directory.
@@ -80,6 +81,7 @@ def train(
             workdir,
             get_sweep,
             only=only,
+            shard=shard,
             extend=extend,
             overwrite=overwrite,
             lock=lock,
@@ -91,7 +93,7 @@ def train(
         )
         if requests.train(request):
             raise KeyboardInterrupt(f"stopped and saved in {workdir}")
-    return Results(files.path(workdir))
+    return Results(request.path)
 
 
 @contextlib.contextmanager

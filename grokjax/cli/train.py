@@ -53,9 +53,8 @@ def defined() -> flags.FlagValues:
         "Directory for results, or gs://bucket/path or s3://bucket/path; by default results/<experiment>_<variant>.",
     )
     list_("only", None, "Run numbers to train again, such as 3,17, at the width of the whole sweep.")
-    boolean(
-        "extend", False, "Train what is new here into a directory that holds an earlier, smaller sweep of these runs."
-    )
+    string("shard", None, "Train each 16th run, from 0, by --shard=0/16, into a folder of its own in the directory.")
+    boolean("extend", False, "Train what is new here into a directory that holds a smaller sweep of these runs.")
     boolean("overwrite", False, "Throw away what another sweep left in the working directory.")
     boolean("lock", True, "Refuse a file system without locks; --nolock goes on there, alone in the directory.")
     plan = flags.Flag(_PlanParser(), None, "plan", False, PLAN_HELP, boolean=True)
@@ -164,6 +163,7 @@ def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
         given.workdir or default_workdir(given.config),
         get_sweep,
         only=None if given.only is None else [_run_number(text) for text in given.only],
+        shard=_shard(given.shard),
         extend=given.extend,
         overwrite=given.overwrite,
         lock=given.lock,
@@ -178,7 +178,7 @@ def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
         return 0
     status = requests.train(request)
     if given.json and hosts.is_first:
-        terminal.say_json({"workdir": str(request.workdir), "status": status, "runs": requests.runs(request)})
+        terminal.say_json({"workdir": str(request.path), "status": status, "runs": requests.runs(request)})
     return status
 
 
@@ -221,6 +221,16 @@ def default_workdir(given: str) -> str:
     """The working directory where none is given: results/<experiment>_<variant>."""
     file, _, variant = given.partition(":")
     return str(Path("results") / file_name("_".join(filter(None, [Path(file).stem, variant]))))
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    """--shard=3/16 as (3, 16)."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+    if not match or int(match[1]) >= int(match[2]):
+        raise InputError(f"--shard is '{text}', but it must be a number from 0 and how many there are, such as 0/16.")
+    return int(match[1]), int(match[2])
 
 
 def _run_number(text: str) -> int:

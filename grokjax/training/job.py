@@ -6,7 +6,7 @@ from pathlib import Path
 from grokjax import sweeps
 from grokjax.core import devices
 from grokjax.errors import InputError
-from grokjax.store import extension, files, snapshots
+from grokjax.store import extension, snapshots
 from grokjax.store.extension import Extension
 from grokjax.store.records import ONLY, read_record
 from grokjax.store.sweep import holds_part, of_tasks, refuse_other_answers
@@ -49,8 +49,10 @@ def expanded(request: Request) -> Job:
     Raises:
       InputError: bad config or flags, or a directory whose config.json cannot be read.
     """
-    path = files.path(request.workdir)
+    path = request.path
     _refuse_together(request)
+    if request.shard:
+        return _expanded_shard(request)
     whole = sweeps.expand(request.config, request.get_sweep)
     record = (None if request.overwrite else read_record(path)) or {}
     whole, more = extension.numbered(path, record, whole, request.extend)
@@ -70,8 +72,28 @@ def expanded(request: Request) -> Job:
     return Job(request, whole, some, again, path, wanted_devices=wanted)
 
 
+def _expanded_shard(request: Request) -> Job:
+    """The job of each n-th run of a sweep, in a folder of its own."""
+    assert request.shard
+    i, n = request.shard
+    whole = sweeps.expand(request.config, request.get_sweep)
+    numbers = [run.run for run in whole.runs if run.run % n == i]
+    if not numbers:
+        raise InputError(f"--shard={i}/{n} has none of the sweep's {len(whole.runs)} runs: make fewer shards.")
+    path = request.path
+    record = (None if request.overwrite else read_record(path)) or {}
+    recorded = record.get("n_devices") if record.get("platform") == "cpu" else None
+    wanted = devices.spread(len(whole.runs), recorded) if request.spread else 0
+    devices.require()
+    rehearse(whole)
+    return Job(request, whole, sweeps.only(whole, numbers), path, path, wanted_devices=wanted)
+
+
 def _refuse_together(request: Request) -> None:
-    """Refuses what does not go with --extend."""
-    for name, given in (("--only", request.only is not None), ("--overwrite", request.overwrite)):
+    """Refuses what does not go with --extend or --shard."""
+    only, shard = request.only is not None, request.shard is not None
+    for name, given in (("--only", only), ("--overwrite", request.overwrite), ("--shard", shard)):
         if request.extend and given:
             raise InputError(f"--extend and {name} do not go together: give one of them.")
+    if shard and only:
+        raise InputError("--shard and --only do not go together: give one of them.")
