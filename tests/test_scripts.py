@@ -31,12 +31,12 @@ SETTINGS = {
 }
 
 
-def shell(script, *args, path=None, **variables):
+def shell(script, *args, path=None, seconds=60, **variables):
     """Runs a script with these variables and no others of its settings."""
     folders = [str(path)] * bool(path) + [os.environ["PATH"]]
     env = {"PATH": os.pathsep.join(folders), "TMPDIR": "/tmp", **variables}
     return subprocess.run(
-        ["bash", f"scripts/{script}", *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60
+        ["bash", f"scripts/{script}", *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=seconds
     )
 
 
@@ -386,16 +386,16 @@ def test_an_array_needs(variables, text):
     assert text in done.stderr
 
 
+@pytest.mark.long
 def test_four_tasks_of_an_array_are_the_whole_sweep(tmp_path):
     """With a stand-in for srun, which runs what it is given."""
     (tmp_path / "srun").write_text('#!/usr/bin/env bash\nexec "$@"\n')
     (tmp_path / "srun").chmod(0o755)
-    # The smallest sweep, without a report, as each of five processes compiles for itself.
     env = {"PYTHON": sys.executable, "CONFIG": "tests/tiny.py", "PYTHONPATH": "tests", "HOME": str(tmp_path)}
     flags = ["--config.steps=40", "--config.snapshot_every=20"]
     for task in range(4):
         variables = array(task, WORKDIR=str(tmp_path / "sweep")) | env
-        done = shell("slurm_array.sh", *flags, path=tmp_path, **variables)
+        done = shell("slurm_array.sh", *flags, path=tmp_path, seconds=600, **variables)
         assert done.returncode == 0, done.stdout + done.stderr
     status, said = ended(launch(tmp_path / "whole", *flags, variant=""))
     assert status == 0, said

@@ -24,6 +24,7 @@ def train(
     get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | None = None,
     only: Sequence[int] | None = None,
     shard: tuple[int, int] | None = None,
+    reuse: Sequence[str | Path] = (),
     extend: bool = False,
     overwrite: bool = False,
     lock: bool = True,
@@ -45,6 +46,7 @@ def train(
         experiment's, if it has one.
       only: numbers of runs to train again, into a directory inside this one, and to compare with those in it.
       shard: (i, n) to train each n-th run, from run i, into a folder of its own in this directory.
+      reuse: directories from which runs are taken, bit for bit, that are there already.
       extend: whether runs that are new here are trained into a directory that holds an earlier, smaller sweep, whose
         runs and numbers stay.
       overwrite: whether to throw away what another sweep left in the directory.
@@ -82,6 +84,7 @@ def train(
             get_sweep,
             only=only,
             shard=shard,
+            reuse=reuse,
             extend=extend,
             overwrite=overwrite,
             lock=lock,

@@ -54,6 +54,7 @@ def defined() -> flags.FlagValues:
     )
     list_("only", None, "Run numbers to train again, such as 3,17, at the width of the whole sweep.")
     string("shard", None, "Train each 16th run, from 0, by --shard=0/16, into a folder of its own in the directory.")
+    list_("reuse", [], "Directories to take runs from, bit for bit, that are there already: --reuse=DIR,DIR.")
     boolean("extend", False, "Train what is new here into a directory that holds a smaller sweep of these runs.")
     boolean("overwrite", False, "Throw away what another sweep left in the working directory.")
     boolean("lock", True, "Refuse a file system without locks; --nolock goes on there, alone in the directory.")
@@ -164,6 +165,7 @@ def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
         get_sweep,
         only=None if given.only is None else [_run_number(text) for text in given.only],
         shard=_shard(given.shard),
+        reuse=given.reuse,
         extend=given.extend,
         overwrite=given.overwrite,
         lock=given.lock,

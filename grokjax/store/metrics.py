@@ -43,7 +43,11 @@ class MetricsWriter:
 
     def add(self, columns: Mapping[str, Any]) -> None:
         """Adds rows, given as arrays by column name; a column that is not given is null, as is a non-finite value."""
-        self._tables.append(to_table(columns, self.schema))
+        self.add_table(to_table(columns, self.schema))
+
+    def add_table(self, table: pa.Table) -> None:
+        """Adds rows of the schema."""
+        self._tables.append(table)
 
     @property
     def n_rows(self) -> int:

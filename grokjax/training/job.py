@@ -6,10 +6,10 @@ from pathlib import Path
 from grokjax import sweeps
 from grokjax.core import devices
 from grokjax.errors import InputError
-from grokjax.store import extension, snapshots
+from grokjax.store import extension, files, snapshots
 from grokjax.store.extension import Extension
 from grokjax.store.records import ONLY, read_record
-from grokjax.store.sweep import holds_part, of_tasks, refuse_other_answers
+from grokjax.store.sweep import holds_part, load_sweep, of_tasks, refuse_other_answers
 from grokjax.sweeps import Sweep
 from grokjax.training.rehearsal import rehearse
 from grokjax.training.request import Request
@@ -51,6 +51,8 @@ def expanded(request: Request) -> Job:
     """
     path = request.path
     _refuse_together(request)
+    for other in request.reuse:
+        load_sweep(files.path(other))  # which says what is no sweep's directory
     if request.shard:
         return _expanded_shard(request)
     whole = sweeps.expand(request.config, request.get_sweep)

@@ -49,6 +49,7 @@ class Request:
       only: run numbers to train again; where the directory holds this sweep, into a folder inside it, and the rows are
         compared with those there.
       shard: (i, n) to train each n-th run, from run i, into a folder of its own in the directory.
+      reuse: directories from which runs of the sweep are taken that are there already.
       extend: whether the directory's sweep may be extended by this one.
       overwrite: whether to throw away what another sweep left in the directory.
       lock: whether a file system that has no locks is refused.
@@ -65,6 +66,7 @@ class Request:
     get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | None = None
     only: Sequence[int] | None = None
     shard: tuple[int, int] | None = None
+    reuse: Sequence[str | Path] = ()
     extend: bool = False
     overwrite: bool = False
     lock: bool = True

@@ -16,12 +16,13 @@ from grokjax.core.native import kernels
 from grokjax.errors import HostLost, InputError
 from grokjax.measures import blocks, registry
 from grokjax.store import extension, files
+from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import MetricsWriter, part_number, parts, read_part
 from grokjax.store.opening import mended
 from grokjax.store.recovery import Findings
 from grokjax.store.workdir import Workdir
 from grokjax.training import plan as plan_lib
-from grokjax.training import scheduler
+from grokjax.training import reuse, scheduler
 from grokjax.training.job import Job
 from grokjax.training.plan import Plan
 from grokjax.training.progress import LiveProgress, duration
@@ -147,6 +148,7 @@ def _trained(plan: Plan, workdir: Workdir, found: Findings) -> int:
     request.hosts.barrier()
     schema = _as_begun(schema, workdir)
     writer = MetricsWriter(workdir.metrics, schema, number, request.hosts.index)
+    _reuse(plan, workdir, ledger, writer)
     if request.hosts.is_first:
         files.write_parquet(ledger.table(), workdir.runs)
     total = sum(run.steps for run in workdir.sweep.runs)
@@ -168,6 +170,22 @@ def _trained(plan: Plan, workdir: Workdir, found: Findings) -> int:
         ) from error
     request.tell(f"trained in {duration(time.monotonic() - started)}")
     return 0
+
+
+def _reuse(plan: Plan, workdir: Workdir, ledger: Ledger, writer: MetricsWriter) -> None:
+    """Takes runs from the directories that the request names, and tells the ledger of them, in all processes."""
+    request = plan.job.request
+    if not request.reuse:
+        return
+    taken = None
+    if request.hosts.is_first:
+        taken = reuse.take(plan, workdir, ledger, writer, [files.path(path) for path in request.reuse])
+    taken = request.hosts.all_gather(taken and list(taken))[0]
+    if taken:
+        frame, keys = taken
+        ledger.update(frame)
+        for run, some in keys:
+            ledger.set_keys(run, some)
 
 
 def _as_begun(schema: pa.Schema, workdir: Workdir) -> pa.Schema:
