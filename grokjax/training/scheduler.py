@@ -56,7 +56,7 @@ def train_groups(
     # The checkpoint's group first: the next checkpoint no longer has its states.
     first = checkpoint.group if checkpoint else 0
     for number in sorted(range(len(groups)), key=lambda n: (n != first, n)):
-        group = Group(number, groups[number], plan.layouts[number], recorder, stop, kept or {})
+        group = Group(number, groups[number], plan.layouts[number], recorder, stop, kept)
         group.train(checkpoint if checkpoint and number == checkpoint.group else None)
     recorder.save_checkpoint(number, group.offset, {}, None)
 
@@ -114,10 +114,10 @@ class Group:
         layout: Layout,
         recorder: Recorder,
         stop: Callable[[], bool],
-        kept: Mapping[int, int],
+        kept: Mapping[int, int] | None = None,
     ):
         self.number, self.runs, self.layout = number, runs, layout
-        self.recorder, self.stop, self.kept = recorder, stop, kept
+        self.recorder, self.stop, self.kept = recorder, stop, kept or {}
         self.hosts, self.ledger = recorder.hosts, recorder.ledger
         self.problem = runs[0].problem()
         self.population = population.Population(self.problem, layout)
