@@ -133,7 +133,7 @@ def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
       Damaged: they are not noted there, or of a kind that no snapshot has.
     """
     try:
-        found = {str(key): (tuple(shape), str(dtype)) for key, (shape, dtype) in files.note(path).items()}
+        found = {str(key): (tuple(shape), str(dtype)) for key, (shape, dtype) in orbax.note(path).items()}
         counts = [n for shape, _ in found.values() for n in shape]
         n_bytes = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in found.values())
         kinds = {np.dtype(dtype).kind for _, dtype in found.values()}
