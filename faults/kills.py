@@ -2,6 +2,7 @@
 
     python -m faults.kills --times=50
     python -m faults.kills --times=10 --signal=TERM    # as clusters and clouds stop it, which saves
+    python -m faults.kills --times=20 --extend         # while a finished sweep is extended by seeds, an axis and steps
 
 The signal falls at random moments and, so that these are not left to chance, inside writes: while half of a Parquet
 file or of a checkpoint is on disk, between its last byte and its rename, and between the rename and what follows it. A
@@ -79,10 +80,18 @@ class Ended:
             raise InputError(f"a start ended with status {self.status}; {self.log} ends with:\n{last}")
 
 
-class Place:
-    """A temporary folder for sweeps, with programs compiled by one start kept for the next."""
+SMALLER = ("--config.sweep.seed=0,", "--config.steps=1000")  # before it is extended
 
-    def __init__(self):
+
+class Place:
+    """A temporary folder for sweeps, with programs compiled by one start kept for the next.
+
+    Args:
+      extend: whether each sweep goes on from a smaller one that has ended, which is not struck.
+    """
+
+    def __init__(self, extend: bool = False):
+        self.extend = extend
         self.folder = Path(tempfile.mkdtemp(prefix="grokjax-faults-"))
         self.environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "programs"), "TERM": "dumb"}
         self.environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
@@ -98,6 +107,7 @@ class Place:
         state, log = self.folder / "state", self.folder / f"{name}.log"
         launch = [sys.executable, "-m", "faults.crash", json.dumps(dataclasses.asdict(blow)), str(state)]
         launch += ["--config=faults/experiment.py", f"--workdir={self.folder / name}"]
+        launch += self._extending(name)
         state.write_text(json.dumps([crash.START]))
         began, before = time.monotonic(), None
         with log.open("a") as out:
@@ -112,6 +122,19 @@ class Place:
                     raise
         stages = before or json.loads(state.read_bytes())
         return Ended(process.returncode, stages, time.monotonic() - began, log)
+
+    def _extending(self, name: str) -> list[str]:
+        """The flags that extend a sweep, which is there then; those of the smaller one for that itself."""
+        kept = "--config.keep_final_state=1"
+        if not self.extend:
+            return []
+        if name == "smaller":
+            return [kept, *SMALLER]
+        if not (self.folder / name).exists():
+            if not (self.folder / "smaller").exists():
+                self.start("smaller", Blow()).refuse()
+            shutil.copytree(self.folder / "smaller", self.folder / name)
+        return [kept, "--config.sweep.beta2=0.98,0.99", "--extend"]
 
     def whole(self) -> float:
         """Trains an uninterrupted sweep, `whole`; returns the seconds it took once its programs were compiled.
@@ -160,7 +183,7 @@ def plan(rng: random.Random, seconds: float, number: int) -> Iterator[tuple[Blow
 
 def kill(args: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Kills sweeps so many times; returns figures for the record."""
-    place, began = Place(), time.monotonic()
+    place, began = Place(args.extend), time.monotonic()
     say(f"training the sweep twice without a fault, then killing it: about {duration(40 + 12 * args.times)}")
     seconds = place.whole()
     rows = len(read_metrics(place.folder / "whole"))
@@ -184,7 +207,7 @@ def kill(args: argparse.Namespace, say: Say) -> dict[str, Any]:
             break
     place.leave(wrong)
     return {
-        "variant": "" if args.signal == "KILL" else f"_{args.signal}",
+        "variant": ("" if args.signal == "KILL" else f"_{args.signal}") + "_extend" * args.extend,
         "signal": f"SIG{args.signal}",
         "seed": args.seed,
         "times": len(kills),
@@ -232,6 +255,7 @@ def main(argv: Sequence[str]) -> None:
     parser = command.parser("faults.kills", __doc__)
     parser.add_argument("--times", type=command.positive(int), default=50, help="how often (default: 50)")
     parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL", help="which signal (default: KILL)")
+    parser.add_argument("--extend", action="store_true", help="strike sweeps that are being extended")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     found = command.run(parser, kill, page, argv)
     sys.exit(bool(found["differences"]))

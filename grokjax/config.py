@@ -256,6 +256,14 @@ FIELDS: dict[str, Field] = {
     "checkpoint_every_steps": _not_negative(
         0, "population steps between checkpoints as well; 0 = by time only", SETTING, int
     ),
+    "keep_final_state": Field(
+        0,
+        "1 keeps the final state of every run, optimizer included, from which --extend trains it longer; 0 does not",
+        SETTING,
+        int,
+        "0 or 1",
+        lambda v: v in (0, 1),
+    ),
     "slots": _not_negative(0, "runs in training side by side per device; 0 = choose", SETTING, int),
     "precision": _name(
         "float32", "of matrix products; a CPU emulates those it does not have, in training steps only", known=PRECISIONS
@@ -265,7 +273,7 @@ SMALL_P = 53
 OWN_P = (FIELDS["p"].default, SMALL_P)  # what a config has that nobody has set p in
 MOST_VALUES = 100_000  # of an axis, and runs of a sweep
 # Settings that do not change any number in the results, so that a resumed sweep may change them.
-OPERATIONAL = ("checkpoint_every_minutes", "checkpoint_every_steps")
+OPERATIONAL = ("checkpoint_every_minutes", "checkpoint_every_steps", "keep_final_state")
 
 
 class Mistake(InputError, AttributeError, TypeError):

@@ -108,7 +108,7 @@ def in_python(text: str) -> str:
         if flag is None:
             return match[0]
         name = _PYTHON.get(flag, flag)
-        if flag == "overwrite":
+        if flag in ("overwrite", "extend"):
             return f"{name}=True"
         return name if value is None else f"{name}='{value.strip(chr(39))}'"
 

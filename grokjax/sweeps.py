@@ -1,6 +1,7 @@
 """From a config to runs, and from runs to groups that share a compilation."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,7 @@ from grokjax.core import losses, model, optimizers
 from grokjax.core.architecture import RATES, ModelConfig
 from grokjax.core.problem import Inputs, Problem
 from grokjax.errors import InputError, shown, unknown
+from grokjax.identity import identity, needs_answers
 from grokjax.measures import noise, objective, registry
 
 
@@ -40,6 +42,12 @@ class Run:
     @property
     def steps(self) -> int:
         return self.values["steps"]
+
+    @functools.cached_property
+    def identity(self) -> str | None:
+        """By which the run is known in any sweep: a hash of what its weights depend on."""
+        v = self.values
+        return identity(v, tasks.fingerprint(v["task"], v["p"]) if needs_answers(v) else None)
 
     def problem(self) -> Problem:
         """The static part."""

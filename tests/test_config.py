@@ -53,6 +53,7 @@ BOUNDS = {
     # A setting never reaches a float32.
     "checkpoint_every_minutes": ([SMALL, 1e300], {0.0: ABOVE}),
     "checkpoint_every_steps": ([0, 2**31 - 1], {-1: NOT_BELOW, 2**31: BELOW_2_31}),
+    "keep_final_state": ([0, 1], {-1: "0 or 1", 2: "0 or 1"}),
     "slots": ([0, 2**31 - 1], {-1: NOT_BELOW, 2**31: BELOW_2_31}),
 }
 CHOICES = {
@@ -169,6 +170,7 @@ MAINLINE = {
     "slow_every": 1_000,
     "checkpoint_every_minutes": 5.0,
     "checkpoint_every_steps": 0,
+    "keep_final_state": 0,
     "slots": 0,
     "precision": "float32",
 }
@@ -196,7 +198,7 @@ def test_kinds_are_pinned():
     kinds = {kind: [path for path, f in config.FIELDS.items() if f.kind == kind] for kind in ("traced", "setting")}
     assert kinds["setting"] == [
         *("measures", "key_rule", "key_threshold", "snapshot_every", "slow_every"),
-        *("checkpoint_every_minutes", "checkpoint_every_steps", "slots"),
+        *("checkpoint_every_minutes", "checkpoint_every_steps", "keep_final_state", "slots"),
     ]
     assert kinds["traced"] == [
         *(
@@ -213,8 +215,10 @@ def test_kinds_are_pinned():
         *("weight_decay", "beta1", "beta2", "muon_beta", "muon_learning_rate", "eps"),
         *("warmup_steps", "schedule_end", "steps", "stop_loss", "stop_evals"),
     ]
-    assert [path for path, f in config.FIELDS.items() if f.on is not None] == ["label_noise", "start_from", "l1", "l2"]
-    assert config.OPERATIONAL == ("checkpoint_every_minutes", "checkpoint_every_steps")
+    assert [path for path, f in config.FIELDS.items() if f.on is not None] == [
+        *("label_noise", "start_from", "model.attention_rate", "model.dropout", "l1", "l2")
+    ]
+    assert config.OPERATIONAL == ("checkpoint_every_minutes", "checkpoint_every_steps", "keep_final_state")
     sweep = config.leaves(config.default().sweep, "the sweep")
     assert list(sweep) == sorted(path for path in config.FIELDS if path not in kinds["setting"])
     assert set(sweep.values()) == {None}

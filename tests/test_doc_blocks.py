@@ -47,6 +47,9 @@ SMALL = {
         "--config=wide.py --workdir=results/wide --plan=measure --config.p=7 --config.measures=()"
     ),
     "--config=my.py:small": "--config=my.py:small --config.steps=250",
+    "--workdir=results/seeds": "--config.p=7 --config.steps=100 --config.snapshot_every=50 --workdir=results/seeds",
+    "--workdir=results/shares": "--config.p=7 --config.steps=100 --config.snapshot_every=50 --workdir=results/shares",
+    "--workdir=results/kept": "--workdir=results/kept --config.p=7",
     "--config.steps=2000": "--config.steps=200",
     "--config.steps=5000": "--config.steps=500",
 }

@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from launches import ended, launch
 
 from grokjax import config
 from grokjax.cli import train
+from grokjax.store.metrics import read_metrics
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
@@ -28,12 +31,12 @@ SETTINGS = {
 }
 
 
-def shell(script, *args, path=None, **variables):
+def shell(script, *args, path=None, seconds=60, **variables):
     """Runs a script with these variables and no others of its settings."""
     folders = [str(path)] * bool(path) + [os.environ["PATH"]]
     env = {"PATH": os.pathsep.join(folders), "TMPDIR": "/tmp", **variables}
     return subprocess.run(
-        ["bash", f"scripts/{script}", *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60
+        ["bash", f"scripts/{script}", *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=seconds
     )
 
 
@@ -345,6 +348,61 @@ def test_slurm_step():
         *["srun", "--kill-on-bad-exit=0", "--cpus-per-task=4", ".venv/bin/python", "launch.py"],
         *["--config=experiments/wd_sweep.py", "--workdir=gs://BUCKET/wd_sweep", "--distributed", "--config.steps=9"],
     ]
+
+
+def array(task, n=4, **variables):
+    """The environment of a task of an array."""
+    return {**SETTINGS, "SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": str(n), **variables}
+
+
+def test_a_task_of_an_array():
+    done = shell("slurm_array.sh", "--config.steps=9", DRY_RUN="1", **array(3, 16))
+    assert shlex.split(done.stdout) == [
+        *[
+            "srun",
+            ".venv/bin/python",
+            "launch.py",
+            "--config=experiments/wd_sweep.py",
+            "--workdir=gs://BUCKET/wd_sweep",
+        ],
+        *["--shard=3/16", "--config.steps=9"],
+    ]
+    done = shell("slurm_array.sh", DRY_RUN="1", **array(3, 16, WORKDIR="/shared/wd_sweep"))
+    assert shlex.split(done.stdout) in [shlex.split(line) for line in blocks() if line.startswith("srun")]
+
+
+@pytest.mark.parametrize(
+    ("variables", "text"),
+    [
+        ({"CONFIG": ""}, "CONFIG is missing"),
+        ({"WORKDIR": ""}, "WORKDIR is missing"),
+        ({"SLURM_ARRAY_TASK_ID": ""}, "this is no array"),
+        ({"SLURM_ARRAY_TASK_MIN": "1"}, "the array begins at 1, but it must begin at 0"),
+    ],
+)
+def test_an_array_needs(variables, text):
+    done = shell("slurm_array.sh", DRY_RUN="1", **array(1, **variables))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert text in done.stderr
+
+
+@pytest.mark.long
+def test_four_tasks_of_an_array_are_the_whole_sweep(tmp_path):
+    """With a stand-in for srun, which runs what it is given."""
+    (tmp_path / "srun").write_text('#!/usr/bin/env bash\nexec "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    env = {"PYTHON": sys.executable, "CONFIG": "tests/tiny.py", "PYTHONPATH": "tests", "HOME": str(tmp_path)}
+    flags = ["--config.steps=40", "--config.snapshot_every=20"]
+    for task in range(4):
+        variables = array(task, WORKDIR=str(tmp_path / "sweep")) | env
+        done = shell("slurm_array.sh", *flags, path=tmp_path, seconds=600, **variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+    status, said = ended(launch(tmp_path / "whole", *flags, variant=""))
+    assert status == 0, said
+    shards = [read_metrics(tmp_path / "sweep" / f"shard-{i}-of-4") for i in range(4)]
+    assert [sorted(set(rows["run"])) for rows in shards] == [[0], [1], [2], [3]]
+    whole = read_metrics(tmp_path / "whole")
+    pd.testing.assert_frame_equal(pd.concat(shards, ignore_index=True), whole, check_exact=True)
 
 
 def launches():

@@ -34,7 +34,7 @@ def plan(request: Request, measure: bool = False) -> Plan:
       InputError: bad config, flags or directory.
     """
     job = expanded(request)
-    refuse(job.path, job.sweep, request.overwrite)
+    refuse(job.path, job.sweep, request.overwrite, request.extend)
     made = plan_lib.make(job, request.tell if measure else None)
     if measure:
         speeds.measure(made, request.tell)
@@ -66,8 +66,9 @@ def train(request: Request) -> int:
     """
     job, hosts = expanded(request), request.hosts
     try:
-        with opened(job.path, job.sweep, request.overwrite, hosts, request.tell, request.lock) as (workdir, found):
-            was_done = found.is_done(job.sweep)
+        held = opened(job.path, job.sweep, request.overwrite, hosts, request.tell, request.lock, extend=request.extend)
+        with held as (workdir, found):
+            was_done = found.is_done(job.sweep) and not workdir.is_extended
             status = sweep.train(job, workdir, found)
             if status == 0 and hosts.is_first:
                 if was_done:

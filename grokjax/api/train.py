@@ -14,7 +14,6 @@ from grokjax.api.results import Results
 from grokjax.core import cache
 from grokjax.errors import for_python
 from grokjax.experiment import load_experiment
-from grokjax.store import files
 from grokjax.training.request import Request, StopRequest
 
 
@@ -24,6 +23,9 @@ def train(
     *,
     get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | None = None,
     only: Sequence[int] | None = None,
+    shard: tuple[int, int] | None = None,
+    reuse: Sequence[str | Path] = (),
+    extend: bool = False,
     overwrite: bool = False,
     lock: bool = True,
     quiet: bool = False,
@@ -43,6 +45,10 @@ def train(
       get_sweep: from the config to a list of overrides by dotted path, in place of `config.sweep`; by default the
         experiment's, if it has one.
       only: numbers of runs to train again, into a directory inside this one, and to compare with those in it.
+      shard: (i, n) to train each n-th run, from run i, into a folder of its own in this directory.
+      reuse: directories from which runs are taken, bit for bit, that are there already.
+      extend: whether runs that are new here are trained into a directory that holds an earlier, smaller sweep, whose
+        runs and numbers stay.
       overwrite: whether to throw away what another sweep left in the directory.
       lock: whether a file system that has no locks is refused; without, no other process may train there.
       quiet: whether to print nothing.
@@ -77,6 +83,9 @@ def train(
             workdir,
             get_sweep,
             only=only,
+            shard=shard,
+            reuse=reuse,
+            extend=extend,
             overwrite=overwrite,
             lock=lock,
             experiment=experiment,
@@ -87,7 +96,7 @@ def train(
         )
         if requests.train(request):
             raise KeyboardInterrupt(f"stopped and saved in {workdir}")
-    return Results(files.path(workdir))
+    return Results(request.path)
 
 
 @contextlib.contextmanager

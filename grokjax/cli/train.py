@@ -53,6 +53,9 @@ def defined() -> flags.FlagValues:
         "Directory for results, or gs://bucket/path or s3://bucket/path; by default results/<experiment>_<variant>.",
     )
     list_("only", None, "Run numbers to train again, such as 3,17, at the width of the whole sweep.")
+    string("shard", None, "Train each 16th run, from 0, by --shard=0/16, into a folder of its own in the directory.")
+    list_("reuse", [], "Directories to take runs from, bit for bit, that are there already: --reuse=DIR,DIR.")
+    boolean("extend", False, "Train what is new here into a directory that holds a smaller sweep of these runs.")
     boolean("overwrite", False, "Throw away what another sweep left in the working directory.")
     boolean("lock", True, "Refuse a file system without locks; --nolock goes on there, alone in the directory.")
     plan = flags.Flag(_PlanParser(), None, "plan", False, PLAN_HELP, boolean=True)
@@ -161,6 +164,9 @@ def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
         given.workdir or default_workdir(given.config),
         get_sweep,
         only=None if given.only is None else [_run_number(text) for text in given.only],
+        shard=_shard(given.shard),
+        reuse=given.reuse,
+        extend=given.extend,
         overwrite=given.overwrite,
         lock=given.lock,
         experiment=given.config,
@@ -174,7 +180,7 @@ def launch(given: flags.FlagValues, overrides: Mapping[str, str]) -> int:
         return 0
     status = requests.train(request)
     if given.json and hosts.is_first:
-        terminal.say_json({"workdir": str(request.workdir), "status": status, "runs": requests.runs(request)})
+        terminal.say_json({"workdir": str(request.path), "status": status, "runs": requests.runs(request)})
     return status
 
 
@@ -217,6 +223,16 @@ def default_workdir(given: str) -> str:
     """The working directory where none is given: results/<experiment>_<variant>."""
     file, _, variant = given.partition(":")
     return str(Path("results") / file_name("_".join(filter(None, [Path(file).stem, variant]))))
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    """--shard=3/16 as (3, 16)."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+    if not match or int(match[1]) >= int(match[2]):
+        raise InputError(f"--shard is '{text}', but it must be a number from 0 and how many there are, such as 0/16.")
+    return int(match[1]), int(match[2])
 
 
 def _run_number(text: str) -> int:

@@ -26,7 +26,12 @@ def folder() -> Path:
 
     Programs for a CPU use its instruction set, so that a home shared between machines must keep them apart.
     """
-    return home() / f"xla-{platform.machine()}-{hashlib.sha256(processor().encode()).hexdigest()[:8]}"
+    return home() / f"xla-{processor_kind()}"
+
+
+def processor_kind() -> str:
+    """A short name of this kind of processor, such as "x86_64-0a1b2c3d": a hash of its instruction set."""
+    return f"{platform.machine()}-{hashlib.sha256(processor().encode()).hexdigest()[:8]}"
 
 
 def processor() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from grokjax.core import compiler
+from grokjax.core import cache, compiler
 from grokjax.core import devices as devices_lib
 
 PACKAGES = ("grokjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow")
@@ -26,6 +26,7 @@ def environment() -> dict[str, Any]:
         "n_processes": jax.process_count(),
         # XLA's CPU backend splits long contractions by its thread pool, so bits depend on it.
         "cpu_threads": devices_lib.n_cores(),
+        "instructions": cache.processor_kind(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "compiler_options": compiler.options(devices[0].platform),
         "git_commit": git_commit(),

@@ -28,7 +28,7 @@ def check(path: str | Path) -> tuple[list[str], bool]:
       InputError: it holds no sweep, or its config.json is damaged beyond reading.
     """
     path = files.path(path)
-    sweep = _with_known_measures(load_sweep(path))
+    sweep = with_known_measures(load_sweep(path))
     found = recovery.examine(path, sweep, every_snapshot=True)
     _check_others(path, found)
     missing = _missing(path, sweep, found)
@@ -46,7 +46,7 @@ def check(path: str | Path) -> tuple[list[str], bool]:
     return lines, whole
 
 
-def _with_known_measures(sweep: Sweep) -> Sweep:
+def with_known_measures(sweep: Sweep) -> Sweep:
     """A sweep less the groups of measures that nobody has registered: files are checked without evaluating anything."""
     known = tuple(name for name in sweep.base["measures"] if name in registry.groups())
     return dataclasses.replace(sweep, base={**sweep.base, "measures": known})

@@ -66,7 +66,7 @@ def read_progress(path: Path) -> dict[str, Any]:
       Damaged: it is not what was saved, or of another kind.
     """
     with files.folder(path):
-        progress = files.note(path)
+        progress = orbax.note(path)
     held = progress if isinstance(progress, dict) else {}
     counts = [held.get(name) for name in ("group", "offset", "process", "part", "rows")]
     lists = [held.get(name) for name in ("runs", "steps")]

@@ -12,8 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grokjax.columns import SPLIT_SEED_USED, runs_schema
+from grokjax.config import FIELDS
+from grokjax.identity import IDENTITY, identity
 from grokjax.store import files, locks
 from grokjax.store.files import Damaged
+from grokjax.store.records import read_record
 
 PART_BYTES = 16 << 20  # uncompressed, at which a part of the metrics is full
 ROW = ("run", "step")  # what every row of the metrics must have
@@ -40,7 +43,11 @@ class MetricsWriter:
 
     def add(self, columns: Mapping[str, Any]) -> None:
         """Adds rows, given as arrays by column name; a column that is not given is null, as is a non-finite value."""
-        self._tables.append(to_table(columns, self.schema))
+        self.add_table(to_table(columns, self.schema))
+
+    def add_table(self, table: pa.Table) -> None:
+        """Adds rows of the schema."""
+        self._tables.append(table)
 
     @property
     def n_rows(self) -> int:
@@ -221,6 +228,9 @@ def read_metrics(workdir: str | Path, columns: Sequence[str] | None = None) -> p
     tables = [read_part(path, columns) for path in places]
     if not tables:
         raise FileNotFoundError(files.missing(files.path(workdir)) or f"{workdir} holds no metrics")
+    # Where a new axis comes to the parts of a sweep, it comes to the first one last.
+    first = tables[0].column_names
+    tables = [table.select(first) if _is_extended(table, first) else table for table in tables]
     for path, table in zip(places, tables, strict=True):
         refuse_kinds(path, table, {"run": pa.int32(), "step": pa.int32()}, ROW)
         if not table.schema.equals(tables[0].schema):
@@ -231,6 +241,12 @@ def read_metrics(workdir: str | Path, columns: Sequence[str] | None = None) -> p
             used = read_runs(workdir).set_index("run")[SPLIT_SEED_USED]
             frame.insert(frame.columns.get_loc("split_seed") + 1, SPLIT_SEED_USED, frame["run"].map(used))
     return frame
+
+
+def _is_extended(table: pa.Table, names: Sequence[str]) -> bool:
+    """Whether a table has these columns and more, all of which are axes."""
+    more = set(table.column_names) - set(names)
+    return bool(more) and more <= {*FIELDS, SPLIT_SEED_USED} and set(names) <= set(table.column_names)
 
 
 def refuse_kinds(path: Path, table: pa.Table, kinds: Mapping[str, pa.DataType], needed: Iterable[str] = ()) -> None:
@@ -289,4 +305,13 @@ def read_runs(workdir: str | Path) -> pd.DataFrame:
     frame = table.to_pandas()
     if SPLIT_SEED_USED not in frame and {"seed", "split_seed"} <= set(frame):
         frame[SPLIT_SEED_USED] = frame["split_seed"].fillna(frame["seed"]).astype("int64")
+    if IDENTITY not in frame:
+        frame[IDENTITY] = _identities(table, files.path(workdir))
     return frame
+
+
+def _identities(table: pa.Table, path: Path) -> list[str | None]:
+    """The identities of the runs in a runs.parquet that an earlier version has made."""
+    answers = (read_record(path) or {}).get("answers") or {}
+    fields = table.select([name for name in table.column_names if name in FIELDS]).to_pylist()
+    return [identity(values, answers.get(f"{values.get('task')} mod {values.get('p')}")) for values in fields]

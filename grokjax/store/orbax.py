@@ -3,6 +3,9 @@
 Where several processes train a sweep together, Orbax sees that JAX has others and saves together with them, into one
 folder for all, to which only the first process writes NumPy arrays. Here each process saves what is its own, when it
 likes; so Orbax then saves in a helper process that has no others.
+
+All arrays of a folder are saved as one, since TensorStore keeps some memory for each that it has ever written or read;
+folders of earlier versions hold each array by itself.
 """
 
 import concurrent.futures
@@ -10,6 +13,7 @@ import contextlib
 import errno
 import functools
 import logging
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -20,11 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from grokjax.core import devices
 from grokjax.errors import StorageError
 from grokjax.store import files
+
+ARRAYS = "arrays"  # in the note of a folder that holds them as one: the place, shape and dtype of each, in order
+PACKED = "bytes"  # Orbax's name for that one
 
 
 def save_folder(path: Path, tree: Any, note: Any) -> None:
@@ -59,10 +67,62 @@ def load_folder(path: Path, like: Any) -> Any:
     """
     devices.require()
     with files.folder(path) as local, _quiet(), _alone():
+        held = files.note(local)
         try:
-            return ocp.load(local.absolute(), like)
+            if not _is_packed(held):
+                return ocp.load(local.absolute(), like)
+            n_bytes = sum(_n_bytes(shape, dtype) for _, shape, dtype in held[ARRAYS])
+            packed = ocp.load(local.absolute(), {PACKED: np.zeros(n_bytes, np.uint8)})[PACKED]
+            return _unpacked(np.asarray(packed), held[ARRAYS], like)
         except Exception as error:  # whole, so another version's or somebody else's
             raise files.Damaged(f"{path} cannot be read by Orbax ({_first_line(error)})") from error
+
+
+def note(path: Path) -> Any:
+    """What `save_folder` was given to keep beside the arrays; the folder's files are not checked.
+
+    Raises:
+      Damaged: it is incomplete, or the note is not what was written.
+    """
+    held = files.note(path)
+    return held["note"] if _is_packed(held) else held
+
+
+def _is_packed(held: Any) -> bool:
+    return isinstance(held, dict) and held.keys() == {ARRAYS, "note"}
+
+
+def _packed(tree: Any) -> tuple[np.ndarray, list[list[Any]]]:
+    """The bytes of all arrays of a tree, and the place, shape and dtype of each, as JSON holds them."""
+    named = jax.tree_util.tree_leaves_with_path(tree)
+    arrays = [(jax.tree_util.keystr(place), np.ascontiguousarray(x)) for place, x in named]
+    packed = np.concatenate([np.empty(0, np.uint8), *(x.reshape(-1).view(np.uint8) for _, x in arrays)])
+    return packed, [[place, list(np.shape(x)), x.dtype.name] for (place, _), (_, x) in zip(arrays, named, strict=True)]
+
+
+def _unpacked(packed: np.ndarray, arrays: list[list[Any]], like: Any) -> Any:
+    """The arrays of a tree, by their places.
+
+    Raises:
+      ValueError: one is missing, or has another shape or dtype than is expected.
+    """
+    start, found = 0, {}
+    for place, shape, dtype in arrays:
+        end = start + _n_bytes(shape, dtype)
+        found[place] = packed[start:end].view(np.dtype(dtype)).reshape(shape)
+        start = end
+
+    def one(path, expected):
+        x = found.get(jax.tree_util.keystr(path))
+        if x is None or x.shape != expected.shape or x.dtype != expected.dtype:
+            raise ValueError(f"{jax.tree_util.keystr(path)} is not there as {expected.dtype}{list(expected.shape)}")
+        return x
+
+    return jax.tree_util.tree_map_with_path(one, like)
+
+
+def _n_bytes(shape: list[int], dtype: str) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def save(path: Path, tree: Any) -> None:
@@ -74,9 +134,10 @@ def save(path: Path, tree: Any) -> None:
 
 
 def _try_to_save(path: Path, tree: Any, note: Any) -> None:
-    with files.new_folder(path, note) as local, _quiet():
+    packed, arrays = _packed(jax.device_get(tree))
+    with files.new_folder(path, {ARRAYS: arrays, "note": note}) as local, _quiet():
         try:
-            save(local.absolute(), jax.device_get(tree))
+            save(local.absolute(), {PACKED: packed})
         except Exception as error:  # a full disk comes as one of several, from Orbax or TensorStore
             logging.getLogger("asyncio").disabled = True  # whose tasks failed for the same reason
             why = _refusal(error, path.parent) or _first_line(error)

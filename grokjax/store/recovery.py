@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 
 from grokjax.columns import FINAL
 from grokjax.measures import registry
-from grokjax.store import checkpoints, files
+from grokjax.store import checkpoints, files, final_states
 from grokjax.store.files import Damaged
 from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import ROW, is_part, part_number, parts, read_part, refuse_kinds
-from grokjax.store.snapshots import find_snapshots
+from grokjax.store.snapshots import Snapshots, find_snapshots
 from grokjax.sweeps import Run, Sweep
 
 
@@ -58,6 +58,7 @@ class Findings:
       troubles: what is wrong, by path, in the order in which it was found.
       checked: how many files and folders were held against their checksums.
       surplus: parts written after the checkpoint, and how many of their rows to keep.
+      kept: the step that runs go on from by their final state, since they are to be trained longer.
       lost: runs with missing rows or snapshots, which are to be trained from nothing.
       redone: steps that were done after the checkpoint, by run, as far as rows tell; they are trained again.
     """
@@ -67,6 +68,7 @@ class Findings:
     troubles: dict[Path, str] = dataclasses.field(default_factory=dict)
     checked: int = 0
     surplus: dict[Path, int] = dataclasses.field(default_factory=dict)
+    kept: dict[int, int] = dataclasses.field(default_factory=dict)
     lost: list[int] = dataclasses.field(default_factory=list)
     redone: dict[int, int] = dataclasses.field(default_factory=dict)
 
@@ -89,7 +91,7 @@ class Findings:
     @property
     def at(self) -> dict[int, int]:
         """The step that each run in training goes on from."""
-        steps = self.checkpoint.steps if self.checkpoint else {}
+        steps = self.kept | (self.checkpoint.steps if self.checkpoint else {})
         return {run: step for run, step in steps.items() if run not in self.lost and not self.ledger.over(run)}
 
 
@@ -104,7 +106,7 @@ def examine(path: Path, sweep: Sweep, every_snapshot: bool = False) -> Findings:
     found = Findings(Ledger(sweep.runs))
     _find_checkpoint(path / "checkpoints", found, every_snapshot)
     rows = _whole_rows(path / "metrics", sweep, found)
-    _judge(rows, sweep, found)
+    _judge(rows, sweep, found, final_states.find(path))
     _check_snapshots(path, sweep, found, every_snapshot)
     return found
 
@@ -191,7 +193,7 @@ def _rows_to_keep(path: Path, marks: Mapping[int, tuple[int, int]] | None) -> in
     return everything if number < last else rows if number == last else 0
 
 
-def _judge(rows: pd.DataFrame, sweep: Sweep, found: Findings) -> None:
+def _judge(rows: pd.DataFrame, sweep: Sweep, found: Findings, states: Snapshots) -> None:
     """Tells the ledger of the runs whose rows are all there, and notes those of which some are missing."""
     by_run = {run: steps.to_numpy() for run, steps in rows.groupby("run")["step"]}
     gaps = [run.run for run in sweep.runs if not _in_order(by_run.get(run.run), run)]
@@ -202,6 +204,11 @@ def _judge(rows: pd.DataFrame, sweep: Sweep, found: Findings) -> None:
         number = run.run
         has, last = number in by_run, found.ledger.records[number]["last_step"]
         goes_on = number in steps and last == steps[number] - offset
+        if number not in steps and not found.ledger.over(number) and (number, last) in states:
+            folder = states[number, last][0]
+            found.note(folder, files.folder_trouble(folder))
+            goes_on = folder not in found.troubles
+            found.kept |= {number: last} if goes_on else {}
         if number in gaps or (has and not found.ledger.over(number) and not goes_on) or (number in steps and not has):
             found.lost.append(number)
 
@@ -243,7 +250,10 @@ def repair(path: Path, found: Findings) -> None:
     Raises:
       StorageError: something cannot be changed.
     """
-    for folder in (path, *(path / name for name in ("metrics", "checkpoints", "snapshots", "report"))):
+    for folder in (
+        path,
+        *(path / name for name in ("metrics", "checkpoints", "snapshots", final_states.FOLDER, "report")),
+    ):
         files.remove_leftovers(folder)
         files.remove_leftovers(files.checksum_path(folder / "name").parent)
     if found.changed:

@@ -59,10 +59,10 @@ def _expand(text: str) -> Iterator[int]:
         yield from range(int(first), int(last or first) + 1)
 
 
-def find_snapshots(workdir: str | Path) -> dict[tuple[int, int], tuple[Path, int]]:
-    """Finds every snapshot: {(run, step): (folder, index in its stack)}."""
+def find_snapshots(workdir: str | Path, folder: str = "snapshots") -> dict[tuple[int, int], tuple[Path, int]]:
+    """Finds every snapshot, in the folder of that name: {(run, step): (folder, index in its stack)}."""
     found = {}
-    for path in files.appeared(files.path(workdir) / "snapshots"):
+    for path in files.appeared(files.path(workdir) / folder):
         match = re.fullmatch(r"step_(\d{8,18})\.runs_(\d{1,9}(?:-\d{1,9})?(?:\.\d{1,9}(?:-\d{1,9})?)*)", path.name)
         if match:
             # More runs than a folder holds are no name that was given here.
@@ -133,13 +133,15 @@ def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
       Damaged: they are not noted there, or of a kind that no snapshot has.
     """
     try:
-        found = {str(key): (tuple(shape), str(dtype)) for key, (shape, dtype) in files.note(path).items()}
+        found = {str(key): (tuple(shape), str(dtype)) for key, (shape, dtype) in orbax.note(path).items()}
         counts = [n for shape, _ in found.values() for n in shape]
         n_bytes = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in found.values())
         kinds = {np.dtype(dtype).kind for _, dtype in found.values()}
     except (AttributeError, TypeError, ValueError):
         raise files.Damaged(f"{path} does not say what it holds") from None
-    whole = kinds == {"f"} and all(type(n) is int and n > 0 for n in counts) and n_bytes <= files.MOST_BYTES
+    whole = (
+        {"f"} <= kinds <= set("fiu") and all(type(n) is int and n > 0 for n in counts) and n_bytes <= files.MOST_BYTES
+    )
     stacks = {shape[:1] for shape, _ in found.values()}
     if not whole or len(stacks) != 1 or () in stacks:
         raise files.Damaged(f"{path} says that it holds what no snapshot does")

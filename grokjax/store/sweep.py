@@ -110,11 +110,17 @@ def described(sweep: Sweep) -> list[dict[str, Any]]:
     return json.loads(json.dumps([{"run": run.run, **run.values} for run in sweep.runs]))
 
 
-def part_of(record: Mapping[str, Any], whole: Sweep) -> Sweep | None:
-    """The runs of a sweep that a directory was made for, all or some; None if it was made for another sweep."""
+def part_of(record: Mapping[str, Any], whole: Sweep, longer: bool = False) -> Sweep | None:
+    """The runs of a sweep that a directory was made for, all or some; None if it was made for another sweep.
+
+    Args:
+      record: config.json of the directory.
+      whole: the sweep.
+      longer: whether its runs may be longer than those of the directory.
+    """
     numbers = {values["run"] for values in record["runs"]}
     some = dataclasses.replace(whole, runs=tuple(run for run in whole.runs if run.run in numbers))
-    return None if difference(record["runs"], described(some)) else some
+    return None if difference(record["runs"], described(some), longer) else some
 
 
 def holds_part(record: Mapping[str, Any], some: Sweep, whole: Sweep) -> bool:
@@ -129,14 +135,22 @@ def elements(sweep: Sweep) -> dict[str, Any]:
     return {"elements": {name: list(finite_groups.named(name).elements) for name in names}} if names else {}
 
 
-def difference(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> str:
-    """The first difference between two described sweeps, in words; empty if there is none that changes results."""
+def difference(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]], longer: bool = False) -> str:
+    """The first difference between two described sweeps, in words; empty if there is none that changes results.
+
+    Args:
+      found: the one that is there.
+      wanted: the other one.
+      longer: whether its runs may be longer than those that are there.
+    """
     if len(found) != len(wanted):
         return f"of {len(found)} runs, not {len(wanted)}"
     for old, new in zip(found, wanted, strict=True):
         for path in new:
             # A field that is younger than the directory had no effect there, which is what its default means.
             there = old.get(path, FIELDS[path].default if path in FIELDS else None)
+            if longer and path == "steps" and isinstance(there, int) and there < new[path]:
+                continue
             if path not in OPERATIONAL and there != new[path]:
                 return f"{path} of run {new['run']} is {shown(there)} there, {shown(new[path])} here"
     return ""

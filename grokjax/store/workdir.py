@@ -11,7 +11,7 @@ from typing import Any
 from grokjax.core import environment
 from grokjax.core.hosts import ALONE, Hosts
 from grokjax.errors import InputError, StorageError
-from grokjax.store import files, locks
+from grokjax.store import extension, files, final_states, locks
 from grokjax.store.records import RECORDS, part, read_record
 from grokjax.store.sweep import answers, described, difference, elements, of_tasks, part_of, refuse_other_answers
 from grokjax.sweeps import Sweep
@@ -30,6 +30,7 @@ class Workdir:
       held: whether another process of the same sweep holds the directory already.
       tell: is told in a sentence where opening it takes time.
       lock: whether a file system that has no locks is refused.
+      extend: whether the directory may hold some of the sweep's runs only.
 
     Attributes:
       record: config.json as found, or None for a new directory.
@@ -47,6 +48,7 @@ class Workdir:
         held: bool = False,
         tell: Callable[[str], None] = lambda text: None,
         lock: bool = True,
+        extend: bool = False,
     ):
         self.path = files.path(path)
         self.sweep = sweep
@@ -57,7 +59,7 @@ class Workdir:
             self.record = read_record(self.path)
             return
         with _refusing(self.path):
-            self.record = inspect(self.path, sweep, overwrite)
+            self.record = inspect(self.path, sweep, overwrite, extend)
             if files.is_local(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
             self._lock = locks.take(self.path, tell, lock)
@@ -88,7 +90,7 @@ class Workdir:
 
     def _clear(self) -> None:
         # config.json goes last: without it a half-cleared directory would be a stranger's.
-        for name in ("metrics", "checkpoints", "snapshots", "replay", "report"):
+        for name in ("metrics", "checkpoints", "snapshots", final_states.FOLDER, "replay", "report"):
             files.drop(self.path / name)
         for name in ("runs.parquet", "circuit.parquet", *RECORDS):
             files.remove(self.path / name)
@@ -122,13 +124,45 @@ class Workdir:
             "groups": list(layouts),
             "width": list(width),
             "checksums": files.CHECKSUMS,
-            "answers": answers(self.sweep),
-            **elements(self.sweep),
-            "precision": self.sweep.precision,
+            **_about(self.sweep),
             "native": compiler,
             **environment.environment(),
         }
         files.keep_checksums(self.path)
+        if hosts.is_first:
+            self._write_record()
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether the sweep has runs that config.json does not tell of yet."""
+        return bool(self.record and difference(self.record["runs"], described(self.sweep)))
+
+    def extend(
+        self,
+        layouts: Sequence[Mapping[str, int]],
+        width: Sequence[Mapping[str, Any]] = (),
+        compiler: str | None = None,
+        hosts: Hosts = ALONE,
+    ) -> None:
+        """Writes the runs that are new to the directory into config.json; arguments as for `begin`.
+
+        The layouts that are recorded there stay, and so does what was recorded of the environment: that of the new runs
+        stands beside it, with the number of the first of them.
+        """
+        assert self.record
+        n_groups, begun = len(self.record["groups"]), {run["run"] for run in self.record["runs"]}
+        new = {"from_run": min((run.run for run in self.sweep.runs if run.run not in begun), default=None)}
+        self.record |= {
+            "config": dict(self.sweep.base),
+            "axes": {path: list(values) for path, values in self.sweep.axes.items()},
+            "runs": described(self.sweep),
+            "n_runs": len(self.sweep.runs),
+            "groups": [*self.record["groups"], *layouts[n_groups:]],
+            "width": [*self.record.get("width", []), *width[n_groups:]],
+            **_about(self.sweep),
+            "native": self.record.get("native") or compiler,
+            "extensions": [*self.record.get("extensions", []), {**new, **environment.environment()}],
+        }
         if hosts.is_first:
             self._write_record()
 
@@ -137,13 +171,19 @@ class Workdir:
             files.write_text(json.dumps(self.record, indent=1) + "\n", self.path / name)
 
 
-def inspect(path: Path, sweep: Sweep, overwrite: bool) -> dict[str, Any] | None:
+def _about(sweep: Sweep) -> dict[str, Any]:
+    """What config.json says of a sweep's tasks and precision."""
+    return {"answers": answers(sweep), **elements(sweep), "precision": sweep.precision}
+
+
+def inspect(path: Path, sweep: Sweep, overwrite: bool, extend: bool = False) -> dict[str, Any] | None:
     """What a directory was made from, if it may be used for a sweep; nothing is written.
 
     Args:
       path: of the directory, which need not be there.
       sweep: what is to be trained there.
       overwrite: whether what another sweep left there is to be thrown away.
+      extend: whether the directory may hold some of the sweep's runs only.
 
     Returns:
       config.json; None for a new directory, and for one to be overwritten.
@@ -162,6 +202,8 @@ def inspect(path: Path, sweep: Sweep, overwrite: bool) -> dict[str, Any] | None:
             raise InputError(f"--workdir={path} holds {strangers[0]} but no sweep: choose an empty or new directory.")
         return None
     differs = difference(found["runs"], described(sweep))
+    if differs and extend and not part(found) and part_of(found, sweep, longer=True):
+        differs = ""
     if differs and part(found) and part_of(found, sweep):
         some = ",".join(str(values["run"]) for values in found["runs"])
         raise InputError(
@@ -172,8 +214,9 @@ def inspect(path: Path, sweep: Sweep, overwrite: bool) -> dict[str, Any] | None:
         later = ""
         if differs.startswith("measures of "):
             later = f" Measures of what is there: grokjax replay {path} --measures=GROUPS."
+        offer = extension.offered(path, found, sweep)
         raise InputError(
-            f"--workdir={path} holds another sweep ({differs}): choose another directory, or --overwrite "
+            f"--workdir={path} holds another sweep ({differs}): {offer}choose another directory, or --overwrite "
             f"to start again there.{later}"
         )
     more = " and choose another directory, or --overwrite to start again there"
@@ -181,14 +224,14 @@ def inspect(path: Path, sweep: Sweep, overwrite: bool) -> dict[str, Any] | None:
     return found
 
 
-def refuse(path: Path, sweep: Sweep, overwrite: bool) -> None:
+def refuse(path: Path, sweep: Sweep, overwrite: bool, extend: bool = False) -> None:
     """Refuses what `Workdir` would refuse of a directory, but that another process holds it; nothing is written.
 
     Raises:
       InputError: as for `Workdir`.
     """
     with _refusing(path):
-        inspect(path, sweep, overwrite)
+        inspect(path, sweep, overwrite, extend)
         if files.is_local(path):
             _refuse_unwritable(path)
 

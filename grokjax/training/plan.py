@@ -7,17 +7,18 @@ from typing import Any
 import jax
 
 from grokjax import tasks
-from grokjax.core import backends, model, precision
+from grokjax.core import backends, devices, model, precision
 from grokjax.core.environment import environment
 from grokjax.core.model import ModelConfig
 from grokjax.core.native import kernels
 from grokjax.core.problem import Problem
 from grokjax.errors import InputError, one_line
 from grokjax.measures import registry
+from grokjax.store.extension import Extension
 from grokjax.store.records import read_record
 from grokjax.store.sweep import part_of
 from grokjax.sweeps import Sweep
-from grokjax.training import layouts, tune
+from grokjax.training import layouts, population, tune
 from grokjax.training.job import Job
 from grokjax.training.layouts import Layout
 from grokjax.training.tune import Choice, Say
@@ -83,7 +84,7 @@ def _choices(job: Job, say: Say | None) -> list[Choice]:
 def _recorded(job: Job) -> dict[int, Choice]:
     """The layouts that the directory has on record, by run; none if it holds another sweep, or nothing yet."""
     record = None if job.request.overwrite else read_record(job.source)
-    held = part_of(record, job.whole) if record else None
+    held = part_of(record, job.whole, longer=job.extension is not None) if record else None
     if not record or not held:
         return {}
     groups = held.groups()
@@ -114,6 +115,7 @@ def text(plan: Plan) -> str:
     in_batches = f" in batches of {first.batch_size:,}" if first.batch_size else ""
     lines = {
         "runs": f"{len(sweep.runs)}{more}, in {_count(n_groups, 'compiled group')}",
+        **({"extends": _extension(plan.job.extension, layout)} if plan.job.extension else {}),
         "model": f"{_model(cfg)}{varies}",
         "task": f"{tasks.said(tasks.name_of(sweep.runs[0].values), cfg.p)}, {first.n_train:,} of "
         f"{tasks.n_pairs(cfg.p, first.nonzero_b):,} pairs to train on{in_batches}{varies}",
@@ -124,9 +126,23 @@ def text(plan: Plan) -> str:
         **({"width": f"{width}{varies}"} if width else {}),
         **({"gradient": f"{_gradient(first, layout)}{varies}"} if here["platform"] == "cpu" else {}),
         "disk": f"about {_size(metrics_bytes(sweep))} of metrics and {_size(snapshot_bytes(sweep))} of snapshots "
-        f"in {one_line(str(plan.job.path))}",
+        f"{_states_said(sweep)}in {one_line(str(plan.job.path))}",
     }
     return "\n".join(f"{name:>9}  {text}" for name, text in lines.items())
+
+
+def _extension(found: Extension, layout: Layout) -> str:
+    """Says what is new, what stays, and where the recorded layout keeps the new runs from using the whole machine."""
+    n, n_wide = len(found.held.runs), min(devices.n_cores(), len(found.whole.runs), devices.MOST_DEVICES)
+    do = f"go{'es' * (n == 1)} on to step {found.whole.base['steps']:,}" if found.is_longer else f"stay{'s' * (n == 1)}"
+    text = f"{n} run{'s that are' if n > 1 else ' that is'} there and {do}"
+    if found.idle:
+        text += f" ({found.idle} not asked for by this command)"
+    text += f"; {found.n_new} new"
+    if jax.devices()[0].platform == "cpu" and layout.n_devices < n_wide:
+        had = _count(layout.n_devices, "device")
+        text += f", on {had} as it was begun, since bits depend on it; a directory of their own would have {n_wide}"
+    return text
 
 
 def record(plan: Plan) -> dict[str, Any]:
@@ -138,6 +154,7 @@ def record(plan: Plan) -> dict[str, Any]:
         "run_steps": sum(run.steps for run in runs),
         "metrics_bytes": metrics_bytes(plan.job.sweep),
         "snapshot_bytes": snapshot_bytes(plan.job.sweep),
+        "final_state_bytes": final_state_bytes(plan.job.sweep),
         "groups": [
             {"runs": [run.run for run in some], "layout": choice.layout.record(), **choice.record()}
             for some, choice in zip(groups, plan.choices, strict=True)
@@ -206,6 +223,22 @@ def metrics_bytes(sweep: Sweep) -> int:
         dims = {name: dim(problem) for name, dim in registry.DIMS.items()}
         row = sum(math.prod(dims[d] for d in m.shape) * (4 if m.dtype != "bool" else 1 / 8) for m in columns)
         total += int(sum(run.steps // problem.eval_every + 1 for run in runs) * row)
+    return total
+
+
+def _states_said(sweep: Sweep) -> str:
+    return f"and {_size(final_state_bytes(sweep))} of final states " if sweep.base["keep_final_state"] else ""
+
+
+def final_state_bytes(sweep: Sweep) -> int:
+    """Size of the final states of all runs, in bytes; 0 where they are not kept."""
+    if not sweep.base["keep_final_state"]:
+        return 0
+    total = 0
+    for runs in sweep.groups():
+        state = population.blank(runs[0].problem())
+        kept = jax.tree.leaves((state.params, state.opt_state, state.below))
+        total += len(runs) * sum(x.size * x.dtype.itemsize for x in kept)
     return total
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from grokjax.columns import FINAL, SPLIT_SEED_USED
@@ -13,7 +14,7 @@ from grokjax.core.devices import give_back_memory
 from grokjax.core.hosts import Hosts
 from grokjax.core.problem import Problem, State
 from grokjax.measures import registry
-from grokjax.store import checkpoints, files, snapshots
+from grokjax.store import checkpoints, files, final_states, snapshots
 from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import MetricsWriter
 from grokjax.store.workdir import Workdir
@@ -35,6 +36,8 @@ class Dispatch:
       run_steps: of all slots.
       snapshots: runs to take a snapshot of, and at which step.
       params: of those, stacked in that order.
+      finals: runs that end, whose final state is kept, and at which step.
+      states: of those, stacked in that order.
     """
 
     outputs: dict[str, Any]
@@ -44,6 +47,8 @@ class Dispatch:
     run_steps: int
     snapshots: list[tuple[Run, int]]
     params: Any = None
+    finals: list[tuple[Run, int]] = dataclasses.field(default_factory=list)
+    states: State | None = None
 
 
 class Recorder:
@@ -143,6 +148,19 @@ class Recorder:
             some.sort()
             picked = {key: np.asarray(x)[[i for _, i in some]] for key, x in dispatch.params.items()}
             snapshots.save_snapshot(self.workdir.snapshots, step, [run for run, _ in some], picked)
+        self._save_final_states(dispatch)
+
+    def _save_final_states(self, dispatch: Dispatch) -> None:
+        """Keeps the states of runs that have ended in a dispatch, but for those that were over by then."""
+        by_step: dict[int, list[tuple[int, int]]] = collections.defaultdict(list)
+        for i, (run, step) in enumerate(dispatch.finals):
+            if self.status(run) == "finished":
+                by_step[step].append((run.run, i))
+        for step, some in sorted(by_step.items()):
+            some.sort()
+            index = [i for _, i in some]
+            state = jax.tree.map(lambda x, index=index: np.asarray(x)[index], dispatch.states)
+            final_states.save(self.workdir.path, step, [run for run, _ in some], state)
 
     def _is_past(self, run: Run, step: int) -> bool:
         """Whether a snapshot would show a run that has diverged, or not before it stopped, which is saved apart."""

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from grokjax.core.hosts import ALONE, Hosts
 from grokjax.errors import in_python
+from grokjax.store import files
 from grokjax.training.progress import tell
 
 
@@ -47,6 +48,9 @@ class Request:
       get_sweep: the experiment's, or None.
       only: run numbers to train again; where the directory holds this sweep, into a folder inside it, and the rows are
         compared with those there.
+      shard: (i, n) to train each n-th run, from run i, into a folder of its own in the directory.
+      reuse: directories from which runs of the sweep are taken that are there already.
+      extend: whether the directory's sweep may be extended by this one.
       overwrite: whether to throw away what another sweep left in the directory.
       lock: whether a file system that has no locks is refused.
       experiment: the file it came from, for the record.
@@ -61,6 +65,9 @@ class Request:
     workdir: str | Path
     get_sweep: Callable[[Any], Iterable[Mapping[str, Any]]] | None = None
     only: Sequence[int] | None = None
+    shard: tuple[int, int] | None = None
+    reuse: Sequence[str | Path] = ()
+    extend: bool = False
     overwrite: bool = False
     lock: bool = True
     experiment: str | None = None
@@ -69,6 +76,15 @@ class Request:
     stop: Any = dataclasses.field(default_factory=StopRequest)
     console: Console = dataclasses.field(default_factory=Console)
     again: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The directory that is trained into: that of a shard is a folder, such as shard-03-of-16."""
+        path = files.path(self.workdir)
+        if not self.shard:
+            return path
+        i, n = self.shard
+        return path / f"shard-{i:0{len(str(n))}d}-of-{n}"
 
     def tell(self, text: str) -> None:
         """Prints lines as they are, whatever names are in them."""

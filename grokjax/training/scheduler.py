@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from grokjax.store import checkpoints
+from grokjax.store import checkpoints, final_states
 from grokjax.store.recovery import Checkpoint
 from grokjax.sweeps import Run
 from grokjax.training import population, speeds, starting
@@ -33,13 +33,16 @@ class Interrupted(Exception):
     """The sweep was asked to stop, and has saved its state."""
 
 
-def train_groups(plan: Plan, recorder: Recorder, checkpoint: Checkpoint | None = None) -> None:
+def train_groups(
+    plan: Plan, recorder: Recorder, checkpoint: Checkpoint | None = None, kept: Mapping[int, int] | None = None
+) -> None:
     """Trains everything that is left of a sweep, one group after another.
 
     Args:
       plan: with each group's layout.
       recorder: of the sweep; its ledger says what is left.
       checkpoint: to go on from.
+      kept: the step that runs go on from by their final state, by run.
 
     Raises:
       Interrupted: the request's `stop` answered true; the same call with the latest checkpoint goes on.
@@ -53,7 +56,7 @@ def train_groups(plan: Plan, recorder: Recorder, checkpoint: Checkpoint | None =
     # The checkpoint's group first: the next checkpoint no longer has its states.
     first = checkpoint.group if checkpoint else 0
     for number in sorted(range(len(groups)), key=lambda n: (n != first, n)):
-        group = Group(number, groups[number], plan.layouts[number], recorder, stop)
+        group = Group(number, groups[number], plan.layouts[number], recorder, stop, kept)
         group.train(checkpoint if checkpoint and number == checkpoint.group else None)
     recorder.save_checkpoint(number, group.offset, {}, None)
 
@@ -101,11 +104,20 @@ class Group:
       layout: of its population.
       recorder: takes in the results, and saves the state.
       stop: asked between dispatches.
+      kept: the step that runs go on from by their final state, by run.
     """
 
-    def __init__(self, number: int, runs: Sequence[Run], layout: Layout, recorder: Recorder, stop: Callable[[], bool]):
+    def __init__(
+        self,
+        number: int,
+        runs: Sequence[Run],
+        layout: Layout,
+        recorder: Recorder,
+        stop: Callable[[], bool],
+        kept: Mapping[int, int] | None = None,
+    ):
         self.number, self.runs, self.layout = number, runs, layout
-        self.recorder, self.stop = recorder, stop
+        self.recorder, self.stop, self.kept = recorder, stop, kept or {}
         self.hosts, self.ledger = recorder.hosts, recorder.ledger
         self.problem = runs[0].problem()
         self.population = population.Population(self.problem, layout)
@@ -119,6 +131,7 @@ class Group:
         base = recorder.workdir.sweep.base
         self._timed = speeds.Clock()
         self.snapshot_every, self.slow_every = base["snapshot_every"], base["slow_every"]
+        self.keeps_states = bool(base["keep_final_state"])
         self._batch = max(layout.width, FINALISED_MODELS // (2 + runs[0].steps // self.snapshot_every))
 
     # --- the loop -----------------------------------------------------------------------------------------------
@@ -192,11 +205,13 @@ class Group:
     # --- to the device ------------------------------------------------------------------------------------------
 
     def _fill(self, waiting: collections.deque[Run]) -> None:
-        """Starts waiting runs in free slots and evaluates them before their first step."""
-        fresh = {i: waiting.popleft() for i in self.slots.free()[: len(waiting)]}
+        """Gives waiting runs free slots, and evaluates those that have no final state before their first step."""
+        runs = {i: waiting.popleft() for i in self.slots.free()[: len(waiting)]}
+        self.slots.held |= {i: Slot(run, self.kept.get(run.run, 0)) for i, run in runs.items()}
+        self._go_on([i for i, run in runs.items() if run.run in self.kept and i in self.slots.ours])
+        fresh = {i: run for i, run in runs.items() if run.run not in self.kept}
         if not fresh:
             return
-        self.slots.held |= {i: Slot(run, 0) for i, run in fresh.items()}
         mine = {i - self.slots.ours.start: run for i, run in fresh.items() if i in self.slots.ours}
         outputs, params = {}, None
         if mine:
@@ -207,12 +222,21 @@ class Group:
         snapshots = [(run, 0) for run in mine.values()]
         self.pending.append(Dispatch(outputs, 1, rows, self.slots.ours, 0, snapshots, params))
 
+    def _go_on(self, slots: Sequence[int]) -> None:
+        """Puts the final states of runs that are to be trained longer into their slots, which are ours."""
+        if slots:
+            held = [self.slots.held[i] for i in slots]
+            found = final_states.find(self.recorder.workdir.path)
+            steps, inputs = [(slot.run.run, slot.step) for slot in held], [slot.run.inputs() for slot in held]
+            state = final_states.load(found, steps, population.blank(self.problem), inputs)
+            self.population.restore(state, [i - self.slots.ours.start for i in slots])
+
     def _dispatch(self) -> None:
         n_segments, n_steps, evaluate = self._size()
         held = self.slots.held
         rows = {i: (slot.run, slot.step + n_steps, n_steps) for i, slot in held.items()}
-        ends = [[slot.step + (i + 1) * n_steps for slot in held.values()] for i in range(n_segments)]
-        slow = [any(step % self.slow_every == 0 for step in steps) for steps in ends]
+        steps_at = [[slot.step + (i + 1) * n_steps for slot in held.values()] for i in range(n_segments)]
+        slow = [any(step % self.slow_every == 0 for step in steps) for steps in steps_at]
         mine = self.slots.mine()
         outputs = self.population.advance(list(mine), n_segments, n_steps, evaluate, slow) if mine else {}
         for slot in held.values():
@@ -221,8 +245,13 @@ class Group:
         due = {i: slot for i, slot in mine.items() if evaluate and self._needs_snapshot(slot)}
         snapshots = [(slot.run, slot.step) for slot in due.values()]
         params = self.population.take(list(due)).params if due else None
+        ends = {i: slot for i, slot in mine.items() if self.keeps_states and slot.step >= slot.run.steps}
+        finals = [(slot.run, slot.step) for slot in ends.values()]
+        states = self.population.take(list(ends)) if ends else None
         n_results, run_steps = n_segments if evaluate else 0, n_segments * n_steps * len(held)
-        self.pending.append(Dispatch(outputs, n_results, rows, self.slots.ours, run_steps, snapshots, params))
+        self.pending.append(
+            Dispatch(outputs, n_results, rows, self.slots.ours, run_steps, snapshots, params, finals, states)
+        )
         self.recorder.stepped(n_segments * n_steps)
         self.slots.held = {i: slot for i, slot in held.items() if slot.step < slot.run.steps}
 

@@ -15,12 +15,14 @@ from grokjax.core.environment import environment
 from grokjax.core.native import kernels
 from grokjax.errors import HostLost, InputError
 from grokjax.measures import blocks, registry
-from grokjax.store import files
+from grokjax.store import extension, files
+from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import MetricsWriter, part_number, parts, read_part
+from grokjax.store.opening import mended
 from grokjax.store.recovery import Findings
 from grokjax.store.workdir import Workdir
 from grokjax.training import plan as plan_lib
-from grokjax.training import scheduler
+from grokjax.training import reuse, scheduler
 from grokjax.training.job import Job
 from grokjax.training.plan import Plan
 from grokjax.training.progress import LiveProgress, duration
@@ -45,7 +47,7 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
       HostLost: another process is gone; what was on disk before is whole.
     """
     request = job.request
-    if found.is_done(workdir.sweep):
+    if found.is_done(workdir.sweep) and not workdir.is_extended:
         request.tell(f"{workdir.path} is finished: nothing to do. --overwrite trains it again.")
         _tell_of_later_measures(workdir, request)
         return 0
@@ -60,7 +62,8 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
     except Interrupted:
         request.tell("stopped while measuring widths: nothing was trained.")
         return 128 + (request.stop.signal or 0)
-    if workdir.record is None and any(request.hosts.all_gather(request.stop())):
+    begins = workdir.record is None or workdir.is_extended
+    if begins and any(request.hosts.all_gather(request.stop())):
         request.tell("stopped before anything was trained.")  # what was measured meanwhile may have been cut short
         return request.stop_status()
     if workdir.record:
@@ -68,11 +71,15 @@ def train(job: Job, workdir: Workdir, found: Findings) -> int:
     _tell_of_few_devices(job)
     _tell_of_later_measures(workdir, request)
     request.tell(plan_lib.text(plan))
-    if workdir.record is None:
+    if begins:
         layouts = [layout.record() for layout in plan.layouts]
         width = [choice.record() for choice in plan.choices]
         compiler = next(filter(None, (layout.backend.identity() for layout in plan.layouts)), None)
-        workdir.begin(layouts, request.experiment, width, compiler, request.hosts, len(job.whole.runs))
+        if workdir.record is None:
+            workdir.begin(layouts, request.experiment, width, compiler, request.hosts, len(job.whole.runs))
+        else:
+            workdir.extend(layouts, width, compiler, request.hosts)
+            found = mended(workdir, workdir.sweep, request.hosts, request.tell)
     return _trained(plan, workdir, found)
 
 
@@ -136,8 +143,12 @@ def _trained(plan: Plan, workdir: Workdir, found: Findings) -> int:
     columns = registry.metrics_columns(sweep.base["measures"])
     read_by = blocks.described(runs[0].problem() for runs in sweep.groups())
     schema = metrics_schema(columns, sweep.axes, {"config": record["config"], "axes": record["axes"]}, read_by)
+    if request.hosts.is_first:
+        extension.add_axes(workdir.metrics, sweep, schema)
+    request.hosts.barrier()
     schema = _as_begun(schema, workdir)
     writer = MetricsWriter(workdir.metrics, schema, number, request.hosts.index)
+    _reuse(plan, workdir, ledger, writer)
     if request.hosts.is_first:
         files.write_parquet(ledger.table(), workdir.runs)
     total = sum(run.steps for run in workdir.sweep.runs)
@@ -145,7 +156,7 @@ def _trained(plan: Plan, workdir: Workdir, found: Findings) -> int:
     try:
         with LiveProgress(request.console, ledger, total, done) as progress:
             recorder = Recorder(workdir, ledger, writer, progress, request.hosts)
-            scheduler.train_groups(plan, recorder, found.checkpoint)
+            scheduler.train_groups(plan, recorder, found.checkpoint, found.kept)
     except Interrupted:
         request.tell(
             f"stopped with {ledger.count('finished')} of {len(workdir.sweep.runs)} runs finished; everything is saved "
@@ -159,6 +170,22 @@ def _trained(plan: Plan, workdir: Workdir, found: Findings) -> int:
         ) from error
     request.tell(f"trained in {duration(time.monotonic() - started)}")
     return 0
+
+
+def _reuse(plan: Plan, workdir: Workdir, ledger: Ledger, writer: MetricsWriter) -> None:
+    """Takes runs from the directories that the request names, and tells the ledger of them, in all processes."""
+    request = plan.job.request
+    if not request.reuse:
+        return
+    taken = None
+    if request.hosts.is_first:
+        taken = reuse.take(plan, workdir, ledger, writer, [files.path(path) for path in request.reuse])
+    taken = request.hosts.all_gather(taken and list(taken))[0]
+    if taken:
+        frame, keys = taken
+        ledger.update(frame)
+        for run, some in keys:
+            ledger.set_keys(run, some)
 
 
 def _as_begun(schema: pa.Schema, workdir: Workdir) -> pa.Schema:
