@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from grokjax import config
+from grokjax.identity import IDENTITY
 from grokjax.milestones import THRESHOLD
 
 ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string()}
@@ -163,8 +164,7 @@ def runs_schema() -> pa.Schema:
     for path, spec in config.FIELDS.items():
         kind = pa.list_(pa.string()) if spec.type is tuple else ARROW[spec.type]
         fields.append(pa.field(path, kind, True, field_metadata(f"Config: {spec.doc}.")))
-    fields.append(split_seed_field())
-    return pa.schema(fields)
+    return pa.schema([*fields, split_seed_field(), identity_field()])
 
 
 def run_field() -> pa.Field:
@@ -176,6 +176,15 @@ def split_seed_field() -> pa.Field:
     """The column of the split's seed, which groups runs where split_seed is null for the run's own seed."""
     text = "Seed that the split was drawn with: split_seed, or seed where that is null."
     return pa.field(SPLIT_SEED_USED, pa.int64(), True, field_metadata(text))
+
+
+def identity_field() -> pa.Field:
+    """The column by which a run is known in any sweep."""
+    text = (
+        "Hash of the fields that the run's weights depend on, as far as they differ from the defaults, without steps: "
+        "the same in every sweep that has the run. Null where the answers of an experiment's own task are unknown."
+    )
+    return pa.field(IDENTITY, pa.string(), True, field_metadata(text))
 
 
 def axis_fields(axes: Iterable[str]) -> list[pa.Field]:

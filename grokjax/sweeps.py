@@ -1,6 +1,7 @@
 """From a config to runs, and from runs to groups that share a compilation."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ from grokjax.core import model
 from grokjax.core.model import ModelConfig
 from grokjax.core.problem import HYPERPARAMETERS, Inputs, Problem
 from grokjax.errors import InputError, shown, unknown
+from grokjax.identity import identity, needs_answers
 from grokjax.measures import registry
 
 
@@ -39,6 +41,12 @@ class Run:
     @property
     def steps(self) -> int:
         return self.values["steps"]
+
+    @functools.cached_property
+    def identity(self) -> str | None:
+        """By which the run is known in any sweep: a hash of what its weights depend on."""
+        v = self.values
+        return identity(v, tasks.fingerprint(v["task"], v["p"]) if needs_answers(v) else None)
 
     def problem(self) -> Problem:
         """The static part."""

@@ -83,7 +83,7 @@ def test_rows_are_of_a_run_at_a_step_with_what_was_swept():
 
 def test_runs_have_what_became_of_them_and_every_field():
     schema = runs_schema()
-    assert schema.names == ["run", *SUMMARY, *config.FIELDS, "split_seed_used"]
+    assert schema.names == ["run", *SUMMARY, *config.FIELDS, "split_seed_used", "identity"]
     assert set(FINAL) <= set(SUMMARY)
     assert schema.field("measures").type == pa.list_(pa.string())
     assert all(f.metadata[b"description"].endswith(b".") for f in schema)

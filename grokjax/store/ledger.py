@@ -112,5 +112,6 @@ class Ledger:
             fields = [run.values[path] for run in self.runs.values()]
             values.append([list(value) if isinstance(value, tuple) else value for value in fields])
         values.append([run.split_seed for run in self.runs.values()])
+        values.append([run.identity for run in self.runs.values()])
         arrays = [pa.array(some, field.type) for some, field in zip(values, schema, strict=True)]
         return pa.Table.from_arrays(arrays, schema=schema)

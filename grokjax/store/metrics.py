@@ -12,8 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grokjax.columns import SPLIT_SEED_USED, runs_schema
+from grokjax.config import FIELDS
+from grokjax.identity import IDENTITY, identity
 from grokjax.store import files, locks
 from grokjax.store.files import Damaged
+from grokjax.store.records import read_record
 
 PART_BYTES = 16 << 20  # uncompressed, at which a part of the metrics is full
 ROW = ("run", "step")  # what every row of the metrics must have
@@ -296,4 +299,13 @@ def read_runs(workdir: str | Path) -> pd.DataFrame:
     frame = table.to_pandas()
     if SPLIT_SEED_USED not in frame and {"seed", "split_seed"} <= set(frame):
         frame[SPLIT_SEED_USED] = frame["split_seed"].fillna(frame["seed"]).astype("int64")
+    if IDENTITY not in frame:
+        frame[IDENTITY] = _identities(table, files.path(workdir))
     return frame
+
+
+def _identities(table: pa.Table, path: Path) -> list[str | None]:
+    """The identities of the runs in a runs.parquet that an earlier version has made."""
+    answers = (read_record(path) or {}).get("answers") or {}
+    fields = table.select([name for name in table.column_names if name in FIELDS]).to_pylist()
+    return [identity(values, answers.get(f"{values.get('task')} mod {values.get('p')}")) for values in fields]
