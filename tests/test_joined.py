@@ -1,7 +1,10 @@
 """Several sweeps as one: numbers, names, duplicates, columns that one lacks or defines otherwise, and the commands."""
 
+import html
 import json
+import time
 
+import made_up
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -87,7 +90,7 @@ def test_a_column_of_an_earlier_definition_is_left_out_there(sweeps, tmp_path):
     field = table.schema.field(at)
     field = field.with_metadata({**field.metadata, b"version": b"0"})
     files.write_parquet(table.set_column(at, field, table[at]), old / "metrics" / "part-000000.parquet")
-    runs = pa.Table.from_pandas(read_runs(old).assign(learning_rate=5e-2), preserve_index=False)
+    runs = pa.Table.from_pandas(read_runs(old).assign(learning_rate=5e-2, identity=list("wxyz")), preserve_index=False)
     files.write_parquet(runs, old / "runs.parquet")
     metrics = grokjax.open([old, sweeps / "a"]).metrics
     assert metrics.groupby("sweep")["gini_W_E"].apply(lambda x: x.isna().all()).to_dict() == {"a": False, "old": True}
@@ -137,7 +140,7 @@ def test_the_report_of_several(sweeps, tmp_path):
     text = page.read_text()
     assert "6 runs of add mod 7" in text
     assert "b has 2 runs that a has, too (0, 1): left out." in text
-    assert f"grokjax.open([{str(sweeps / 'a')!r}, {str(sweeps / 'b')!r}])".replace("'", "&#39;") in text
+    assert f"grokjax.open({[str(sweeps / name) for name in 'ab']})" in html.unescape(text)
     assert (tmp_path / "both" / "losses.png").is_file()
     with pytest.raises(InputError, match="out is missing"):
         grokjax.open([sweeps / "a", sweeps / "b"]).report()
@@ -181,3 +184,19 @@ def test_sweeps_that_have_no_rows_yet(sweeps, tmp_path, capsys):
     assert_refused(call(capsys, main, "report", str(other), str(begun), "--out=x"), "hold no metrics yet")
     (other / "runs.parquet").unlink()
     assert_refused(call(capsys, main, "phases", str(other), str(begun)), "none of these has runs yet")
+
+
+@pytest.mark.long
+def test_a_thousand_runs_in_twenty_directories(tmp_path):
+    """All is there; with -s, in how many seconds: `python -m pytest -n 0 -s -m long tests/test_joined.py`."""
+    places = [made_up.make_sweep(tmp_path / f"p{p}", 50, 100, p) for p in range(40, 60)]
+    started = time.perf_counter()
+    results = grokjax.open(places)
+    runs, metrics = results.runs, results.metrics
+    seconds = time.perf_counter() - started
+    size = f"{len(runs):,} runs in {len(places)} directories, {len(metrics):,} rows of {metrics.shape[1]} columns"
+    print(f"\n{size}: joined in {seconds:.1f} s")
+    assert (len(runs), len(metrics)) == (1_000, 100_000)
+    assert results.notes == []
+    assert metrics["run"].nunique() == 1_000
+    assert metrics.groupby("run")["p"].first().tolist() == [p for p in range(40, 60) for _ in range(50)]

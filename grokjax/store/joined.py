@@ -12,6 +12,7 @@ import pyarrow as pa
 from grokjax.columns import ARROW, SPLIT_SEED_USED, moduli, redefined, run_field
 from grokjax.config import FIELDS, OPERATIONAL
 from grokjax.errors import InputError
+from grokjax.identity import IDENTITY
 from grokjax.phases.survival import counted
 from grokjax.store import files
 from grokjax.store.metrics import ROW, metrics_table, parts, read_part, read_progress
@@ -105,7 +106,8 @@ class Joined:
 
     def _agreeing(self, tables: Mapping[str, pa.Table]) -> tuple[dict[str, pa.Table], list[str]]:
         """Tables without the columns of which another one has a later definition."""
-        found, lacking = {}, {}
+        found: dict[str, pa.Table] = {}
+        lacking: dict[tuple[str, str], str] = {}
         for label, table in tables.items():
             p = moduli(self.records[label])
             both = [redefined(table.schema, other.schema, p) for other in tables.values()]
@@ -130,6 +132,8 @@ def join(workdirs: Sequence[str | Path]) -> Joined:
       InputError: a directory holds no sweep, or is given twice.
       Damaged: a runs.parquet is not what was written.
     """
+    if not workdirs:
+        raise InputError("no directory is given: name those of one or more sweeps.")
     given = [files.path(workdir) for workdir in workdirs]
     twice = {str(path) for path in given if given.count(path) > 1}
     if twice:
@@ -173,21 +177,11 @@ def _of_one(label: str, runs: pd.DataFrame) -> pd.DataFrame:
     return runs
 
 
-def identities(runs: pd.DataFrame) -> pd.Series:
-    """What tells trained runs apart: equal for runs of the same weights, but for how long they were trained."""
-    fields = [name for name in FIELDS if FIELDS[name].type in ARROW and name not in (*CADENCES, *_NOT_OF_WEIGHTS)]
-    names = [SPLIT_SEED_USED if name == "split_seed" else name for name in fields]
-    return pd.Series([repr(row) for row in runs[names].itertuples(index=False, name=None)], runs.index)
-
-
-_NOT_OF_WEIGHTS = ("steps", "key_rule", "key_threshold")
-
-
 def _holders(runs: pd.DataFrame) -> pd.Series:
     """For each row the sweep whose rows count for its run: that in which it came furthest, the first of equals."""
-    identity = identities(runs)
-    furthest = runs.assign(identity=identity).sort_values("last_step", ascending=False, kind="stable")
-    return identity.map(furthest.drop_duplicates("identity").set_index("identity")[SWEEP])
+    known = runs[runs[IDENTITY].notna()].sort_values("last_step", ascending=False, kind="stable")
+    holders = known.groupby([IDENTITY, "precision"])[SWEEP].transform("first")
+    return holders.reindex(runs.index).fillna(runs[SWEEP])
 
 
 def _dropped(runs: pd.DataFrame, holders: pd.Series) -> list[str]:

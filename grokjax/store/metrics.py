@@ -112,12 +112,14 @@ def read_part(path: Path, columns: Sequence[str] | None = None, needed: bool = T
     """
     data = files.read(path)
     try:
+        if columns is not None and not needed:
+            columns = [name for name in pq.read_schema(pa.BufferReader(data)).names if name in columns]
         table = pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
         table.validate(full=True)
     except Exception as error:  # pyarrow has several, some of which no class of it covers
         raise Damaged(f"{path} cannot be read as Parquet ({error})") from None
     lacks = [name for name in columns or () if name not in table.column_names]
-    if lacks and needed:
+    if lacks:
         raise Damaged(f"{path} has no column '{lacks[0]}'")
     return table
 
