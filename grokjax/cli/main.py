@@ -18,6 +18,7 @@ COMMANDS = {
     "phases": "when each run memorised, formed its circuit and cleaned up",
     "report": "write a sweep's page and picture",
     "figure": "draw one figure of a sweep for a paper",
+    "compare": "compare two sweeps: settings, and runs of the same seeds",
     "check": "whether a sweep's directory is whole",
     "example": "print an experiment to start from",
 }

@@ -138,7 +138,7 @@ def join(workdirs: Sequence[str | Path]) -> Joined:
     twice = {str(path) for path in given if given.count(path) > 1}
     if twice:
         raise InputError(f"{min(twice)} is given twice: name each directory once.")
-    paths = dict(zip(_labels(given), given, strict=True))
+    paths = dict(zip(labels(given), given, strict=True))
     records, frames, notes = {}, [], []
     for label, path in paths.items():
         record = read_record(path)
@@ -161,7 +161,7 @@ def join(workdirs: Sequence[str | Path]) -> Joined:
     return Joined(paths, records, runs, _differing(runs, records), notes)
 
 
-def _labels(paths: Sequence[Path]) -> list[str]:
+def labels(paths: Sequence[Path]) -> list[str]:
     """The names of directories, with as many of the folders above as it takes to tell them apart."""
     depth = 1
     while len(labels := ["/".join(path.parts[-depth:]) for path in paths]) > len(set(labels)):
