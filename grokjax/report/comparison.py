@@ -20,7 +20,6 @@ from grokjax.store.joined import CADENCES, labels
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SEEDS = ("seed", "split_seed")
 # What else config.json says that results may depend on.
 MACHINE = ("precision", "platform", "device_kind", "n_devices", "cpu_threads", "native", "git_commit")
 MOST_VALUES = 6  # of a field, in a sentence

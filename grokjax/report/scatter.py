@@ -1,6 +1,6 @@
 """The figure of a comparison: each pair of runs a point."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -8,11 +8,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from grokjax.errors import InputError
-from grokjax.report.comparison import SEEDS, Comparison
 from grokjax.report.figures import STYLE, name_steps
 from grokjax.report.panels import COLORS
 from grokjax.report.results import shown_value
 
+if TYPE_CHECKING:
+    from grokjax.report.comparison import Comparison
+
+SEEDS = ("seed", "split_seed")
 SHOWN = {"memorised": "step to memorise", "grokked": "step to grok"}
 # A run that had not come to it by its last evaluation is drawn there, and an arrow says which way the point may lie.
 MARKERS = {(True, True): "o", (True, False): "^", (False, True): ">", (False, False): "s"}
@@ -23,7 +26,7 @@ TOLD = {
 }
 
 
-def pairs(comparison: Comparison) -> Figure:
+def pairs(comparison: "Comparison") -> Figure:
     """Draws the steps of the first sweep's runs against those of the second's; settings by colour.
 
     Raises:
@@ -74,7 +77,7 @@ def _points(ax, found: pd.DataFrame, name: str, settings: list[str], names: tupl
     ax.set_aspect("equal")
 
 
-def _title(comparison: Comparison) -> str:
+def _title(comparison: "Comparison") -> str:
     fields = [f"{r['setting']} {r['first']} → {r['second']}" for r in comparison.differences.head(3).to_dict("records")]
     more = len(comparison.differences) - len(fields)
     return "; ".join([*fields, *([f"{more} more"] if more else [])]) or "the same settings"
