@@ -72,14 +72,11 @@ def _draw(found, out, format: str) -> None:
 
 def _say(found, by: Sequence[str]) -> None:
     """Prints what was found: settings, then statistics."""
-    import sys
-
-    from rich.console import Console
     from rich.table import Table
 
     from grokjax.cli import tables
 
-    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False, emoji=False)
+    console = tables.wide_console()
     first, second = map(plain, found.names)
     if len(found.differences):
         table = Table(title="Settings that differ", title_justify="left")

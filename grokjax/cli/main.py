@@ -11,6 +11,8 @@ from grokjax.version import __version__
 
 COMMANDS = {
     "train": "train the runs of a sweep side by side, or go on with it",
+    "list": "list the sweeps under a folder or in a bucket",
+    "show": "show a sweep: config, progress, last evaluations",
     "measure": "every measure of one trained model",
     "export": "write a trained model for TransformerLens, or as plain arrays",
     "circuit": "repeat the paper's reverse engineering for a model or a sweep",
