@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from grokjax.api.train import train as train
     from grokjax.interp.checkpoint import load_checkpoint as load_checkpoint
     from grokjax.report.comparison import compare as compare
+    from grokjax.sharing.log import log as log
     from grokjax.store.metrics import read_metrics as read_metrics
     from grokjax.store.metrics import read_runs as read_runs
     from grokjax.store.metrics import read_table as read_table
@@ -42,6 +43,7 @@ _LAZY = {
     "measure": "api.models",
     "circuit": "api.models",
     "compare": "report.comparison",
+    "log": "sharing.log",
     "load_checkpoint": "interp.checkpoint",
     "load_params": "store.snapshots",
     "read_metrics": "store.metrics",

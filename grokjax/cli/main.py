@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "write a sweep's page and picture",
     "figure": "draw one figure of a sweep for a paper",
     "compare": "compare two sweeps: settings, and runs of the same seeds",
+    "log": "log a sweep to TensorBoard or Weights & Biases",
     "check": "whether a sweep's directory is whole",
     "example": "print an experiment to start from",
 }
