@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from grokjax.interp.checkpoint import load_checkpoint as load_checkpoint
     from grokjax.report.comparison import compare as compare
     from grokjax.sharing.log import log as log
+    from grokjax.sharing.publish import publish as publish
     from grokjax.store.metrics import read_metrics as read_metrics
     from grokjax.store.metrics import read_runs as read_runs
     from grokjax.store.metrics import read_table as read_table
@@ -44,6 +45,7 @@ _LAZY = {
     "circuit": "api.models",
     "compare": "report.comparison",
     "log": "sharing.log",
+    "publish": "sharing.publish",
     "load_checkpoint": "interp.checkpoint",
     "load_params": "store.snapshots",
     "read_metrics": "store.metrics",

@@ -12,6 +12,7 @@ from grokjax.errors import InputError, for_python
 from grokjax.store import files, metrics
 from grokjax.store.joined import SWEEP, Joined, join
 from grokjax.store.records import part, read_record
+from grokjax.store.weights import find_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,6 +124,10 @@ class Results:
         from grokjax.store import snapshots
 
         path, number = self._place(run)
+        if published := self._weights(path, number, step):
+            from grokjax.interp.checkpoint import load_checkpoint
+
+            return dict(load_checkpoint(published).params)
         return snapshots.load_params(path, number, step)
 
     def measure(self, run: int, step: int | None = None, **options) -> dict[str, Any]:
@@ -143,7 +148,12 @@ class Results:
 
     def _snapshot(self, run: int, step: int | None) -> str:
         path, number = self._place(run)
-        return f"{path}:{number}" + ("" if step is None else f":{step}")
+        published = self._weights(path, number, step)
+        return str(published) if published else f"{path}:{number}" + ("" if step is None else f":{step}")
+
+    def _weights(self, path: Path, number: int, step: int | None) -> Path | None:
+        """The file with a run's final weights in a published folder; None where there are snapshots, or none."""
+        return find_weights(path).get(number) if step is None else None
 
     def _read(self, more: Sequence[str] = ()) -> "read_results.Results":
         from grokjax.report import results

@@ -22,6 +22,7 @@ COMMANDS = {
     "figure": "draw one figure of a sweep for a paper",
     "compare": "compare two sweeps: settings, and runs of the same seeds",
     "log": "log a sweep to TensorBoard or Weights & Biases",
+    "publish": "write a sweep as a folder to publish",
     "check": "whether a sweep's directory is whole",
     "example": "print an experiment to start from",
 }
