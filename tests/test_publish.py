@@ -89,7 +89,7 @@ def test_nothing_of_the_machine_is_in_it(sweep, published):
     assert schema.metadata.keys() == metrics_table(sweep).schema.metadata.keys()
     assert json.loads((published / "config.json").read_text())["experiment"] == "mine.py:paper"
     page = (published / "report" / "index.html").read_text()
-    assert "grokjax report small" not in page  # it is over
+    assert "grokjax report small" not in page
     assert "<dd>small</dd>" in page
 
 

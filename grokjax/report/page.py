@@ -158,6 +158,9 @@ def circuit(results: Results, data: dict[str, Any]) -> Html:
         )
     if results.joined:
         return element("p", "The paper's reverse engineering is on the page of each sweep.")
+    if results.known_as and data["circuit"] is None:
+        command = element("code", "grokjax circuit weights/run_00000.safetensors")
+        return element("p", command, " repeats the paper's reverse engineering of a run's final model.")
     if data["circuit"] is None:
         command = element("code", f"grokjax circuit {results.arguments} --all")
         again = element("code", f"grokjax report {results.arguments}")

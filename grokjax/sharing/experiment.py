@@ -31,7 +31,8 @@ def text(record: Mapping[str, Any], name: str) -> str:
     swept = [_line(f"c.sweep.{key}", tuple(values)) for key, values in axes.items()]
     if _is_product(axes, runs):
         return HEAD.format(name=name) + "".join([*fields, *swept]) + "    return c\n"
-    names = [key for key in FIELDS if any(run.get(key) != record["config"].get(key) for run in runs)]
+    base = record["config"]
+    names = [key for key in FIELDS if any(_plain(run.get(key)) != _plain(base.get(key)) for run in runs)]
     rows = [{key: _plain(run[key]) for key in names if key in run} for run in runs]
     listed = "".join(f"        {row!r},\n" for row in rows)
     return HEAD.format(name=name) + "".join(fields) + "    return c\n" + LIST + listed + "    ]\n"
