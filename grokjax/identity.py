@@ -1,7 +1,8 @@
 """The identity of a run: a hash of what its weights depend on, the same in every sweep that has the run. No JAX.
 
 What is only looked at or kept (measures, their rule for keys, when to log and save, slots) has no part in it, and
-neither has how long a run is trained: `steps` stands apart, as the run is then the same, at another length.
+neither has how long a run is trained: `steps` stands apart, as the run is then the same, at another length (but
+where its learning rate follows from `steps`).
 """
 
 import hashlib
@@ -39,7 +40,8 @@ def identity(values: Mapping[str, Any], answers: str | None = None) -> str | Non
     """
     if needs_answers(values) and not answers:
         return None
-    apart = {"steps", "split_seed"} | (set() if values.get("stop_loss") else set(STOP_RULE))
+    apart = {"split_seed"} | (set() if values.get("stop_loss") else set(STOP_RULE))
+    apart |= set() if depends_on_steps(values) else {"steps"}
     paths = [path for path, field in FIELDS.items() if field.kind != SETTING and path not in apart]
     used = {path: _used(path, values.get(path, FIELDS[path].default)) for path in paths}
     told = {path: value for path, value in used.items() if value != _used(path, FIELDS[path].default)}
@@ -48,6 +50,11 @@ def identity(values: Mapping[str, Any], answers: str | None = None) -> str | Non
     if needs_answers(values):
         told["answers"] = answers
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def depends_on_steps(values: Mapping[str, Any]) -> bool:
+    """Whether a run's weights at a step depend on how long it is trained: its learning rate falls to the last one."""
+    return values.get("schedule", "constant") != "constant"
 
 
 def needs_answers(values: Mapping[str, Any]) -> bool:
