@@ -2,6 +2,7 @@
 
     results = grokjax.train("experiments/wd_sweep.py:small", "results/small")
     results = grokjax.open("results/small")   # later, or while it trains
+    results = grokjax.open(["results/a", "results/b"])   # several sweeps as one
     results.metrics, results.runs, results.phases(), results.params(run=6), results.figure("losses")
 
     grokjax.train_one(config, seed=0, weight_decay=1.0)   # one run, pure: under your own jit and vmap
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from grokjax.api.results import open as open
     from grokjax.api.train import train as train
     from grokjax.interp.checkpoint import load_checkpoint as load_checkpoint
+    from grokjax.report.comparison import compare as compare
+    from grokjax.sharing.log import log as log
+    from grokjax.sharing.publish import publish as publish
     from grokjax.store.metrics import read_metrics as read_metrics
     from grokjax.store.metrics import read_runs as read_runs
     from grokjax.store.metrics import read_table as read_table
@@ -39,6 +43,9 @@ _LAZY = {
     "train_one": "training.alone",
     "measure": "api.models",
     "circuit": "api.models",
+    "compare": "report.comparison",
+    "log": "sharing.log",
+    "publish": "sharing.publish",
     "load_checkpoint": "interp.checkpoint",
     "load_params": "store.snapshots",
     "read_metrics": "store.metrics",

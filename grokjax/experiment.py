@@ -48,6 +48,18 @@ def import_experiments(given: Iterable[str]) -> None:
                 _config(module, file, variant)
 
 
+def load_module(flag: str, given: str) -> ModuleType:
+    """Imports a Python file that a flag names.
+
+    Raises:
+      InputError: there is none, or it fails; says in which line.
+    """
+    if not os.path.isfile(os.path.expanduser(given)):
+        raise InputError(f"{flag}={given} names no file.")
+    with _users_to_mend(file := os.path.expanduser(given)):
+        return _imported(flag, given, file)
+
+
 def _parts(flag: str, given: str) -> tuple[str, str]:
     """The file and the variant of an experiment's name; "" for none."""
     file, colon, variant = os.path.expanduser(given).partition(":")

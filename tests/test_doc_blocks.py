@@ -61,6 +61,7 @@ PARSED = {
     ".venv/bin/python -m": "the module is there, and has the flags",
     ".venv/bin/lint-imports": "CI runs it",
     "python -m": "likewise",
+    "tensorboard": "the extra's own; test_trackers.py reads what it would",
     "gcloud": "test_scripts.py finds it in what the scripts would run",
     "scripts/cloud_tpu.sh": "likewise",
     "export": "settings of these scripts",
@@ -71,7 +72,8 @@ PARSED = {
     "for i in": "the flags of launch.py",
     "done": "the end of that loop",
 }
-ELSEWHERE = re.compile(r"gs://|s3://|--distributed|--coordinator_address|/shared/")  # another machine's
+# Another machine's, or with a package that is an extra.
+ELSEWHERE = re.compile(r"gs://|s3://|--distributed|--coordinator_address|/shared/|--to=")
 # Python blocks of which only the syntax is looked at, by a text in them.
 COMPILED = {
     '("gs://bucket': "no bucket is at hand",

@@ -33,9 +33,19 @@ STORE = f"""{READ}
 from grokjax.store import ledger, records
 assert len(records.read_record(path)["runs"]) == 4
 """
+# What open, phases and list do with several.
+MANY = f"""{READ}
+import shutil, tempfile
+from grokjax.store import joined, listing
+with tempfile.TemporaryDirectory() as folder:
+    shutil.copytree(path, folder + "/again")
+    results = grokjax.open([path, folder + "/again"])
+    assert len(results.metrics) == 44 and len(results.notes) == 1 and len(results.phases()) == 4
+    assert next(listing.find(folder)).state == "finished"
+"""
 
 
-@pytest.mark.parametrize("work", [READ, PHASES, STORE], ids=["read", "phases", "store"])
+@pytest.mark.parametrize("work", [READ, PHASES, STORE, MANY], ids=["read", "phases", "store", "many"])
 def test_without_jax(workdir, work):
     program = f"path = {str(workdir)!r}\n{work}\nimport sys; print(*sorted({{'jax', 'flax'}} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

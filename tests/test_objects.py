@@ -47,6 +47,16 @@ def quick_locks(monkeypatch):
 # --- files and folders ------------------------------------------------------------------------------------------------
 
 
+def test_sizes_and_times_of_what_a_store_holds(store):
+    path = files.path(store) / "a"
+    (path / "b" / "c").write_bytes(b"123")
+    (path / "d").write_bytes(b"")
+    found = files.details(path)
+    assert {str(name): size for name, (size, _) in found.items()} == {"b/c": 3, "d": 0}
+    assert all(abs(time.time() - at) < 600 for _, at in found.values())
+    assert files.details(files.path(store) / "none") == {}
+
+
 def test_an_object_path_is_like_a_path(store):
     path = files.path(store) / "a" / "b.parquet"
     assert str(path) == f"{store}/a/b.parquet"

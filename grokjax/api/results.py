@@ -10,17 +10,23 @@ import pandas as pd
 from grokjax import phases as phases_lib
 from grokjax.errors import InputError, for_python
 from grokjax.store import files, metrics
+from grokjax.store.joined import SWEEP, Joined, join
 from grokjax.store.records import part, read_record
+from grokjax.store.weights import find_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from grokjax.report import results as read_results
 
-def open(workdir: str | Path) -> "Results":
-    """Opens a sweep's working directory, whether it is finished, interrupted or still in training.
+
+def open(workdir: str | Path | Sequence[str | Path]) -> "Results":
+    """Opens a sweep's working directory, or several as one, whether finished, interrupted or still in training.
 
     Args:
-      workdir: local, gs://bucket/path or s3://bucket/path.
+      workdir: local, gs://bucket/path or s3://bucket/path; or a list of them, whose runs are numbered anew: `runs` has
+        the columns `sweep` and `sweep_run`, `metrics` has `sweep` and every config field in which runs differ, and a
+        run that several have is there once.
 
     Raises:
       InputError: it holds no sweep.
@@ -31,6 +37,9 @@ def open(workdir: str | Path) -> "Results":
       >>> results.runs["status"].tolist()
       ['finished', 'finished', 'finished', 'finished']
     """
+    if not isinstance(workdir, str | Path):
+        with for_python():
+            return JoinedResults(join(list(workdir)))
     path = files.path(workdir)
     if read_record(path) is None:
         files.refuse_missing(path)
@@ -91,7 +100,8 @@ class Results:
         """The steps at which parameters of a run were kept."""
         from grokjax.store import snapshots  # JAX, which tables do without
 
-        return sorted(step for number, step in snapshots.find_snapshots(self.path) if number == run)
+        path, number = self._place(run)
+        return sorted(step for other, step in snapshots.find_snapshots(path) if other == number)
 
     def params(self, run: int, step: int | None = None) -> dict[str, np.ndarray]:
         """Loads the parameters of a run by TransformerLens key, such as "embed.W_E" [P + 1, d_model].
@@ -113,7 +123,12 @@ class Results:
         """
         from grokjax.store import snapshots
 
-        return snapshots.load_params(self.path, run, step)
+        path, number = self._place(run)
+        if published := self._weights(path, number, step):
+            from grokjax.interp.checkpoint import load_checkpoint
+
+            return dict(load_checkpoint(published).params)
+        return snapshots.load_params(path, number, step)
 
     def measure(self, run: int, step: int | None = None, **options) -> dict[str, Any]:
         """Computes every measure of a run's snapshot on its own task and split; arguments as for `grokjax.measure`."""
@@ -127,8 +142,23 @@ class Results:
 
         return circuit(self._snapshot(run, step), **options)
 
+    def _place(self, run: int) -> tuple[Path, int]:
+        """The directory that a run is in, and its number there."""
+        return self.path, run
+
     def _snapshot(self, run: int, step: int | None) -> str:
-        return f"{self.path}:{run}" + ("" if step is None else f":{step}")
+        path, number = self._place(run)
+        published = self._weights(path, number, step)
+        return str(published) if published else f"{path}:{number}" + ("" if step is None else f":{step}")
+
+    def _weights(self, path: Path, number: int, step: int | None) -> Path | None:
+        """The file with a run's final weights in a published folder; None where there are snapshots, or none."""
+        return find_weights(path).get(number) if step is None else None
+
+    def _read(self, more: Sequence[str] = ()) -> "read_results.Results":
+        from grokjax.report import results
+
+        return results.read(self.path, more)
 
     def figure(self, kind: str = "losses", by: Sequence[str] = (), column: str | None = None) -> "Figure":
         """Draws a figure of the whole sweep, with Matplotlib: to be changed, shown and saved.
@@ -148,13 +178,67 @@ class Results:
           >>> grokjax.open("results/tiny").figure("losses").savefig("losses.pdf")
         """
         from grokjax.report import figures
-        from grokjax.report.results import read
 
         with for_python():
-            return figures.figure(read(self.path, [column] if column else []), kind, by, column)
+            return figures.figure(self._read([column] if column else []), kind, by, column)
 
-    def report(self) -> Path:
-        """Writes the page and returns its path, to be opened in a browser."""
+    def report(self, out: str | Path | None = None) -> Path:
+        """Writes the page and returns its path, to be opened in a browser.
+
+        Args:
+          out: the folder to write to; by default report in the sweep's own directory.
+        """
         from grokjax.report import write
 
-        return write.write(self.path)
+        return write.write(self.path) if out is None else write.write_into(self._read(), out)
+
+
+class JoinedResults(Results):
+    """Several sweeps' results as those of one: what `open` gives for a list.
+
+    Attributes:
+      path: of the first directory.
+      notes: what was left out, in sentences.
+    """
+
+    def __init__(self, joined: Joined):
+        super().__init__(next(iter(joined.paths.values())))
+        self._paths, self.notes = list(joined.paths.values()), list(joined.notes)
+
+    def __repr__(self) -> str:
+        runs = self.runs
+        listed = ", ".join(f"{n} of {name}" for name, n in runs[SWEEP].value_counts(sort=False).items())
+        return f"grokjax.open({[*map(str, self._paths)]})  # runs: {listed}"
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What the config.json of each sweep says, by the sweep's name."""
+        return self._joined.records
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """One row per run of any sweep, numbered anew, with `sweep` and `sweep_run`, its number there."""
+        return self._joined.runs
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """One row per (run, step): `sweep`, the fields in which runs differ, every measure; notes in `attrs`."""
+        return self._joined.metrics()
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Writes the page into the folder `out` and returns its path."""
+        if out is None:
+            raise InputError("out is missing: the report of several sweeps needs a folder, such as out='both'.")
+        return super().report(out)
+
+    @property
+    def _joined(self) -> Joined:
+        return join(self._paths)
+
+    def _place(self, run: int) -> tuple[Path, int]:
+        return self._joined.place(run)
+
+    def _read(self, more: Sequence[str] = ()) -> "read_results.Results":
+        from grokjax.report import results
+
+        return results.of_joined(self._joined, more)

@@ -2,6 +2,7 @@
 
     grokjax figure results/small --kind=time-to-grok --out=time.pdf
     grokjax figure results/small --kind=column --column=gini_W_L
+    grokjax figure results/a results/b --by=sweep   # several sweeps as one
 
 kinds:
   losses         over training, a panel per setting; two fields make a grid
@@ -26,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
       InputError: bad arguments, or a sweep that lacks what the figure shows.
     """
     parser = terminal.command("figure", __doc__)
-    terminal.add_workdir(parser)
+    terminal.add_workdirs(parser)
     parser.add_argument("--kind", help="of the figure, see above; losses by default")
     parser.add_argument("--column", metavar="NAME", help="a column of the metrics, for --kind=column")
     parser.add_argument("--out", metavar="FILE", help="to write; <kind>.pdf or <column>.pdf by default")
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
 
     from grokjax.report import figures
-    from grokjax.report.results import read
+    from grokjax.report.results import read_all
     from grokjax.store import files
 
     kind = args.kind or ("losses" if args.column is None else "column")
@@ -45,13 +46,14 @@ def main(argv: Sequence[str]) -> None:
     if format not in figures.FORMATS:
         known = ", ".join(f".{name}" for name in figures.FORMATS)
         raise InputError(f"--out={out}: a figure is written as {known}; end the name with one of these.")
-    with terminal.busy(f"drawing {kind} of {args.workdir}"):
+    with terminal.busy(f"drawing {kind} of {', '.join(args.workdirs)}"):
         more = [args.column] if args.column else []
-        drawn = figures.figure(read(files.path(args.workdir), more), kind, args.by, args.column)
+        drawn = figures.figure(read_all(args.workdirs, more), kind, args.by, args.column)
         picture = figures.picture(drawn, format)
     try:
         files.put(picture, out)
     except StorageError as error:
         raise InputError(f"--out={error}: choose another file.") from None
-    terminal.say_part(args.workdir)
+    for workdir in args.workdirs:
+        terminal.say_part(workdir)
     terminal.written(out)

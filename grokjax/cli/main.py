@@ -11,6 +11,8 @@ from grokjax.version import __version__
 
 COMMANDS = {
     "train": "train the runs of a sweep side by side, or go on with it",
+    "list": "list the sweeps under a folder or in a bucket",
+    "show": "show a sweep: config, progress, last evaluations",
     "measure": "every measure of one trained model",
     "export": "write a trained model for TransformerLens, or as plain arrays",
     "circuit": "repeat the paper's reverse engineering for a model or a sweep",
@@ -18,6 +20,9 @@ COMMANDS = {
     "phases": "when each run memorised, formed its circuit and cleaned up",
     "report": "write a sweep's page and picture",
     "figure": "draw one figure of a sweep for a paper",
+    "compare": "compare two sweeps: settings, and runs of the same seeds",
+    "log": "log a sweep to TensorBoard or Weights & Biases",
+    "publish": "write a sweep as a folder to publish",
     "check": "whether a sweep's directory is whole",
     "example": "print an experiment to start from",
 }

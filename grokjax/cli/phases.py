@@ -1,6 +1,7 @@
 """Finds the phases of every run in a table of metrics, and prints what was found, group by group.
 
     grokjax phases results/small --csv=phases.csv
+    grokjax phases results/a results/b --by=sweep    # several sweeps as one; a run that two have counts once
     grokjax phases curves.csv --runs                 # any table with step (or epoch), train_loss, test_loss
     grokjax phases curves.pth                        # PyTorch's, with lists train_losses and test_losses
     grokjax phases curves.csv --rename=acc_id=train_acc,acc_ood=test_acc
@@ -38,11 +39,13 @@ def main(argv: Sequence[str]) -> None:
     from grokjax.store import files
 
     settings = _settings(args.set, args.rule, args.chance_loss)
-    with terminal.busy(f"finding the phases of {args.source}"):
-        metrics = _renamed(metrics_table.read(args.source), _pairs("rename", args.rename))
+    source = ", ".join(args.sources)
+    with terminal.busy(f"finding the phases of {source}"):
+        metrics = _renamed(metrics_table.read_all(args.sources), _pairs("rename", args.rename))
         found = phases.find_phases(metrics, settings)
+        found.attrs["notes"] = [*metrics.attrs.get("notes", ()), *found.attrs["notes"]]
         if found.empty:
-            raise InputError(f"{args.source} holds no evaluations yet.")
+            raise InputError(f"{source} holds no evaluations yet.")
         by = args.by.split(",") if args.by else [name for name in ["weight_decay"] if name in found]
         summary = phases.summarize(found, by)
         readings = phases.readings(metrics, settings) if args.rules else None
@@ -52,7 +55,8 @@ def main(argv: Sequence[str]) -> None:
         except StorageError as error:
             raise InputError(f"--csv={error}: choose another file.") from None
         terminal.written(args.csv, beside=True)
-    terminal.say_part(args.source)
+    for one in args.sources:
+        terminal.say_part(one)
     if args.json:
         parts = {"runs": found, "groups": summary.groups, "fits": summary.fits}
         parts |= {"rules": phases.describe_rules(readings)} if readings is not None else {}
@@ -83,8 +87,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _parser() -> terminal.Parser:
     parser = terminal.command("phases", __doc__)
-    source = "a sweep's working directory, a table (.csv, .jsonl or .parquet) or a PyTorch file with curves"
-    parser.add_argument("source", metavar="DIR", help=source)
+    source = "a sweep's working directory, or several, a table (.csv, .jsonl or .parquet) or a PyTorch file with curves"
+    parser.add_argument("sources", metavar="DIR", nargs="+", help=source)
     parser.add_argument("--csv", metavar="FILE", help="write the table of phases, one row per run")
     parser.add_argument("--by", metavar="COLUMNS", help="form groups by these (a,b); by default weight_decay")
     parser.add_argument("--runs", action="store_true", help="list every run, too")

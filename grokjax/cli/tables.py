@@ -1,5 +1,6 @@
 """What `grokjax phases` prints: sentences and tables that fit 80 columns."""
 
+import sys
 import textwrap
 from collections.abc import Sequence
 
@@ -12,7 +13,14 @@ from grokjax import phases
 from grokjax.errors import plain
 from grokjax.phases import text
 
+WIDE = 100  # characters per line where the output is no terminal, of tables that are not to be wrapped
 MAX_ROWS = 60  # runs printed; --csv has them all
+
+
+def wide_console() -> Console:
+    """A console for plain text, as wide as the terminal."""
+    width = None if sys.stdout.isatty() else WIDE
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def print_lines(console: Console, lines: Sequence[str]) -> None:
@@ -22,9 +30,10 @@ def print_lines(console: Console, lines: Sequence[str]) -> None:
         console.print(textwrap.fill(line, console.width, subsequent_indent=indent, break_on_hyphens=False))
 
 
-def print_table(console: Console, table: Table) -> None:
-    """Prints a table as wide as the console; wider where a number would otherwise be cut."""
-    least = Measurement.get(console, console.options.update(max_width=10_000), table).minimum
+def print_table(console: Console, table: Table, wrap: bool = True) -> None:
+    """Prints a table as wide as the console; wider where a number would otherwise be cut, or nothing is to wrap."""
+    needs = Measurement.get(console, console.options.update(max_width=10_000), table)
+    least = needs.minimum if wrap else needs.maximum
     console.print(table, width=max(console.width, least), crop=False, no_wrap=False)
 
 

@@ -165,6 +165,12 @@ def add_workdir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workdir", help="of a sweep, finished or not; gs:// and s3:// too")
 
 
+def add_workdirs(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Adds the working directories that a command is about, which it looks at as one sweep."""
+    help = f"of a sweep, finished or not; several are looked at as one; gs:// and s3:// too{more}"
+    parser.add_argument("workdirs", metavar="DIR", nargs="+", help=help)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Adds the flag that prints JSON in place of a table."""
     parser.add_argument("--json", action="store_true", help="JSON on stdout, and everything else on stderr")

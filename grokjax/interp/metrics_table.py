@@ -1,7 +1,7 @@
 """Tables of metrics from anywhere: a sweep's directory, a CSV, JSON-lines or Parquet file, curves in a PyTorch file."""
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from grokjax.errors import InputError
 from grokjax.phases.curves import COLUMNS
 from grokjax.phases.names import ALIASES, recognised
 from grokjax.store import files
+from grokjax.store.joined import join
 from grokjax.store.metrics import parts, read_metrics, read_part
 
 READERS: dict[str, Callable[[Any], pd.DataFrame]] = {
@@ -59,6 +60,23 @@ def read(source: str | Path, every_column: bool = False) -> pd.DataFrame:
         return frame[_needed(frame.columns)] if is_ours and not every_column else frame
     except Exception as error:  # pandas and pyarrow may raise anything
         raise InputError(f"{path} cannot be read as {path.suffix[1:]} ({type(error).__name__}: {error}).") from None
+
+
+def read_all(sources: Sequence[str | Path]) -> pd.DataFrame:
+    """Reads a table of metrics, or those of several sweeps as one, whose notes are in `attrs`.
+
+    Args:
+      sources: one as for `read`, or several working directories.
+
+    Raises:
+      InputError: as for `read`, or one of several is no working directory of a sweep.
+    """
+    if len(sources) == 1:
+        return read(sources[0])
+    joined = join(sources)
+    if not joined.schemas():
+        raise InputError(f"{', '.join(map(str, sources))} hold no metrics yet: wait for an evaluation.")
+    return joined.metrics(COLUMNS)
 
 
 def _needed(columns: Iterable[str]) -> list[str]:

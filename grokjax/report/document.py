@@ -49,7 +49,7 @@ def document(results: Results) -> dict[str, Any]:
     runs = list(results.runs["run"])
     figures = available(results)
     return {
-        "name": results.path.resolve().name,
+        "name": results.name,
         "runs": [_run(results, row) for row in results.runs.to_dict("records")],
         "first": first_run(results.runs),
         "axes": [_axis(results.runs, name) for name in results.axes],

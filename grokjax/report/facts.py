@@ -1,7 +1,6 @@
 """The words of a page: what was run and on what, where the files are, what the figures leave out."""
 
 import datetime
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +27,13 @@ import grokjax
 sweep = "SWEEP"
 metrics = grokjax.read_metrics(sweep)  # one row per (run, step)
 runs = grokjax.read_runs(sweep)  # one row per run
+"""
+LOAD_JOINED = """\
+import grokjax
+
+results = grokjax.open(SWEEPS)
+metrics = results.metrics  # one row per (run, step)
+runs = results.runs  # one row per run
 """
 UNKNOWN = "unknown"
 PHASES = """
@@ -80,11 +86,14 @@ def header(results: Results, now: datetime.datetime) -> Html:
             how = "was interrupted, and no process was training it"
         text = (
             f"This sweep {how} at {now:%Y-%m-%d %H:%M} UTC: the page shows what there was by then, "
-            f"and grokjax report {shlex.quote(str(results.path))} writes it again."
+            f"and grokjax report {results.arguments} writes it again."
         )
         parts.insert(1, element("p", text, class_="running"))
-    if not results.is_table and (some := part(results.record)):
-        parts.insert(1, element("p", f"This is {some}.", class_="axes", id="part"))
+    records = results.joined.records if results.joined else {} if results.is_table else {"This": results.record}
+    for name, record in records.items():
+        if some := part(record):
+            parts.insert(1, element("p", f"{name} is {some}.", class_="axes", id="part"))
+    parts += [element("p", f"{note}.", class_="axes") for note in (results.joined.notes if results.joined else ())]
     rows = [joined(element("dt", name), element("dd", text)) for name, text in _facts(results, now).items() if text]
     details = element("details", element("summary", "What was run, and on what"), element("dl", *rows), open=True)
     return joined(*parts, details)
@@ -112,8 +121,9 @@ def _facts(results: Results, now: datetime.datetime) -> dict[str, str]:
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in (record.get("versions") or {}).items())
     facts["commit"] = record.get("git_commit") or ""
     facts["experiment"] = record.get("experiment") or ""
-    place = "table" if results.is_table else "directory"
-    return facts | {place: str(results.path.resolve()), "this page": f"{now:%Y-%m-%d %H:%M} UTC"}
+    place = "table" if results.is_table else "directories" if results.joined else "directory"
+    where = results.known_as or ", ".join(str(path.resolve()) for path in results.paths)
+    return facts | {place: where, "this page": f"{now:%Y-%m-%d %H:%M} UTC"}
 
 
 def _measured(results: Results) -> dict[str, str]:
@@ -159,6 +169,9 @@ def files(results: Results) -> Html:
     """Links to the files, and the lines that load them."""
     if results.is_table:
         return _table_files(results)
+    if results.joined:
+        text = LOAD_JOINED.replace("SWEEPS", repr([str(path) for path in results.paths]))
+        return element("pre", element("code", text + PHASES), tabindex="0")
     what = {
         "../metrics": "metrics: one row per (run, step), Parquet",
         "../runs.parquet": "runs.parquet: one row per run",
@@ -224,7 +237,7 @@ def notes(results: Results, data: Mapping[str, Any]) -> Html:
             "evaluations, so that no peak is missing."
         )
     if rest := _not_shown(results, data):
-        command = f"grokjax figure {shlex.quote(str(results.path))} --kind=column --column=NAME"
+        command = f"grokjax figure {results.arguments} --kind=column --column=NAME"
         said.append(
             f"No figure here shows these columns of the metrics, of which {command} draws any that holds numbers: "
             f"{', '.join(rest)}."

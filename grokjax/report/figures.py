@@ -208,7 +208,7 @@ def time_to_grok(results: Results, by: Sequence[str]) -> Figure:
         label = f"{within} = {shown_value(value)}" if within else "grokked"
         _times_of(ax, members, across, {v: p + shift for v, p in zip(values, place, strict=True)}, width, i, label)
     ax.set_yscale("log")
-    _name_steps(ax.yaxis)
+    name_steps(ax.yaxis)
     ax.set_xticks(place, [shown_value(value) if across else "" for value in values])
     ax.set_xlabel(across or "")
     ax.set_ylabel("step")
@@ -220,7 +220,7 @@ def time_to_grok(results: Results, by: Sequence[str]) -> Figure:
     return drawn
 
 
-def _name_steps(axis) -> None:
+def name_steps(axis) -> None:
     """Names steps as whole numbers on a logarithmic axis, more of them where it spans little."""
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 6, 8)))
@@ -321,7 +321,7 @@ def phase_diagram(results: Results, by: Sequence[str]) -> Figure:
     ax.set(xlabel=across, ylabel=up)
     if np.isfinite(median).any():
         bar = drawn.colorbar(image, ax=ax, label="median time to grok (steps)")
-        _name_steps(bar.ax.yaxis)
+        name_steps(bar.ax.yaxis)
     drawn.suptitle(title(results, [across, up]) + "\ngrey: the median is not reached", fontsize=9)
     return drawn
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grokjax import config, phases
-from grokjax.columns import ARROW, FINAL
+from grokjax.columns import ARROW, FINAL, SPLIT_SEED_USED
 from grokjax.errors import InputError
 from grokjax.interp import metrics_table
 from grokjax.phases.curves import COLUMNS as PHASE_COLUMNS
@@ -24,6 +25,7 @@ from grokjax.phases.text import shown, shown_steps
 from grokjax.report.panels import FIGURES, SPECTRA
 from grokjax.report.words import Words, of_columns
 from grokjax.store import files, locks
+from grokjax.store.joined import SWEEP, Joined, join
 from grokjax.store.metrics import parts, read_metrics, read_part, read_progress
 from grokjax.store.records import read_record
 
@@ -38,7 +40,7 @@ class Results:
     """Everything that a report shows of a sweep.
 
     Attributes:
-      path: of the working directory, or of a table of metrics.
+      path: of the working directory, or of a table of metrics; of joined sweeps the first one's.
       record: config.json, or what a table says of what was measured; empty if there is neither.
       runs: rows per run as in runs.parquet, with `n_key_freqs`; for runs with evaluations the columns of
         `phases.DESCRIPTIONS`, among them `last_step`, the last evaluation with a finite loss.
@@ -51,6 +53,8 @@ class Results:
       settings: those of them that are no seeds.
       summary: of the phases over the settings.
       by: the settings that the summary's groups are formed by; empty where there are too many.
+      joined: the sweeps that were joined; None of one.
+      known_as: what the page calls the directory, where that is not for its readers.
     """
 
     path: Path
@@ -64,6 +68,23 @@ class Results:
     settings: Sequence[str]
     summary: phases.Summary
     by: Sequence[str]
+    joined: Joined | None = None
+    known_as: str | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        """Of every working directory, or of the table."""
+        return list(self.joined.paths.values()) if self.joined else [self.path]
+
+    @property
+    def arguments(self) -> str:
+        """The directories as a command is given them."""
+        return self.known_as or " ".join(shlex.quote(str(path)) for path in self.paths)
+
+    @property
+    def name(self) -> str:
+        """What the results are called."""
+        return "_".join(self.joined.paths) if self.joined else self.known_as or self.path.resolve().name
 
     @functools.cached_property
     def words(self) -> Words:
@@ -83,7 +104,7 @@ class Results:
     @property
     def interrupted(self) -> bool:
         """Whether they are, and no process trains them."""
-        return self.running and not locks.is_held(self.path)
+        return self.running and not any(map(locks.is_held, self.paths))
 
 
 def read(path: str | Path, more: Sequence[str] = ()) -> Results:
@@ -121,6 +142,40 @@ def read(path: str | Path, more: Sequence[str] = ()) -> Results:
     return _gathered(path, record, runs, metrics, spectra, described(schema), circuit)
 
 
+def read_all(paths: Sequence[str | Path], more: Sequence[str] = ()) -> Results:
+    """Reads one working directory or table, or several directories as one sweep.
+
+    Args:
+      paths: of them.
+      more: as for `read`.
+
+    Raises:
+      InputError: as for `read`, or there is none, or one of several is no sweep's.
+    """
+    if not paths:
+        raise InputError("no directory is given: name one or more.")
+    return read(paths[0], more) if len(paths) == 1 else of_joined(join(paths), more)
+
+
+def of_joined(joined: Joined, more: Sequence[str] = ()) -> Results:
+    """The results of several sweeps as those of one; arguments as of `read`."""
+    columns: dict[str, dict[str, str]] = {}
+    for schema in joined.schemas():
+        columns = described(schema) | columns
+    if not columns:
+        raise InputError(f"{', '.join(map(str, joined.paths.values()))} hold no metrics yet: wait for an evaluation.")
+    wanted = {*PHASE_COLUMNS, *(line.column for figure in FIGURES for line in figure.lines), *more}
+    metrics = joined.metrics(wanted | {name for name, about in columns.items() if is_own(about)} | {*SPECTRA})
+    spectra = {name: _spectra(metrics, name) for name in SPECTRA if name in metrics}
+    records = list(joined.records.values())
+    agreed = {name: value for name, value in records[0].items() if all(r.get(name) == value for r in records)}
+    columns = {name: columns.get(name, {}) for name in ("run", "step", *joined.differing, *columns)}
+    metrics = metrics.drop(columns=[SWEEP, *spectra, *joined.differing, SPLIT_SEED_USED], errors="ignore")
+    return _gathered(
+        joined.paths[joined.runs[SWEEP].iloc[0]], agreed, joined.runs, metrics, spectra, columns, None, joined
+    )
+
+
 def _of_table(path: Path) -> Results:
     """The results in a table of metrics: a run's fields are the config's columns that are constant in it."""
     frame = metrics_table.read(path, every_column=True)
@@ -153,10 +208,11 @@ def _gathered(
     spectra: Mapping[str, Mapping[int, tuple[np.ndarray, np.ndarray]]],
     columns: Mapping[str, Mapping[str, str]],
     circuit: pd.DataFrame | None,
+    joined: Joined | None = None,
 ) -> Results:
     """What was read, with the phases found in it."""
-    settings = varied(runs)
-    axes = [*settings, *(name for name in ("seed", "split_seed") if name in runs and _differs(runs[name]))]
+    settings = [name for name in varied(runs) if joined is None or name in joined.differing]
+    axes = [*settings, *(name for name in ("seed", "split_seed", SWEEP) if name in runs and _differs(runs[name]))]
     found = phases.find_phases(metrics[[name for name in metrics if name in ("run", "step", *PHASE_COLUMNS)]])
     # A table of one evaluation has every measure as a constant, and eval_every is a config field too.
     found = found[[name for name in ("run", *phases.DESCRIPTIONS) if name in ("run", "last_step") or name not in runs]]
@@ -164,7 +220,7 @@ def _gathered(
     return Results(
         path=path,
         record=record,
-        runs=_joined(runs, found),
+        runs=_with_phases(runs, found),
         circuit=circuit,
         metrics=metrics,
         spectra=spectra,
@@ -173,10 +229,11 @@ def _gathered(
         settings=settings,
         summary=phases.summarize(found.merge(runs[["run", *axes]], on="run"), by),
         by=by,
+        joined=joined,
     )
 
 
-def _joined(runs: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+def _with_phases(runs: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     """Runs with their phases and the number of their final keys, NaN where these are not known."""
     keys: Iterable[Any] = runs["key_freqs"] if "key_freqs" in runs else [None] * len(runs)
     n_keys = [np.nan if np.ndim(k) == 0 else len(k) for k in keys]

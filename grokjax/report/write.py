@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from grokjax.report import figures, page
-from grokjax.report.results import read
+from grokjax.report.results import Results, read
 from grokjax.store import files
+
+PAGE, PICTURE = "index.html", "losses.png"
 
 
 def folder(workdir: str | Path) -> Path:
@@ -15,12 +17,25 @@ def folder(workdir: str | Path) -> Path:
 
 def page_path(workdir: str | Path) -> Path:
     """The file of the page."""
-    return folder(workdir) / "index.html"
+    return folder(workdir) / PAGE
 
 
 def figure_path(workdir: str | Path) -> Path:
     """The file of the loss curves."""
-    return folder(workdir) / "losses.png"
+    return folder(workdir) / PICTURE
+
+
+def write_into(results: Results, out: str | Path) -> Path:
+    """Writes the report of one sweep or of several as one into a folder, which is made; returns the page's path.
+
+    Raises:
+      StorageError: the report cannot be written.
+    """
+    path = files.path(out)
+    files.make_folder(path)
+    files.write_bytes(figures.picture(figures.figure(results, "losses"), "png"), path / PICTURE)
+    files.write_text(page.html(results), path / PAGE)
+    return path / PAGE
 
 
 def write(workdir: str | Path) -> Path:
@@ -36,9 +51,4 @@ def write(workdir: str | Path) -> Path:
       InputError: the directory holds no evaluations, or files that cannot be read.
       StorageError: the report cannot be written.
     """
-    results = read(workdir)
-    path = page_path(workdir)
-    files.make_folder(path.parent)
-    files.write_bytes(figures.picture(figures.figure(results, "losses"), "png"), figure_path(workdir))
-    files.write_text(page.html(results), path)
-    return path
+    return write_into(read(workdir), folder(workdir))

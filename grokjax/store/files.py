@@ -107,6 +107,19 @@ def names_below(folder: Path) -> list[PurePosixPath]:
     return sorted(PurePosixPath(path.relative_to(folder).as_posix()) for path in _files(folder))
 
 
+def details(folder: Path) -> dict[PurePosixPath, tuple[int, float]]:
+    """Every file below a folder by its name from there on: its size in bytes, and when it was written, in Unix time."""
+    if is_object(folder):
+        return folder.details()
+    found = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # gone meanwhile
+                about = os.lstat(os.path.join(place, name))
+                found[PurePosixPath(os.path.relpath(place, folder), name)] = about.st_size, about.st_mtime
+    return found
+
+
 NO_CHECKSUM = "has no checksum"
 MOST_BYTES = 1 << 35  # of one file, which is read whole
 

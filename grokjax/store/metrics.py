@@ -103,14 +103,21 @@ def is_part(name: str) -> bool:
     return bool(re.fullmatch(r"part-\d+(-\d+)?\.parquet", name))
 
 
-def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_part(path: Path, columns: Sequence[str] | None = None, needed: bool = True) -> pa.Table:
     """A part, or some of its columns.
+
+    Args:
+      path: of the part.
+      columns: to read; by default all.
+      needed: whether it must have every one of them.
 
     Raises:
       Damaged: it is not what was written, or no such table.
     """
     data = files.read(path)
     try:
+        if columns is not None and not needed:
+            columns = [name for name in pq.read_schema(pa.BufferReader(data)).names if name in columns]
         table = pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
         table.validate(full=True)
         # What pandas would be told of types and indices: nothing of ours says any, and it is read unchecked.
@@ -224,8 +231,18 @@ def read_metrics(workdir: str | Path, columns: Sequence[str] | None = None) -> p
       >>> grokjax.read_metrics("results/tiny", ["run", "step", "test_loss"]).columns.tolist()
       ['run', 'step', 'test_loss']
     """
+    frame = metrics_table(workdir, columns).to_pandas().sort_values(list(ROW), ignore_index=True)
+    if columns is None and "split_seed" in frame and SPLIT_SEED_USED not in frame:  # of an earlier version
+        with contextlib.suppress(Damaged):  # where it cannot be derived
+            used = read_runs(workdir).set_index("run")[SPLIT_SEED_USED]
+            frame.insert(frame.columns.get_loc("split_seed") + 1, SPLIT_SEED_USED, frame["run"].map(used))
+    return frame
+
+
+def metrics_table(workdir: str | Path, columns: Sequence[str] | None = None, needed: bool = True) -> pa.Table:
+    """All rows so far, or some of their columns, as they were written, with metadata; arguments as of `read_part`."""
     places = parts(files.path(workdir) / "metrics")
-    tables = [read_part(path, columns) for path in places]
+    tables = [read_part(path, columns, needed) for path in places]
     if not tables:
         raise FileNotFoundError(files.missing(files.path(workdir)) or f"{workdir} holds no metrics")
     # Where a new axis comes to the parts of a sweep, it comes to the first one last.
@@ -235,12 +252,7 @@ def read_metrics(workdir: str | Path, columns: Sequence[str] | None = None) -> p
         refuse_kinds(path, table, {"run": pa.int32(), "step": pa.int32()}, ROW)
         if not table.schema.equals(tables[0].schema):
             raise Damaged(f"{path} has other columns than {places[0].name}")
-    frame = pa.concat_tables(tables).to_pandas().sort_values(["run", "step"], ignore_index=True)
-    if columns is None and "split_seed" in frame and SPLIT_SEED_USED not in frame:  # of an earlier version
-        with contextlib.suppress(Damaged):  # where it cannot be derived
-            used = read_runs(workdir).set_index("run")[SPLIT_SEED_USED]
-            frame.insert(frame.columns.get_loc("split_seed") + 1, SPLIT_SEED_USED, frame["run"].map(used))
-    return frame
+    return pa.concat_tables(tables)
 
 
 def _is_extended(table: pa.Table, names: Sequence[str]) -> bool:

@@ -5,12 +5,13 @@ Nothing is remembered of what a listing said, since other processes write too (f
 """
 
 import contextlib
+import datetime
 import functools
 import io
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
@@ -57,6 +58,13 @@ def _filesystem(protocol: str) -> Any:
 def _why(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return (text if isinstance(error, OSError) and text else f"{type(error).__name__}: {text}")[:200]
+
+
+def _written_at(about: Mapping[str, Any]) -> float:
+    """When an object was written, in seconds of Unix time, by what its store says of it; 0 where it does not say."""
+    at = next((about[name] for name in ("LastModified", "updated", "mtime", "created") if about.get(name)), 0.0)
+    at = datetime.datetime.fromisoformat(at) if isinstance(at, str) else at
+    return at.timestamp() if isinstance(at, datetime.datetime) else float(at)
 
 
 class ObjectPath(PurePosixPath):
@@ -130,7 +138,17 @@ class ObjectPath(PurePosixPath):
             except FileNotFoundError:  # no such bucket
                 return []
 
-    def _below(self, names: Sequence[str]) -> Iterator[PurePosixPath]:
+    def details(self) -> dict[PurePosixPath, tuple[int, float]]:
+        """Every object below this place, as in `tree`: its size in bytes, and when it was written, in seconds."""
+        with self._asking("read"):
+            try:
+                found = self._fs.find(str(self), detail=True)
+            except FileNotFoundError:  # no such bucket
+                return {}
+        about = {place: found[name] for name in found for place in self._below([name])}
+        return {place: (int(info.get("size") or 0), _written_at(info)) for place, info in about.items()}
+
+    def _below(self, names: Iterable[str]) -> Iterator[PurePosixPath]:
         """Names from here on; an object that stands for this folder, as consoles make them, is none of them."""
         here = PurePosixPath(*self.parts[1:])
         for name in names:
