@@ -121,6 +121,19 @@ def test_names_tell_directories_apart(sweeps, tmp_path):
     assert list(found.paths) == ["x/small", "y/small"]
 
 
+def test_one_of_them_in_a_bucket(sweeps):
+    """By fsspec's own in memory."""
+    there = files.path("memory://bucket/c")
+    for path in (sweeps / "c").rglob("*"):
+        if path.is_file():
+            (there / path.relative_to(sweeps / "c").as_posix()).write_bytes(path.read_bytes())
+    results = grokjax.open([sweeps / "a", "memory://bucket/c"])
+    assert results.runs["sweep"].value_counts(sort=False).to_dict() == {"a": 4, "c": 4}
+    mine = results.metrics[results.metrics["sweep"] == "c"]["test_loss"].to_numpy()
+    np.testing.assert_array_equal(mine, read_metrics(sweeps / "c")["test_loss"].to_numpy())
+    there.drop()
+
+
 def test_models_of_joined_runs(sweeps):
     results = grokjax.open([sweeps / "b", sweeps / "a"])
     row = results.runs[(results.runs["sweep"] == "a")].iloc[0]

@@ -6,8 +6,6 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import tensorboardX
-
 from grokjax.errors import file_name
 from grokjax.sharing.tracker import Run
 
@@ -50,10 +48,10 @@ class Events:
             file.unlink()
         self._folder, self._last = folder, run.logged
         purge = None if run.logged < 0 else run.logged + 1
-        self._rows, self._ended = tensorboardX.SummaryWriter(str(folder), purge_step=purge), None
+        self._rows, self._ended = _library().SummaryWriter(str(folder), purge_step=purge), None
         if run.logged < 0:
             config = {name: x if isinstance(x, Real | str) else str(x) for name, x in run.config.items()}
-            experiment, start, _ = tensorboardX.summary.hparams(config, dict.fromkeys(map(_tag, METRICS), 0.0))
+            experiment, start, _ = _library().summary.hparams(config, dict.fromkeys(map(_tag, METRICS), 0.0))
             for summary in (experiment, start):
                 self._rows.file_writer.add_summary(summary)
 
@@ -74,7 +72,7 @@ class Events:
                 writer.add_text(_tag(name), value, self._last)
             else:
                 writer.add_scalar(_tag(name), float(value), self._last)
-        _, _, end = tensorboardX.summary.hparams({}, {})
+        _, _, end = _library().summary.hparams({}, {})
         writer.file_writer.add_summary(end)
 
     def close(self) -> None:
@@ -82,8 +80,14 @@ class Events:
             writer.close()
 
     def _end(self) -> Any:
-        self._ended = self._ended or tensorboardX.SummaryWriter(str(self._folder), filename_suffix=END)
+        self._ended = self._ended or _library().SummaryWriter(str(self._folder), filename_suffix=END)
         return self._ended
+
+
+def _library() -> Any:
+    import tensorboardX  # an extra, of which this module's importers may have none
+
+    return tensorboardX
 
 
 def _tag(name: str) -> str:

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import wandb
-
 from grokjax.errors import file_name
 from grokjax.sharing.tracker import Run
 
@@ -31,6 +29,8 @@ class Wandb:
         return Logged(made)
 
     def report(self, sweep: str, files: Sequence[Path]) -> None:
+        import wandb
+
         made = self._init(sweep, "report", job_type="report")
         artifact = wandb.Artifact(file_name(f"{sweep}-report"), type="report")
         for file in files:
@@ -41,6 +41,8 @@ class Wandb:
 
     def _init(self, sweep: str, name: str, **more: Any) -> Any:
         """A run whose id is that of its sweep and name, so that it is gone on with and never there twice."""
+        import wandb  # an extra, of which this module's importers may have none
+
         self._folder.mkdir(parents=True, exist_ok=True)
         quiet = wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True, disable_code=True)
         return wandb.init(
