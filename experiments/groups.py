@@ -11,10 +11,11 @@ never been run; `--plan=measure` says what it takes on a machine. Expected, as t
 
     python launch.py --config=experiments/groups.py:small --workdir=results/groups_small
 
-trains the MLP on S_4 and A_5 with 80 % of the pairs, a larger learning rate and twice the decay, three seeds each:
-SMALL_TIME. Expected: all six memorise by step 150 and
-grok, S_4 after 850, 1,300 and 1,100 steps, A_5 after 750, 1,000 and 1,000. No transformer is in it: on groups none has
-been trained to its end here.
+trains the MLP on S_4 and A_5 with 80 % of the pairs, a larger learning rate and twice the decay, three seeds each.
+It took 40 seconds of processor time, compilation included: 2.5 minutes on two cores of an AMD EPYC with eight others'
+processes for each, never timed on quiet ones. Expected, as found: all six memorise by step 150 and grok, S_4 after 850,
+1,300 and 1,100 steps, A_5 after 750, 1,000 and 1,000; by the rule W_L every block but the constant is key. No
+transformer is in it: on groups none has been trained to its end here.
 """
 
 import itertools
