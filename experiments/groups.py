@@ -1,7 +1,21 @@
 """Composition in finite groups: which irreducible representations do networks use? (Chughtai et al. 2023)
 
-python launch.py --config=experiments/groups.py:small --workdir=results/groups_small
-python launch.py --config=experiments/groups.py       --workdir=results/groups
+The claim: logits are a sum of characters of a∘b∘c⁻¹ over a few key irreducible representations, which differ by seed.
+
+    python launch.py --config=experiments/groups.py --workdir=results/groups
+
+trains S_5, A_5 and D_59, each by an MLP and by the mainline's transformer, four seeds each, with the shares of pairs,
+the steps and the optimizer of the released models (MLPs: separate embeddings of 256, 128 neurons, no biases). It has
+never been run; `--plan=measure` says what it takes on a machine. Expected, as the released MLPs: a test accuracy of
+99 % after 17,000 to 40,000 steps (A_5), 16,000 to 26,000 (D_59), 94,000 to 162,000 (S_5).
+
+    python launch.py --config=experiments/groups.py:small --workdir=results/groups_small
+
+trains the MLP on S_4 and A_5 with 80 % of the pairs, a larger learning rate and twice the decay, three seeds each.
+It took 40 seconds of processor time, compilation included: 2.5 minutes on two cores of an AMD EPYC with eight others'
+processes for each, never timed on quiet ones. Expected, as found: all six memorise by step 150 and grok, S_4 after 850,
+1,300 and 1,100 steps, A_5 after 750, 1,000 and 1,000; by the rule W_L every block but the constant is key. No
+transformer is in it: on groups none has been trained to its end here.
 """
 
 import itertools
