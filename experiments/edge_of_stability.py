@@ -36,8 +36,9 @@ def get_config(arg: str = ""):
     c.beta2, c.eps = 0.99, 1e-25
     c.measures = ("paper", "stability")
     c.sweep.seed = (0, 1) if arg == "small" else (0, 1, 2)
+    c.steps = 1_500 if arg == "small" else 5_000
     if arg == "":
-        c.train_fraction, c.steps = 0.4, 5_000
+        c.train_fraction = 0.4
     return c
 
 

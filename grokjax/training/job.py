@@ -47,7 +47,7 @@ def expanded(request: Request) -> Job:
       InputError: bad config or flags, or a directory whose config.json cannot be read.
     """
     path = files.path(request.workdir)
-    whole = starting.settled(sweeps.expand(request.config, request.get_sweep))
+    whole = sweeps.expand(request.config, request.get_sweep)
     asks = request.spread or request.only is not None
     record = (read_record(path) if asks and not request.overwrite else None) or {}
     wanted = 0
@@ -55,6 +55,7 @@ def expanded(request: Request) -> Job:
         recorded = record.get("n_devices") if record.get("platform") == "cpu" else None
         wanted = devices.spread(len(whole.runs), recorded)
     devices.require()
+    whole = starting.settled(whole)
     rehearse(whole)
     if request.only is None:
         return Job(request, whole, whole, path, path, wanted)
