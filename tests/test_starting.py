@@ -7,6 +7,7 @@ from doubles import StopAfter
 
 import grokjax
 from grokjax import sweeps
+from grokjax.core import devices
 from grokjax.errors import InputError
 from grokjax.store.records import read_record
 from grokjax.training import starting
@@ -114,3 +115,13 @@ def test_all_of_it_goes_on_where_it_was_stopped(before, tmp_path):
     whole, halves = (grokjax.read_metrics(tmp_path / name) for name in ("whole", "halves"))
     assert whole.equals(halves)
     assert whole.groupby("run").step.max().tolist() == [120, 120]
+
+
+def test_devices_are_made_before_weights_are_looked_at(before, tmp_path, monkeypatch):
+    """Which takes JAX: a CPU's cores could be no devices any more."""
+    order = []
+    monkeypatch.setattr(devices, "spread", lambda *args: order.append("devices") or 0)
+    look = starting.settled
+    monkeypatch.setattr(starting, "settled", lambda sweep: order.append("weights") or look(sweep))
+    tiny.train(config(start_from=f"{before}:0"), tmp_path, plan_only=True, spread=True)
+    assert order == ["devices", "weights"]

@@ -56,14 +56,14 @@ def expanded(request: Request) -> Job:
         load_sweep(files.path(other))  # which says what is no sweep's directory
     if request.shard:
         return _expanded_shard(request)
-    whole = starting.settled(sweeps.expand(request.config, request.get_sweep))
+    whole = sweeps.expand(request.config, request.get_sweep)
     record = (None if request.overwrite else read_record(path)) or {}
-    whole, more = extension.numbered(path, record, whole, request.extend)
     wanted = 0
     if request.spread:
         recorded = record.get("n_devices") if record.get("platform") == "cpu" else None
         wanted = devices.spread(len(whole.runs), recorded)
     devices.require()
+    whole, more = extension.numbered(path, record, starting.settled(whole), request.extend)
     rehearse(whole)
     if request.only is None:
         return Job(request, whole, whole, path, path, more, wanted)
@@ -79,7 +79,7 @@ def _expanded_shard(request: Request) -> Job:
     """The job of each n-th run of a sweep, in a folder of its own."""
     assert request.shard
     i, n = request.shard
-    whole = starting.settled(sweeps.expand(request.config, request.get_sweep))
+    whole = sweeps.expand(request.config, request.get_sweep)
     numbers = [run.run for run in whole.runs if run.run % n == i]
     if not numbers:
         raise InputError(f"--shard={i}/{n} has none of the sweep's {len(whole.runs)} runs: make fewer shards.")
@@ -88,6 +88,7 @@ def _expanded_shard(request: Request) -> Job:
     recorded = record.get("n_devices") if record.get("platform") == "cpu" else None
     wanted = devices.spread(len(whole.runs), recorded) if request.spread else 0
     devices.require()
+    whole = starting.settled(whole)
     rehearse(whole)
     return Job(request, whole, sweeps.only(whole, numbers), path, path, wanted_devices=wanted)
 
