@@ -93,7 +93,8 @@ class Attention(nnx.Module):
         self.W_V = normal(cfg.d_model, *to_head)
         self.W_O = normal(cfg.d_model, cfg.n_heads, cfg.d_head, cfg.d_model)
         self.is_causal = cfg.attention_dir == "causal"
-        self.rate: Any = nnx.data(None)  # of softmax, where it is not all; `module` sets it
+        self.has_rate = cfg.has_rate
+        self.rate: Any = nnx.data(None)  # of softmax, where it is not all: a number, which `module` sets
 
     def pattern(self, x_BxTxD: Float[Array, "B T D"]) -> Float[Array, "B H T T"]:
         """Attention weights by query and key; they add up to 1 where attention is softmax alone."""
@@ -105,7 +106,7 @@ class Attention(nnx.Module):
             seen = np.tril(seen)
             scores = jnp.where(seen, scores, -jnp.inf)
         softmax = jax.nn.softmax(scores, -1)
-        return softmax if self.rate is None else self.rate * softmax + (1 - self.rate) * jnp.asarray(seen, q.dtype)
+        return self.rate * softmax + (1 - self.rate) * jnp.asarray(seen, q.dtype) if self.has_rate else softmax
 
     def __call__(self, x_BxTxD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         v = jnp.einsum("btd,hde->bhte", x_BxTxD, self.W_V[...])

@@ -64,7 +64,7 @@ def heading(about: Mapping[str, Any]) -> list[str]:
     return [
         f"model  {one_line('; '.join([about['model'], about['layout'], *about['notes']]))}",
         f"       P = {about['p']}, n_layers {about['n_layers']}, d_model {about['d_model']}, {_kind(about)}"
-        f", d_mlp {about['d_mlp']}, {about['act']}; {about['dtype']}, computed in {about['computed_in']}",
+        f", d_mlp {about['d_mlp']}, {about['act']}{_more(about)}; {about['dtype']}, computed in {about['computed_in']}",
         f"task   {about['task']}",
         *([f"note   {one_line(about['doubt'])}"] if about.get("doubt") else []),
         f"split  {split}",
@@ -74,8 +74,15 @@ def heading(about: Mapping[str, Any]) -> list[str]:
 
 def _kind(about: Mapping[str, Any]) -> str:
     """The number of heads, or that it is an MLP and how pairs enter."""
-    is_mlp = about["architecture"] == "mlp"
-    return f"MLP on {about['inputs']} {about['embeddings']} embeddings" if is_mlp else f"n_heads {about['n_heads']}"
+    if about["architecture"] != "mlp":
+        return f"n_heads {about['n_heads']}"
+    is_one_hot = about["inputs"] == "one_hot"
+    return "MLP on one-hot tokens" if is_one_hot else f"MLP on {about['inputs']} {about['embeddings']} embeddings"
+
+
+def _more(about: Mapping[str, Any]) -> str:
+    """In what a transformer differs from the paper's; "" in nothing, or of a table that does not tell."""
+    return f"; {about['differs']}" if about.get("differs") else ""
 
 
 def summary(m: Measure, value, blocks: Sequence[str] = ()) -> str:

@@ -131,6 +131,7 @@ def _measured(results: Results) -> dict[str, str]:
     about = results.record
     try:
         sizes = ", ".join(f"{name} {about[name]}" for name in ("n_layers", "d_model", "n_heads", "d_mlp", "act"))
+        sizes += f", {about['differs']}" if about.get("differs") else ""
         keys = ", ".join(results.words.keys(results.runs.iloc[0].to_dict())) if "key_freqs" in results.runs else "none"
         return {
             "checkpoints": "; ".join([f"the last is {about['model']}", about["layout"], *about["notes"]]),
