@@ -12,7 +12,7 @@ trains on half of the pairs in batches of 512, AdamW at 1e-3 with β₂ 0.98, a 
 
 trains modulo 31 on 80 % of the pairs in batches of 256, half the width, at 3e-3, three seeds each; a run that has
 grokked ends. It took 2 minutes and 10 seconds of processor time, compilation included. Found: all six memorise by step
-150; with the decay two of three grok, after 1,450 and 800 steps, and the third reaches 98 % and falls back again; without
+150; with the decay two of three grok, after 1,450 and 800 steps, the third reaches 98 % and falls back again; without
 it none grok, at 4 to 6 % of the test pairs.
 """
 
