@@ -17,6 +17,7 @@ from grokjax.polynomials import looks_like_one
 
 IDENTITY = "identity"  # the column of runs.parquet
 STOP_RULE = ("stop_loss", "stop_evals", "eval_every")  # which weights depend on where there is such a rule
+FILES = ("group", "start_from")  # fields that may name a file, or a run of another directory
 # Tasks whose name says which function it is, for good: a hash stands on the answers of any other.
 NAMED = frozenset({"add", "subtract", "multiply", "divide", "quadratic", "random", "group"})
 
@@ -64,7 +65,7 @@ def needs_answers(values: Mapping[str, Any]) -> bool:
 
 
 def _used(path: str, value: Any) -> Any:
-    """A field's value as training uses it: numbers in float32, a Cayley table or a snapshot by its digest alone."""
+    """A field's value as training uses it: numbers in float32, files by their content's digest, which follows an @."""
     if isinstance(value, float) and FIELDS[path].kind == TRACED:
         return float(np.float32(value)) + 0.0  # -0 as 0
-    return value.rpartition("@")[2] if path in ("group", "start_from") and value else value
+    return value.rpartition("@")[2] if path in FILES and value else value
