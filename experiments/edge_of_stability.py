@@ -12,7 +12,8 @@ Without the colon: the paper's setting for its transformer (Figure 6: 40 % of th
 has not been run. Small: P = 53, half the width, half of the pairs, 1 500 larger steps, two seeds; minutes on two idle
 cores. Seed 0 of it was run, without measures: decay groks at step 600; ⊥Grad has 88 % of the test pairs at step 400 and
 98.5 % at the end; without either the exact loss and the one in float32 end at 46 %; in float16 training stops at a
-loss of 2e-4 after some 200 steps, and at 39 %; StableMax is at 47 % and rises slowly (the paper trains it for 80 000).
+loss of 2e-4 after some 200 steps, and at 39 %; StableMax is at 47 %, and rises slowly (the paper trains it for 80 000
+epochs).
 """
 
 from typing import Any

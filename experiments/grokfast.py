@@ -9,7 +9,8 @@ since decay alone makes AdamW grok sooner as well.
 
 Without the colon: P = 97 and half of the pairs, as in the paper, on this project's model in full batches (the paper's
 has two layers, LayerNorm and batches of 512), with three seeds each. It has not been run. Small: P = 53, half the
-width, one learning rate.
+width, one learning rate; minutes on two idle cores. There the filter did not help: with decay 1 AdamW alone groks in
+2 of 2 runs (median step 750) and with the filter in 0 of 2 within 2 500 steps; with decay 0.1 neither does.
 """
 
 from grokjax import config

@@ -89,7 +89,9 @@ def test_every_group_has_its_page_and_figure():
     for m in registry.MEASURES.values():
         if m.function.__module__.startswith("grokjax."):
             assert tables.name_of(m) in page
-            assert (ROOT / "docs" / "figures" / f"measures_{m.group}.png").is_file()
+            # The figures are of a sweep of the mainline, which does not log these.
+            drawn = m.group not in ("objective", "label_noise")
+            assert (ROOT / "docs" / "figures" / f"measures_{m.group}.png").is_file() == drawn
 
 
 def test_files_that_are_linked_exist():

@@ -29,10 +29,14 @@ MODELS = {
 }
 
 
+NOISY = CASE.answers.copy()  # with label noise on three training pairs
+NOISY[CASE.train_pairs[:3]] = (NOISY[CASE.train_pairs[:3]] + 1) % CFG.p
+
+
 def state(params) -> State:
     """A run with these weights, about to take a step of full length."""
     h = hyperparameters(warmup_steps=0)
-    inputs = Inputs(np.uint32(0), h, CASE.train_pairs, CASE.answers)
+    inputs = Inputs(np.uint32(0), h, CASE.train_pairs, NOISY, task_answers=CASE.answers)
     return State(params, optimizers.build("adamw", h).init(params), inputs)
 
 
