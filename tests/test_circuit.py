@@ -38,12 +38,10 @@ def case():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, case, finished):
-    """model.npz with its split, bare.npz without, deep.npz of two layers, and a finished sweep."""
+    """model.npz with its split, bare.npz without, and a finished sweep."""
     folder = tmp_path_factory.mktemp("circuits")
     files.save_npz(case.params, case.cfg, folder / "model.npz", case.train_pairs)
     files.save_npz(case.params, case.cfg, folder / "bare.npz")
-    deep = random_case(P, n_layers=2)
-    files.save_npz(deep.params, deep.cfg, folder / "deep.npz")
     shutil.copytree(finished[0], folder / "sweep")
     return folder
 

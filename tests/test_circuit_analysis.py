@@ -57,6 +57,43 @@ def test_small_models_have_the_definitions_numbers(name):
     assert set(exact) == set(found) - KEYS
 
 
+# --- models beside the paper's --------------------------------------------------------------------------------------
+
+OF_ONE_LAYER = {
+    "attention_to_equals",
+    "attention_fve",
+    "loss_attention_zeroed",
+    "loss_mlp_skip_mean",
+    "loss_softmax_linear",
+}
+OF_NEURONS = {"loss_null_space", "loss_key_directions", "loss_without_freq", "loss_without_neurons"}
+OTHERS = {
+    "two layers": {"n_layers": 2},
+    "LayerNorm": {"normalization_type": "LN"},
+    "two tokens": {"n_ctx": 2, "n_layers": 2},
+    "mlp": {"architecture": "mlp"},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_numbers_that_a_model_has_not_are_null_and_say_why(name):
+    case = random_case(7, **OTHERS[name])
+    found = analyse(from_arrays(case.params | {"train_indices": case.train_pairs}, act="relu"), [1, 3], task="add")
+    assert all("one layer as the paper has it" in found["null"][number] for number in OF_ONE_LAYER)
+    assert all((found[number] is None) == (name == "LayerNorm") for number in OF_NEURONS)
+    assert found["loss"] == pytest.approx(float(np.mean(case.shared().loss_N)), rel=1e-5)
+    assert found["loss_sum_directions"] is not None
+    assert found["W_L_rank"] is not None
+
+
+def test_neurons_of_the_last_of_several_layers_are_replaced_as_if_by_its_weights():
+    case = random_case(5, n_layers=2, act="gelu")
+    s = Anatomy(case.cfg, 1, case.params, case.train_pairs, case.answers)
+    without = case.params | {"blocks.1.mlp.W_out": np.zeros_like(case.params["blocks.1.mlp.W_out"])}
+    expected = oracle.all_logits(without, "gelu")
+    np.testing.assert_allclose(s.with_acts(jnp.zeros_like(s.acts_NxM)), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def grokked(training_run):
     """A model that has learned addition modulo 23, its keys and its numbers."""
