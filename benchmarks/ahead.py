@@ -36,6 +36,8 @@ from grokjax.store import files
 from grokjax.training import layouts, population
 
 RUNS = 8
+MOST = 12  # kernels that are told one by one
+OFF_CHIP = 5e7  # bytes of a run-step from which on they are
 FLOAT32 = "float32 alone"  # in PTX, where no instruction of the tensor cores is
 
 
@@ -116,12 +118,22 @@ def counted(program: Program, name: str, width: int) -> Record:
     for part, kernels in {"step": step, "evaluation": evaluation}.items():
         n, moved, flop = hlo.total(kernels)
         row[part] = {"kernels": n, "bytes": moved / width, "flop": flop / width}
+    most = sorted(step, key=lambda kernel: -kernel.times * kernel.bytes)[:MOST]
+    row["largest"] = [_of_kernel(kernel, width) for kernel in most]
     row["found"] = sorted({product.precision for kernel in step for product in kernel.products})
     row["scatters"] = sum(one.opcode == "scatter" for one in program.within(program.steps))
     row["gathers"] = sum(one.opcode == "gather" for one in program.within(program.steps))
     others = SAME_PROGRAM.get(name, {})
     row["bounds"] = {key: width / seconds(chip, step) for key, chip in {name: CHIPS[name], **others}.items()}
     return row
+
+
+def _of_kernel(kernel: Kernel, width: int) -> Record:
+    """A kernel per run-step, with the end of the line that it comes from."""
+    flop = sum(product.flop for product in kernel.products)
+    source = re.sub(r"jit\((\w+)\)", r"\1", kernel.source.split(";")[0].rpartition("vmap()/")[2])
+    source = source.removeprefix("while/body/")
+    return {"kernel": source or kernel.name, "bytes": kernel.times * kernel.bytes / width, "flop": flop / width}
 
 
 def seconds(chip: Chip, kernels: Sequence[Kernel]) -> float:
@@ -140,7 +152,9 @@ def seconds(chip: Chip, kernels: Sequence[Kernel]) -> float:
 def page(record: Record) -> str:
     """The figures as Markdown."""
     rows = record["rows"]
-    return "\n\n".join([costs(rows), memory(rows), of_chips()]) + "\n"
+    moving = [row for row in rows if row["step"]["bytes"] >= OFF_CHIP and "largest" in row]
+    most = {row["chip"]: row for row in sorted(moving, key=lambda row: row["runs"]) if row["runs"] <= 64}
+    return "\n\n".join([costs(rows), memory(rows), *map(largest, most.values()), of_chips()]) + "\n"
 
 
 def costs(rows: Sequence[Record]) -> str:
@@ -182,6 +196,17 @@ def memory(rows: Sequence[Record]) -> str:
         took = (f"{row[name]['compile_s']:.0f} s" for name in ("advance", "start"))
         lines.append([CHIPS[row["chip"]].title, row["runs"], *(f"{size / 1e6:,.0f}" for size in sizes), *took])
     return "Memory, evaluation included, and processor time to compile:\n\n" + table(header, lines, 6)
+
+
+def largest(row: Record) -> str:
+    """The kernels that move most."""
+    whole = row["step"]["bytes"]
+    lines = [
+        [f"`{one['kernel']}`", number(one["bytes"] / 1e6), f"{one['bytes'] / whole:.0%}", number(one["flop"] / 1e9)]
+        for one in row["largest"]
+    ]
+    said = f"The kernels of a run-step that move most, {CHIPS[row['chip']].title}, {row['runs']} runs:\n\n"
+    return said + table(["from, as JAX names it", "MB", "of all", "GFLOP"], lines, 3)
 
 
 def of_chips() -> str:

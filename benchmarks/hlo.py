@@ -92,6 +92,7 @@ class Kernel(NamedTuple):
     times: int
     bytes: int  # each time
     products: tuple[Product, ...]
+    source: str = ""  # the line of the program that it comes from, as JAX names it
 
     @property
     def ahead(self) -> bool:
@@ -172,7 +173,9 @@ class Program:
                 found += self.kernels(within[0], times * int(trips[1] if trips else 1))
             elif not (one.opcode in FREE or one.opcode.endswith(("-done", "-update")) or _is_free_call(one)):
                 products = tuple(self._products(here, one))
-                found.append(Kernel(one.name, one.opcode, times, self._moved(here, one), products))
+                said = re.search(r'op_name="([^"]*)"', one.rest)
+                moved, source = self._moved(here, one), said[1] if said else ""
+                found.append(Kernel(one.name, one.opcode, times, moved, products, source))
         return found
 
     def within(self, computation: str) -> Iterator[Instruction]:

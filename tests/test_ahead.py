@@ -232,6 +232,25 @@ def test_the_page_names_bounds_and_both_cards():
     assert "| H100 SXM | 64 | 1,900 | 2,100 | 4,000 | 12 s | 1 s |" in text
 
 
+def test_the_page_tells_the_largest_kernels_of_a_step_that_leaves_the_chip():
+    told = [{"kernel": "jvp()/dot_general", "bytes": 1.7e7, "flop": 5.18e8}]
+    rows = [{**ROW, "runs": runs, "largest": told, "step": {**ROW["step"], "bytes": 1.7e8}} for runs in (8, 64, 1024)]
+    on_chip = {**rows[0], "chip": "v5e", "step": {**ROW["step"], "bytes": 4e6}, "bounds": {"v5e": 2500.0}}
+    text = ahead.page({"rows": [*rows, on_chip]})
+    assert text.count("The kernels of a run-step that move most") == 1
+    assert "The kernels of a run-step that move most, H100 SXM, 64 runs:" in text
+    assert "| `jvp()/dot_general` | 17.0 | 10% | 0.518 |" in text
+
+
+def test_kernels_are_named_by_the_line_that_they_come_from():
+    source = (
+        "jit(_advance)/while/body/eval_jaxpr/while/body/vmap()/while/body/transpose(jvp(jit(_where)))/select_n;jit(x)"
+    )
+    kernel = Kernel("fusion.1", "fusion", 2, 640, (Product(64, "highest", "f32"),), source)
+    assert ahead._of_kernel(kernel, 64) == {"kernel": "transpose(jvp(_where))/select_n", "bytes": 20, "flop": 1}
+    assert ahead._of_kernel(kernel._replace(source=""), 64)["kernel"] == "fusion.1"
+
+
 def test_docs_have_what_was_filed(tmp_path):
     assert "Not yet compiled" in performance.bounds(tmp_path)
     record = {
@@ -277,6 +296,9 @@ def test_a_small_population_compiles(name):
     assert 20 < found["step"]["kernels"] < 200
     assert 20 < found["evaluation"]["kernels"] < 600
     assert found["scatters"] == 0
+    sizes = [kernel["bytes"] for kernel in found["largest"]]
+    assert sizes == sorted(sizes, reverse=True)
+    assert found["largest"][0]["kernel"]
     assert found["found"] == ["highest"]
     assert min(found["bounds"].values()) > 0
     if name == "v5e":
