@@ -27,8 +27,8 @@ PAPERS = {
     "2501.04697",
     "Lee et al. 2024": "Lee, Kang, Kim, Lee. Grokfast: accelerated grokking by amplifying slow gradients. arXiv "
     "2405.20233",
-    "Jordan et al. 2024": "Jordan, Jin, Boza, You, Cesista, Newhouse, Bernstein. Muon: an optimizer for hidden layers in "
-    "neural networks. kellerjordan.github.io/posts/muon",
+    "Jordan et al. 2024": "Jordan, Jin, Boza, You, Cesista, Newhouse, Bernstein. Muon: an optimizer for hidden layers "
+    "in neural networks. kellerjordan.github.io/posts/muon",
     "Humayun et al. 2024": "Humayun, Balestriero, Baraniuk. Deep networks always grok and here is why. arXiv "
     "2402.15555",
     "Doshi et al. 2023": "Doshi, Das, He, Gromov. To grok or not to grok: disentangling generalization and "
