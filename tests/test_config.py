@@ -29,6 +29,10 @@ BOUNDS = {
     "model.n_layers": ([1, 100], {0: "from 1 to 100", 101: "from 1 to 100"}),
     "model.d_model": ([1, 100_000], {0: "from 1 to 100,000", 100_001: "from 1 to 100,000"}),
     "model.n_heads": ([1, 10_000], {0: "from 1 to 10,000", 10_001: "from 1 to 10,000"}),
+    "model.d_head": ([None, 1, 100_000], {0: "from 1 to 100,000", 100_001: "from 1 to 100,000"}),
+    "model.n_ctx": ([2, 3], {1: "3 or 2", 4: "3 or 2"}),
+    "model.attention_rate": ([0.0, 1.0], {-SMALL: "in [0, 1]", 1.0000001: "in [0, 1]"}),
+    "model.dropout": ([0.0, LARGE], {-SMALL: "in [0, 1)", 1.0: "in [0, 1)"}),
     "model.d_mlp": ([1, 1_000_000], {0: "from 1 to 1,000,000", 1_000_001: "from 1 to 1,000,000"}),
     "learning_rate": ([0.0, 3.4e38], {-SMALL: NOT_BELOW, 3.5e38: F32}),
     "weight_decay": ([0.0, 3.4e38], {-SMALL: NOT_BELOW, 3.5e38: F32}),
@@ -59,9 +63,12 @@ BOUNDS = {
 CHOICES = {
     "split": ("jax", "python"),
     "model.architecture": ("transformer", "mlp"),
-    "model.inputs": ("concatenated", "summed"),
+    "model.inputs": ("concatenated", "summed", "one_hot"),
     "model.embeddings": ("separate", "shared"),
-    "model.act": ("relu", "gelu"),
+    "model.act": ("relu", "gelu", "quadratic"),
+    "model.attention_dir": ("causal", "bidirectional"),
+    "model.normalization_type": ("LN",),
+    "model.unembed": ("own", "tied"),
     "gradient_transform": ("none", "grokfast", "orthograd"),
     "decay_to": ("zero", "init"),
     "schedule": ("constant", "cosine", "linear"),
@@ -100,7 +107,11 @@ def test_every_field_is_looked_at():
 def test_numbers_are_numbers(path):
     kind = config.FIELDS[path].type
     article = {int: "an integer", float: "a number"}[kind]
-    wrong = [True, False, "1", (1,)] + ([1.0] if kind is int else []) + ([] if path == "split_seed" else [None])
+    wrong = (
+        [True, False, "1", (1,)]
+        + ([1.0] if kind is int else [])
+        + ([] if path in ("split_seed", "model.d_head") else [None])
+    )
     for value in wrong:
         assert refusal(path, value) == f"config.{path} is {value!r}, but it must be {article}."
     if kind is float:
@@ -135,12 +146,19 @@ MAINLINE = {
     "init_scale": 1.0,
     "model.architecture": "transformer",
     "model.inputs": "concatenated",
-    "model.embeddings": "separate",
+    "model.embeddings": None,
     "model.n_layers": 1,
     "model.d_model": 128,
     "model.n_heads": 4,
+    "model.d_head": None,
     "model.d_mlp": 512,
     "model.act": "relu",
+    "model.n_ctx": 3,
+    "model.attention_rate": 1.0,
+    "model.attention_dir": "causal",
+    "model.normalization_type": None,
+    "model.unembed": "own",
+    "model.dropout": 0.0,
     "loss": "cross_entropy",
     "optimizer": "adamw",
     "gradient_transform": "none",
@@ -201,17 +219,8 @@ def test_kinds_are_pinned():
         *("checkpoint_every_minutes", "checkpoint_every_steps", "keep_final_state", "slots"),
     ]
     assert kinds["traced"] == [
-        *(
-            "seed",
-            "split_seed",
-            "label_noise",
-            "init_scale",
-            "grokfast_alpha",
-            "grokfast_lamb",
-            "l1",
-            "l2",
-            "learning_rate",
-        ),
+        *("seed", "split_seed", "label_noise", "init_scale", "model.attention_rate", "model.dropout"),
+        *("grokfast_alpha", "grokfast_lamb", "l1", "l2", "learning_rate"),
         *("weight_decay", "beta1", "beta2", "muon_beta", "muon_learning_rate", "eps"),
         *("warmup_steps", "schedule_end", "steps", "stop_loss", "stop_evals"),
     ]
@@ -262,7 +271,10 @@ def test_some_pairs_are_left_to_train_and_to_test_on(monkeypatch):
 
 def test_heads_divide_the_width():
     assert checked(model__n_heads=128) == ""
-    assert checked(model__n_heads=3) == ("config.model.d_model is 128, but it must be divisible by model.n_heads, 3.")
+    assert checked(model__n_heads=3) == (
+        "config.model.d_model is 128, but it must be divisible by model.n_heads, 3, unless model.d_head is set."
+    )
+    assert checked(model__n_heads=3, model__d_head=40) == ""
 
 
 def test_heads_are_a_transformer_s():
@@ -316,7 +328,7 @@ def test_a_field_that_is_none_is_told_where_it_is_set():
             c.weight_decy = 1.0
         with pytest.raises(InputError, match=r"^config field 'sed' is unknown: did you mean 'seed'"):
             c.sweep.sed = (0, 1)
-        with pytest.raises(InputError, match="known are act, architecture, d_mlp, d_model, embeddings, inputs, n_"):
+        with pytest.raises(InputError, match="known are act, architecture, attention_dir, attention_rate, d_head,"):
             c.model["d_ff"] = 64
         c.sweep.model.d_mlp = (8, 16)
         assert c.sweep.model.d_mlp == (8, 16)
