@@ -38,6 +38,8 @@ VALUES = {
     "steps": (40, 20),
     "stop_loss": (0.0, 1e9),
     "stop_evals": (3, 1),
+    "model.attention_rate": (0.2, 0.7),
+    "model.dropout": (0.1, 0.4),
 }
 
 
