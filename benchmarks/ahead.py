@@ -74,7 +74,7 @@ def compiled(problem: Problem, name: str, n_runs: int) -> Record:
     layout = layouts.choose(problem, n_runs, slots=n_runs, devices=devices)
     lowered = population.lowered(problem, layout, devices)
     row = {"chip": name, "p": problem.model.p, "precision": problem.precision, "runs": n_runs}
-    row |= {"width": layout.vmap_width, "estimate": layouts.needed_bytes(problem, layout)}
+    row["width"] = layout.vmap_width
     _, row["start"] = _program(lowered["start"], name)
     text, row["advance"] = _program(lowered["advance"], name)
     return row | counted(Program(text), name, layout.vmap_width)
@@ -189,13 +189,30 @@ def _bounds(row: Record) -> list[str]:
 
 def memory(rows: Sequence[Record]) -> str:
     """Memory and what compiling takes."""
-    header = ["chip", "runs", "temporaries, MB", "needed in all, MB", "estimated, MB", "compiling `advance`", "`start`"]
+    header = [
+        "chip",
+        "runs",
+        "temporaries, MB",
+        "needed in all, MB",
+        "estimated now, MB",
+        "compiling `advance`",
+        "`start`",
+    ]
     lines = []
     for row in rows:
-        sizes = (row["advance"]["temporaries"], row["advance"]["needed"], row["estimate"])
+        sizes = (row["advance"]["temporaries"], row["advance"]["needed"], estimated(row))
         took = (f"{row[name]['compile_s']:.0f} s" for name in ("advance", "start"))
         lines.append([CHIPS[row["chip"]].title, row["runs"], *(f"{size / 1e6:,.0f}" for size in sizes), *took])
     return "Memory, evaluation included, and processor time to compile:\n\n" + table(header, lines, 6)
+
+
+def estimated(row: Record) -> int:
+    """The bytes that this version estimates for such a population."""
+    problem, _ = mainline.mainline(1, p=row["p"], precision=row["precision"])
+    in_sets = layouts.in_sets(row["runs"] // row["width"], row["width"])
+    return layouts.needed_bytes(
+        problem, in_sets if CHIPS[row["chip"]].topology else layouts.together(problem, row["runs"])
+    )
 
 
 def largest(row: Record) -> str:
