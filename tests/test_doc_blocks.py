@@ -35,6 +35,9 @@ SMALL = {
     "experiments/phase_diagram.py --workdir": (
         "experiments/phase_diagram.py:small --config.steps=100 --config.snapshot_every=100 --workdir"
     ),
+    "experiments/loss_precision.py --workdir": (
+        "experiments/loss_precision.py:small --config.steps=100 --config.snapshot_every=100 --workdir"
+    ),
     "experiments/precision.py:small": (
         "experiments/precision.py:small --config.steps=100 --config.snapshot_every=100 --config.sweep.seed=(0,) "
         """--config.sweep.precision="('float32','bfloat16')" """
