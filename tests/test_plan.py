@@ -53,10 +53,10 @@ def test_metrics_of_four_numbers_a_row():
 
 
 def test_metrics_with_lists_of_bits():
-    """Two columns of five bits and four more numbers, in 5 + 7 + 7 + 7 + 3 + 7 + 5 rows."""
+    """Two columns of five bits, the keys and four more numbers, in 5 + 7 + 7 + 7 + 3 + 7 + 5 rows."""
     known.register()
     try:
-        assert metrics_bytes(known.sweep()) == int(41 * (16 + 2 * 5 / 8 + 4 * 4))
+        assert metrics_bytes(known.sweep()) == int(41 * (16 + 3 * 5 / 8 + 4 * 4))
         assert snapshot_bytes(known.sweep()) == 4 * 744 * (3 + 4 + 4 + 4 + 2 + 4 + 3)
     finally:
         known.unregister()
