@@ -57,6 +57,9 @@ def all_in_use():
     return c
 
 
+RATES = {"model.attention_rate": 0.5, "model.dropout": 0.5}
+
+
 def same(one, other, rtol=0.0):
     for key in one:
         np.testing.assert_allclose(np.asarray(one[key]), np.asarray(other[key]), rtol=rtol, atol=rtol, err_msg=key)
@@ -65,7 +68,7 @@ def same(one, other, rtol=0.0):
 def test_every_traced_field_is_one_of_its_arguments():
     assert set(VALUES) == set(alone.NAMES) == {path for path, field in FIELDS.items() if field.kind == TRACED}
     assert set(HYPERPARAMETERS) < set(VALUES)
-    every = sweeps.Run(0, config_lib.flat(all_in_use()) | {"l1": 1.0, "l2": 1.0}).problem()
+    every = sweeps.Run(0, config_lib.flat(all_in_use()) | {"l1": 1.0, "l2": 1.0, **RATES}).problem()
     assert set(optimizers.hyperparameters(every)) == set(VALUES) - (ONE - {"steps", "init_scale"}) - {"label_noise"}
 
 

@@ -189,6 +189,6 @@ def test_what_follows_from_smaller_steps():
     assert tune.operations(RUNS) == pytest.approx(tune.operations(full) * SIZE / 29)
     assert tune.signature(PROBLEM, jax.devices()[0]) != tune.signature(full[0].problem(), jax.devices()[0])
     wide = [sweeps.expand(get_config(size)).runs[0].problem() for size in (8, 29, 0)]
-    small, whole, all_pairs = (layouts.needed_bytes(problem, 10_000) for problem in wide)
+    small, whole, all_pairs = (layouts.needed_bytes(problem, layouts.together(problem, 10_000)) for problem in wide)
     assert small < whole
     assert all_pairs <= whole

@@ -61,7 +61,7 @@ def started(run: Run) -> State:
     """The run before its first step, from random parameters."""
     inputs = jax.tree.map(jnp.asarray, run.inputs())
     params = random_params(run.problem().model, run.run)
-    return State(params, optimizers.adamw(inputs.hyperparameters).init(params), inputs)
+    return State(params, optimizers.build("adamw", inputs.hyperparameters).init(params), inputs)
 
 
 def in_pytorch(run: Run, params):

@@ -335,7 +335,7 @@ MISTAKES = {
     "task": (["model.npz", "--task=ad"], "task 'ad' is unknown: did you mean 'add'?"),
     "group": (["model.npz", "--measures=papr"], "group 'papr' is unknown: did you mean 'paper'?"),
     "experiment": (["model.npz", "--experiment=nowhere.py"], "nowhere.py names no file"),
-    "act": (["model.npz", "--act=silu"], "--act 'silu' is unknown: known are gelu, relu"),
+    "act": (["model.npz", "--act=silu"], "--act 'silu' is unknown: known are gelu, quadratic, relu"),
     "flag": (["model.npz", "--kees=3"], "--kees"),
     "out": (["model.npz", "--measures=losses", "--out=no/where.json"], "--out=no/where.json cannot be written"),
 }

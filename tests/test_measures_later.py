@@ -13,7 +13,7 @@ import pytest
 from cases import QUICK, REFERENCE_MODELS, needs_reference, random_case, reference_case
 
 from grokjax import config
-from grokjax.measures import clock, paper, registry, stability
+from grokjax.measures import clock, noise, objective, paper, registry, stability
 from grokjax.measures.registry import MEASURES
 from grokjax.measures.shared import KEY_RULES, Shared
 
@@ -241,7 +241,7 @@ def test_shapes_and_dtypes_are_as_declared():
 
 
 def test_groups_and_tiers():
-    assert {*FAST, "curvature"} == set(registry.groups()) - {registry.ALWAYS}
+    assert {*FAST, "curvature", noise.GROUP, objective.GROUP} == set(registry.groups()) - {registry.ALWAYS}
     assert config.default().measures == ("paper",)
     assert registry.in_step(["curvature"]).keys() == registry.in_step([]).keys()
     assert not registry.in_step(FAST, slow=True)

@@ -146,8 +146,8 @@ def test_key_rule_setting():
     assert field.default == "W_L"
     assert all(field.test(rule) for rule in KEY_RULES)
     assert not field.test("W_U")
-    values = {**config.flat(config.default()), "key_rule": "logits", "task": "multiply"}
-    with pytest.raises(InputError, match=r"config\.key_rule is 'logits', but task 'multiply'"):
+    values = {**config.flat(config.default()), "key_rule": "logits", "task": "quadratic"}
+    with pytest.raises(InputError, match=r"config\.key_rule is 'logits', but task 'quadratic'"):
         sweeps.check(values)
     sweeps.check(values | {"task": "subtract"})
     for rule in KEY_RULES:

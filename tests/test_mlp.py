@@ -196,7 +196,10 @@ def test_memory_is_estimated_by_its_own_sizes():
     """Wider neurons need more, heads nothing; less than the transformer of these widths."""
     cfg = ModelConfig(p=120, d_model=256, n_heads=4, d_mlp=128, architecture="mlp")
     problem = Problem(cfg, 5760)
-    needed = functools.partial(layouts.needed_bytes, slots=64)
+
+    def needed(problem):
+        return layouts.needed_bytes(problem, layouts.together(problem, 64))
+
     wider = dataclasses.replace(problem, model=dataclasses.replace(cfg, d_mlp=256))
     assert needed(wider) > needed(problem)
     assert needed(dataclasses.replace(problem, model=dataclasses.replace(cfg, n_heads=64))) == needed(problem)

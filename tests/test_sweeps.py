@@ -135,7 +135,7 @@ BAD = [
     ("beta2", 1.0, r"config\.beta2 is 1\.0, but it must be in \[0, 1\)"),
     ("task", "ad", "task 'ad' is unknown: did you mean 'add'"),
     ("split", "torch", r"config\.split is 'torch', but it must be one of jax, python"),
-    ("optimizer", "lion", r"config\.optimizer is 'lion', but it must be one of adamw, sgd"),
+    ("optimizer", "lion", r"config\.optimizer 'lion' is unknown: known are adam, adamw, muon, sgd"),
     ("precision", "fp8", r"config\.precision is 'fp8'"),
     ("measures", ("papr",), "group 'papr' is unknown: did you mean 'paper'"),
     ("seed", -1, r"config\.seed is -1"),
