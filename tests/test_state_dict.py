@@ -208,6 +208,22 @@ RECORD = {"version": "0.1.0", "act_fn": "gelu", "task": "subtract", "p": P, "n_h
 RECORD |= {"split_seed": 3, "train_fraction": 0.4, "seed": 2, "step": 600, "train_indices": [1, 5, 40]}
 
 
+@pytest.mark.parametrize("first", [b"PK", b"\x80\x02"])
+def test_safetensors_whose_first_bytes_look_like_another_format(tmp_path, case, first):
+    """They begin with the length of their header, which metadata may make any."""
+    path, wanted = tmp_path / "model.safetensors", int.from_bytes(first, "little")
+    record = {"act_fn": case.cfg.act, "version": "0.1.0"}
+    files.save_safetensors(case.params, case.cfg, path, formats.LENS, record)
+    data = path.read_bytes()
+    n = int.from_bytes(data[:8], "little")
+    length = n + (wanted - n) % (1 << 16)
+    path.write_bytes(length.to_bytes(8, "little") + data[8 : 8 + n].ljust(length) + data[8 + n :])
+    assert path.read_bytes()[:2] == first
+    read = load_checkpoint(path, n_heads=H)
+    equal(read.params, case.params)
+    assert read.origin["version"] == "0.1.0"
+
+
 @pytest.mark.parametrize("name", ["model.npz", "model.pth", "model.safetensors", "bridge.pth", "bridge.safetensors"])
 def test_an_export_says_what_it_is(request, tmp_path, case, name):
     path, format = tmp_path / name, formats.BRIDGE if "bridge" in name else formats.LENS

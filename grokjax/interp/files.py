@@ -60,13 +60,13 @@ def load(path: str) -> Any:
             head = file.read(9)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+    if head[8:] == b"{":  # before the others: its first bytes are a length, and may be any
+        return _read_safetensors(path)
     if head[:2] == b"PK":
         members = guarded(path, _members, path)
         return (_read_torch if any(member.filename.endswith("data.pkl") for member in members) else _read_npz)(path)
     if head[:2] == b"\x80\x02":  # PyTorch's format before 1.6
         return _read_torch(path)
-    if head[8:] == b"{":
-        return _read_safetensors(path)
     if head[:6] == b"\x93NUMPY":
         raise InputError(f"{path} is a single array, but a model is many: save them with numpy.savez.")
     raise InputError(f"{path} is neither an npz file nor one of PyTorch's or of safetensors.")
