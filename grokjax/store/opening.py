@@ -58,9 +58,13 @@ def _held(path: Path, sweep: Sweep, overwrite: bool, hosts: Hosts, tell: Callabl
 
 def _found(workdir: Workdir, sweep: Sweep, hosts: Hosts, tell: Callable[[str], None]) -> Findings:
     found = Findings(Ledger(sweep.runs))
-    if hosts.is_first and workdir.record:
+
+    def examined() -> Findings:
         with waiting.busy(f"examining {workdir.path}", tell):
-            found = recovery.examine(workdir.path, sweep)
+            return recovery.examine(workdir.path, sweep)
+
+    if hosts.is_first and workdir.record:
+        found = examined()
         for place, what in found.troubles.items():
             tell(f"note: {place} {what}; it is set aside.")
         if found.troubles and found.lost:
@@ -68,5 +72,5 @@ def _found(workdir: Workdir, sweep: Sweep, hosts: Hosts, tell: Callable[[str], N
         recovery.repair(workdir.path, found)
     hosts.barrier()
     if workdir.record and (found.changed or not hosts.is_first):
-        found = recovery.examine(workdir.path, sweep)
+        found = examined()
     return found
