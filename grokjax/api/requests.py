@@ -42,7 +42,7 @@ def plan(request: Request, measure: bool = False) -> Plan:
 
 
 def done(plan: Plan) -> dict[int, int]:
-    """The steps that a plan's directory has of each of its runs, by runs.parquet if that is whole; ended runs have all."""
+    """The steps that a plan's directory has of each of its runs, by a whole runs.parquet; ended runs have all."""
     path, runs = plan.job.path, {run.run: run for run in plan.job.sweep.runs}
     if plan.job.request.overwrite or files.trouble(path / "runs.parquet"):  # which a launch makes anew
         return {}
