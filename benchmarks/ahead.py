@@ -152,7 +152,7 @@ def seconds(chip: Chip, kernels: Sequence[Kernel]) -> float:
 def page(record: Record) -> str:
     """The figures as Markdown."""
     rows = record["rows"]
-    moving = [row for row in rows if row["step"]["bytes"] >= OFF_CHIP and "largest" in row]
+    moving = [row for row in rows if row["step"]["bytes"] >= OFF_CHIP]
     most = {row["chip"]: row for row in sorted(moving, key=lambda row: row["runs"]) if row["runs"] <= 64}
     return "\n\n".join([costs(rows), memory(rows), *map(largest, most.values()), of_chips()]) + "\n"
 
@@ -189,15 +189,8 @@ def _bounds(row: Record) -> list[str]:
 
 def memory(rows: Sequence[Record]) -> str:
     """Memory and what compiling takes."""
-    header = [
-        "chip",
-        "runs",
-        "temporaries, MB",
-        "needed in all, MB",
-        "estimated now, MB",
-        "compiling `advance`",
-        "`start`",
-    ]
+    header = ["chip", "runs", "temporaries, MB", "needed in all, MB", "estimated now, MB"]
+    header += ["compiling `advance`", "`start`"]
     lines = []
     for row in rows:
         sizes = (row["advance"]["temporaries"], row["advance"]["needed"], estimated(row))

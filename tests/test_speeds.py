@@ -218,6 +218,8 @@ def test_a_plan_of_a_sweep_that_has_begun_is_of_what_is_left(tmp_path, capsys):
     assert one.seconds == 0
     assert speeds.text(made, [one]) == "     time  none: every run is trained"
     assert requests.done(requests.plan(Request(c, tmp_path / "out", overwrite=True))) == {}
+    (tmp_path / "out" / "runs.parquet").write_bytes(b"damaged")
+    assert requests.done(requests.plan(Request(c, tmp_path / "out"))) == {}
 
 
 def planning(capsys, *args):

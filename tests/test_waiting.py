@@ -27,10 +27,3 @@ def test_training_says_that_it_examines_a_directory_and_writes_the_report(tmp_pa
     told = tiny.train(c, tmp_path / "out")[1]
     assert re.search(rf"examining {re.escape(str(tmp_path / 'out'))} … \d+ s so far", told)
     assert "writing the report" not in told
-
-
-def test_what_is_quick_is_not_told():
-    told = []
-    with waiting.busy("thinking", told.append):
-        pass
-    assert told == []

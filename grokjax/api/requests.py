@@ -42,9 +42,9 @@ def plan(request: Request, measure: bool = False) -> Plan:
 
 
 def done(plan: Plan) -> dict[int, int]:
-    """The steps that the directory of a plan has of each of its runs, by runs.parquet; those that are over have all."""
+    """The steps that a plan's directory has of each of its runs, by a whole runs.parquet; ended runs have all."""
     path, runs = plan.job.path, {run.run: run for run in plan.job.sweep.runs}
-    if plan.job.request.overwrite or not (path / "runs.parquet").is_file():
+    if plan.job.request.overwrite or files.trouble(path / "runs.parquet"):  # which a launch makes anew
         return {}
     table = read_runs(path)
     steps = zip(table["run"], table["status"], table["last_step"].fillna(0), strict=True)

@@ -87,9 +87,13 @@ def mended(workdir: Workdir, sweep: Sweep, hosts: Hosts, tell: Callable[[str], N
       What is in it then.
     """
     found = Findings(Ledger(sweep.runs))
-    if hosts.is_first and workdir.record:
+
+    def examined() -> Findings:
         with waiting.busy(f"examining {workdir.path}", tell):
-            found = recovery.examine(workdir.path, sweep)
+            return recovery.examine(workdir.path, sweep)
+
+    if hosts.is_first and workdir.record:
+        found = examined()
         for place, what in found.troubles.items():
             tell(f"note: {place} {what}; it is set aside.")
         if found.troubles and found.lost:
@@ -97,5 +101,5 @@ def mended(workdir: Workdir, sweep: Sweep, hosts: Hosts, tell: Callable[[str], N
         recovery.repair(workdir.path, found)
     hosts.barrier()
     if workdir.record and (found.changed or not hosts.is_first):
-        found = recovery.examine(workdir.path, sweep)
+        found = examined()
     return found
