@@ -1,11 +1,12 @@
 """The same model and training step in plain PyTorch, as one writes it: what grokjax is compared with.
 
 Parameters have TransformerLens's names and axes, as grokjax's have. The input is a, b, "=" and all three positions pass
-through the block; only the last is unembedded. The loss is PyTorch's own float32 cross-entropy. Size letters as in
-`grokjax.core.model`: B batch, T position (3), D d_model, H heads, E d_head, P residues.
+through the block; only the last is unembedded. An MLP reads one-hot tokens. The loss is PyTorch's own float32
+cross-entropy. Size letters as in `grokjax.core.model`: B batch, T position (3), D d_model, H heads, E d_head, P
+residues.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,12 @@ Params = Mapping[str, Tensor]  # by TransformerLens key
 
 
 def logits(cfg: ModelConfig, params: Params, tokens_BxT: Tensor) -> Tensor:
-    """Logits above "=": int [B, 3] to [B, P]."""
+    """Logits above "=": int [B, 3] to [B, P]; of an MLP from one-hot a and b, float [B, 2 P]."""
+    if cfg.is_mlp:
+        x = tokens_BxT
+        for layer in range(cfg.n_layers):
+            x = ACTIVATIONS[cfg.act](x @ params[f"blocks.{layer}.mlp.W_in"])
+        return x @ params["unembed.W_U"]
     x_BxTxD = F.embedding(tokens_BxT, params["embed.W_E"]) + params["pos_embed.W_pos"]
     for layer in range(cfg.n_layers):
         x_BxTxD = x_BxTxD + _attention(params, f"blocks.{layer}.attn.", x_BxTxD)
@@ -51,9 +57,17 @@ class Training:
       inputs: of the run, as NumPy arrays.
       params: initial parameters, by TransformerLens key.
       device: PyTorch's name of where to train.
+      batches: the first epoch's, if steps are to see batches; later epochs shuffle by PyTorch.
     """
 
-    def __init__(self, problem: Problem, inputs: Inputs, params: Mapping[str, Any], device: str = "cpu"):
+    def __init__(
+        self,
+        problem: Problem,
+        inputs: Inputs,
+        params: Mapping[str, Any],
+        device: str = "cpu",
+        batches: Sequence[np.ndarray] = (),
+    ):
         if problem.optimizer != "adamw":
             raise ValueError(f"optimizer is '{problem.optimizer}', but only adamw is written here.")
         self.cfg, self.device = problem.model, torch.device(device)
@@ -62,8 +76,12 @@ class Training:
         }
         self.optimizer, self.schedule = adamw(list(self.params.values()), inputs.hyperparameters)
         p = problem.model.p
-        self.train_data = pairs_data(p, inputs.train_pairs, inputs.answers, device)
-        self.test_data = pairs_data(p, np.setdiff1d(np.arange(p * p), inputs.train_pairs), inputs.answers, device)
+        test_pairs = np.setdiff1d(np.arange(p * p), inputs.train_pairs)
+        self.train_data, self.test_data = (
+            pairs_data(p, pairs, inputs.answers, device, self.cfg.is_mlp) for pairs in (inputs.train_pairs, test_pairs)
+        )
+        first = (pairs_data(p, pairs, inputs.answers, device, self.cfg.is_mlp) for pairs in batches)
+        self._batches = self._shuffled(problem.batch_size, first)
 
     def loss(self, data: tuple[Tensor, Tensor]) -> Tensor:
         """The mean loss over some pairs in nats."""
@@ -76,13 +94,23 @@ class Training:
             return self.loss(data).item()
 
     def step(self) -> Tensor:
-        """One full-batch training step; returns the loss before it."""
+        """One training step; returns the loss before it."""
         self.optimizer.zero_grad()
-        loss = self.loss(self.train_data)
+        loss = self.loss(next(self._batches))
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
         return loss
+
+    def _shuffled(self, size: int, first: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """What each step sees: all training pairs if `size` is 0, else batches of `first`, then of shuffled pairs."""
+        yield from first
+        tokens_BxT, labels_B = self.train_data
+        while not size:
+            yield self.train_data
+        while True:
+            for taken in torch.randperm(len(labels_B), device=self.device).split(size):
+                yield tokens_BxT[taken], labels_B[taken]
 
     def train(self, n_steps: int) -> None:
         """Steps, and waits until they are done."""
@@ -95,13 +123,14 @@ class Training:
         return [(self.step().item(), self.evaluate(self.test_data)) for _ in range(n_steps)]
 
 
-def pairs_data(p: int, pairs_B: np.ndarray, answers: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
-    """Tokens [B, 3] and answers [B] of some pairs."""
+def pairs_data(
+    p: int, pairs_B: np.ndarray, answers: np.ndarray, device: str, one_hot: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Tokens [B, 3], or one-hot a and b [B, 2 P], and answers [B] of some pairs."""
     tokens_BxT = np.stack([pairs_B // p, pairs_B % p, np.full_like(pairs_B, p)], 1)
-    return (
-        torch.tensor(tokens_BxT, dtype=torch.long, device=device),
-        torch.tensor(answers[pairs_B], dtype=torch.long, device=device),
-    )
+    if one_hot:
+        tokens_BxT = np.eye(p, dtype=np.float32)[tokens_BxT[:, :2]].reshape(len(pairs_B), 2 * p)
+    return torch.tensor(tokens_BxT).to(device), torch.tensor(answers[pairs_B], dtype=torch.long, device=device)
 
 
 def adamw(parameters: Sequence[Tensor], hyperparameters: Mapping[str, Any]):

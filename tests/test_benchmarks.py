@@ -20,6 +20,7 @@ from benchmarks import (
     mainline,
     markdown,
     measures,
+    models,
     run,
     scaling,
     sweep,
@@ -276,7 +277,9 @@ def canned_records():
     points = [{"value": value, "run_step_s": ONE} for value in (1, 2)]
     scaled = canned("scaling", width=2, axes=dict.fromkeys(scaling.AXES, points))
     full = canned("sweep", variant="_a_py", sweep=ran["sweep"])
-    return [ran, hosted, scaled, full]
+    timed = dict.fromkeys([EAGER, *map(population_key, models.WIDTHS)], ONE)
+    others = canned("models", models={name: {"run_step_s": timed, "ratios": timed} for name in models.MODELS})
+    return [ran, others, hosted, scaled, full]
 
 
 def test_the_page_says_what_was_measured(tmp_path):
@@ -309,6 +312,18 @@ def test_a_command_prints_its_figures_and_files_them(tmp_path, monkeypatch, caps
     assert (filed["p"], filed["machine"]["platform"], filed["wall_s"]) == (7, "cpu", ONE)
 
 
+@pytest.mark.parametrize("name", models.MODELS)
+def test_other_models_train_as_pytorch_does(name):
+    pytest.importorskip("torch")
+    sizes = {"p": 11, "d_model": 16, "n_heads": 2, "d_mlp": 32}
+    sizes |= {"batch_size": 8} if "batch_size" in models.MODELS[name] else {}
+    entered, agreement = models.gather(models.MODELS[name] | sizes, "cpu", lambda text: None)
+    assert [one.n_runs for one in entered] == [1, *models.WIDTHS]
+    assert [*agreement.values()] == pytest.approx([agreement[EAGER]] * len(entered), rel=1e-5)
+    for one in entered:
+        one.advance(5)  # into the second epoch: the first has five batches, the fifth of which is smaller
+
+
 def test_a_busy_machine_is_told():
     assert machine.others_line(0.04).endswith("meanwhile")
     assert machine.others_line(0.5).endswith("50 % of the processor meanwhile: not quiet enough to quote these figures")
@@ -316,7 +331,7 @@ def test_a_busy_machine_is_told():
 
 
 def test_the_scaling_figure_is_drawn(tmp_path):
-    record = canned_records()[2]
+    record = canned_records()[3]
     figures.draw_scaling({"CPU": record, "GPU": record}, tmp_path / "scaling.png")
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
 
@@ -327,6 +342,7 @@ def test_the_scaling_figure_is_drawn(tmp_path):
 def test_a_missing_pytorch_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
     assert_refused(call(capsys, run.main), "pip install -e '.[bench]', or leave it out with --no-torch.")
+    assert_refused(call(capsys, models.main), "PyTorch is not installed: pip install -e '.[bench]'.")
 
 
 def test_contestants_that_disagree_are_not_timed(monkeypatch, capsys):

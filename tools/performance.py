@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import ahead, host, machine, run, scaling, sweep
+from benchmarks import ahead, host, machine, models, run, scaling, sweep
 from benchmarks.card import command as card
 from benchmarks.command import Record
 from tools.blocks import ROOT
@@ -16,6 +16,7 @@ POPULATION = "population_4"  # as many slots as a CPU's device has
 ALWAYS = ("cpu", "gpu")  # have a section even if nothing has been measured
 SECTIONS = {
     "run": ("Training, start-up, memory", "python -m benchmarks.run", run.page),
+    "models": ("Other models", "python -m benchmarks.models", models.page),
     "host": ("The host beside the device", "python -m benchmarks.host", host.page),
     "scaling": ("Scaling", "python -m benchmarks.scaling", scaling.page),
     "card": ("What a card answers", "python -m benchmarks.card all", card.page),
