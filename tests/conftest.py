@@ -1,5 +1,6 @@
 """Models that several tests look at, and how hypothesis runs. Test modules import `oracle` from this folder."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -54,6 +55,18 @@ def finished(tmp_path_factory):
     """A finished tiny sweep with the paper's measures, and what was printed."""
     path = tmp_path_factory.mktemp("sweep") / "tiny"
     return path, tiny.train(tiny.get_config("paper"), path)[1]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_mappings():
+    """Lets go of compiled programs: each takes some of the 65,530 mappings of memory that Linux allows a process, and
+    one that has them all is killed.
+    """
+    yield
+    mappings = Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > 15_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)
