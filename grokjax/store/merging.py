@@ -161,6 +161,7 @@ def _write(some: Sequence[Part], whole: Sweep, record: Mapping[str, Any], target
     workdir = Workdir(target, whole)
     try:
         files.keep_checksums(target)
+        files.make_folder(workdir.metrics)
         places = [place for part in some for place in parts(part.path / "metrics")]
         for number, place in enumerate(places):
             files.write_bytes(files.read(place), workdir.metrics / part_name(number))
