@@ -175,7 +175,8 @@ def test_the_report_has_the_circuits_of_each(sweeps, tmp_path):
 
 def test_the_report_knows_the_blocks_of_every_sweep(sweeps, tmp_path):
     c = tiny.get_config("paper")
-    c.task, c.group, c.steps, c.eval_every, c.snapshot_every, c.sweep.seed = "group", "S_3", 20, 20, 20, (0,)
+    c.task, c.group, c.p = "group", "S_3", 6
+    c.steps, c.eval_every, c.snapshot_every, c.sweep.seed = 20, 20, 20, (0,)
     assert tiny.train(c, tmp_path / "s_3")[0] == 0
     for paths in ([sweeps / "a", tmp_path / "s_3"], [tmp_path / "s_3", sweeps / "a"]):
         read = read_all(paths)
