@@ -21,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 
 def launch(workdir, *flags: str, variant: str = "long", env: Mapping[str, str] | None = None) -> subprocess.Popen:
     """Starts a variant of tests/tiny.py."""
-    command = [sys.executable, "launch.py", f"--config=tests/tiny.py:{variant}", f"--workdir={workdir}", *flags]
+    config = f"--config=tests/tiny.py{variant and f':{variant}'}"
+    command = [sys.executable, "launch.py", config, f"--workdir={workdir}", *flags]
     env = os.environ | {"PYTHONPATH": "tests", "PYTHONFAULTHANDLER": "1"} | dict(env or {})
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; a launch would heed that
         signal.signal(signal.SIGINT, signal.default_int_handler)

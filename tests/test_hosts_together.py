@@ -68,27 +68,27 @@ def test_all_are_refused_alike(alone):
         assert "holds another sweep" in text
 
 
-KEPT = "--config.keep_final_state=1"
+WHOLE = ("--config.keep_final_state=1", "--config.sweep.learning_rate=0.01,0.02,1e6")
 
 
 def test_two_extend_by_values_and_steps_and_the_runs_are_reused(tmp_path):
     """Stopped in between; values of the first axis, so that runs have the numbers of a fresh sweep."""
-    smaller = (KEPT, "--config.steps=800", "--config.sweep.weight_decay=0,")
+    smaller = (WHOLE[0], "--config.steps=800", "--config.sweep.learning_rate=0.01,")
     for status, text in all_ended(launch_together(tmp_path / "two", 2, *smaller)):
         assert status == 0, text
-    extended = launch_together(tmp_path / "two", 2, KEPT, "--extend")
+    extended = launch_together(tmp_path / "two", 2, *WHOLE, "--extend")
     last = max(place.name for place in (tmp_path / "two" / "checkpoints").iterdir())
     wait_for(lambda: max(place.name for place in (tmp_path / "two" / "checkpoints").iterdir()) > last, extended[0])
     extended[1].send_signal(signal.SIGTERM)
     for status, text in all_ended(extended, 60):
         assert status == 128 + signal.SIGTERM, text
-    for status, text in all_ended(launch_together(tmp_path / "two", 2, KEPT)):
+    for status, text in all_ended(launch_together(tmp_path / "two", 2, *WHOLE)):
         assert status == 0, text
-    status, text = ended(launch(tmp_path / "fresh", KEPT, variant="hosts", env={"JAX_NUM_CPU_DEVICES": "2"}))
+    status, text = ended(launch(tmp_path / "fresh", *WHOLE, variant="hosts", env={"JAX_NUM_CPU_DEVICES": "2"}))
     assert status == 0, text
     assert_equal_sweeps(tmp_path / "two", tmp_path / "fresh")
     assert final_states.find(tmp_path / "two").keys() == final_states.find(tmp_path / "fresh").keys()
-    done = all_ended(launch_together(tmp_path / "again", 2, KEPT, f"--reuse={tmp_path / 'two'}"))
+    done = all_ended(launch_together(tmp_path / "again", 2, *WHOLE, f"--reuse={tmp_path / 'two'}"))
     assert [status for status, _ in done] == [0, 0], done
     finished = read_runs(tmp_path / "two").query("status == 'finished'")["run"]
     assert f"taken from {tmp_path / 'two'}: {named(finished.tolist())}" in " ".join(done[0][1].split())
