@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from grokjax.api.results import open as open
     from grokjax.api.train import train as train
     from grokjax.interp.checkpoint import load_checkpoint as load_checkpoint
+    from grokjax.interp.checkpoint import load_params as load_params
     from grokjax.report.comparison import compare as compare
     from grokjax.sharing.log import log as log
     from grokjax.sharing.publish import publish as publish
     from grokjax.store.metrics import read_metrics as read_metrics
     from grokjax.store.metrics import read_runs as read_runs
     from grokjax.store.metrics import read_table as read_table
-    from grokjax.store.snapshots import load_params as load_params
     from grokjax.training.alone import train_one as train_one
 
 from grokjax.version import __version__ as __version__
@@ -47,7 +47,7 @@ _LAZY = {
     "log": "sharing.log",
     "publish": "sharing.publish",
     "load_checkpoint": "interp.checkpoint",
-    "load_params": "store.snapshots",
+    "load_params": "interp.checkpoint",
     "read_metrics": "store.metrics",
     "read_runs": "store.metrics",
     "read_table": "store.metrics",

@@ -21,19 +21,20 @@ ROOT = Path(__file__).parent.parent
 
 def launch(workdir, *flags: str, variant: str = "long", env: Mapping[str, str] | None = None) -> subprocess.Popen:
     """Starts a variant of tests/tiny.py."""
-    command = [sys.executable, "launch.py", f"--config=tests/tiny.py:{variant}", f"--workdir={workdir}", *flags]
+    config = f"--config=tests/tiny.py{variant and f':{variant}'}"
+    command = [sys.executable, "launch.py", config, f"--workdir={workdir}", *flags]
     env = os.environ | {"PYTHONPATH": "tests", "PYTHONFAULTHANDLER": "1"} | dict(env or {})
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; a launch would heed that
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def launch_together(workdir, n: int, n_devices: int = 2, variant: str = "hosts") -> list[subprocess.Popen]:
+def launch_together(workdir, n: int, *flags: str, n_devices: int = 2, variant: str = "hosts") -> list[subprocess.Popen]:
     """Starts processes that train together on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = (f"--coordinator_address=127.0.0.1:{port}", f"--num_processes={n}")
+    shared = (*flags, f"--coordinator_address=127.0.0.1:{port}", f"--num_processes={n}")
     env = {"JAX_NUM_CPU_DEVICES": str(n_devices)}
     return [launch(workdir, *shared, f"--process_id={i}", variant=variant, env=env) for i in range(n)]
 

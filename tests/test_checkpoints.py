@@ -1,12 +1,14 @@
 """Snapshots and checkpoints on disk: whose parameters lie where, and which checkpoints there are."""
 
+import jax
 import numpy as np
 import pytest
 import tiny
+from orbax.checkpoint import v1 as ocp
 
 from grokjax import sweeps
 from grokjax.errors import InputError
-from grokjax.store import checkpoints, files, snapshots
+from grokjax.store import checkpoints, files, orbax, snapshots
 from grokjax.store.snapshots import (
     compact,
     find_snapshots,
@@ -262,3 +264,34 @@ def test_a_state_comes_back(tmp_path):
     for x, y in zip(back[0], some, strict=True):
         np.testing.assert_array_equal(x, y)
         assert x.dtype == y.dtype
+
+
+TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": [np.array([1, 2], np.int32)]}
+
+
+def assert_held(path, note):
+    assert orbax.note(path) == note
+    found = orbax.load_folder(path, TREE)
+    assert jax.tree.structure(found) == jax.tree.structure(TREE)
+    for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(TREE), strict=True):
+        np.testing.assert_array_equal(mine, theirs, strict=True)
+
+
+def test_a_folder_holds_one_array_and_no_database(tmp_path):
+    """Which TensorStore would keep memory for, as long as the process lives."""
+    orbax.save_folder(tmp_path / "one", TREE, {"n": 1})
+    assert_held(tmp_path / "one", {"n": 1})
+    names = [path.name for path in (tmp_path / "one").rglob("*")]
+    assert names.count("zarr.json") == 1
+    assert not [name for name in names if "ocdbt" in name]
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_folders_of_earlier_versions_open(is_packed, tmp_path):
+    """Each array by itself, or all as one, in a database."""
+    packed, arrays = orbax._packed(TREE)
+    note = {orbax.ARRAYS: arrays, "note": {"n": 1}} if is_packed else {"n": 1}
+    with files.new_folder(tmp_path / "old", note) as place:
+        ocp.save(place.absolute(), {orbax.PACKED: packed} if is_packed else TREE)
+    assert list((tmp_path / "old").rglob("*ocdbt*"))
+    assert_held(tmp_path / "old", {"n": 1})

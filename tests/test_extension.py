@@ -14,7 +14,7 @@ import grokjax
 from grokjax.core.native import kernels
 from grokjax.errors import InputError
 from grokjax.report import write
-from grokjax.store import files
+from grokjax.store import files, final_states
 from grokjax.store.metrics import parts, read_metrics, read_part, read_runs
 from grokjax.store.records import read_record
 from grokjax.store.snapshots import find_snapshots, load_params
@@ -258,6 +258,7 @@ def test_runs_go_on_as_if_they_had_been_that_long(short, long):
     now = now[now["step"] <= 80].reset_index(drop=True)
     pd.testing.assert_frame_equal(without_keys(now), without_keys(rows), check_exact=True)
     assert read_record(short)["config"]["steps"] == 160
+    assert {step for _, step in final_states.find(short)} == {160}
 
 
 def test_runs_may_go_on_twice_stopped_between_and_beside_new_ones(short, tmp_path):
@@ -308,6 +309,7 @@ def test_stopped_runs_stay_as_they_are(tmp_path):
     train(tmp_path / "a", lasting(120, **rule), extend=True)
     assert read_runs(tmp_path / "a")["status"].tolist() == ["stopped"] * 4
     assert read_runs(tmp_path / "a")["last_step"].tolist() == [40] * 4
+    assert {step for _, step in final_states.find(tmp_path / "a")} == {40}  # the last ones that there are
     assert_as_fresh(tmp_path / "a", tmp_path / "fresh")
 
 
@@ -395,6 +397,31 @@ def test_new_runs_have_the_bits_of_a_fresh_sweep_by_cpp(tmp_path):
     train(path, wide((0, 1, 2)), extend=True)
     assert_kept(path, before, runs)
     train(tmp_path / "fresh", wide((0, 1, 2)))
+    assert_as_fresh(path, tmp_path / "fresh")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(bool(kernels.unavailable()), reason="no compiler here")
+def test_axes_and_steps_have_the_bits_of_a_fresh_sweep_by_cpp(tmp_path):
+    """First an axis that shares the compilation, then one that makes groups, then more steps for all of them."""
+    path = tmp_path / "a"
+
+    def wide(steps, **axes):
+        c = lasting(steps, (0,), (1.0,), p=23, train_fraction=0.5)
+        c.model.d_model, c.model.d_mlp, c.model.n_heads = 32, 64, 2
+        for name, values in axes.items():
+            c.sweep[name] = values
+        return c
+
+    axes = {"beta2": (0.98, 0.99), "p": (23, 29)}
+    train(path, wide(60))
+    assert read_record(path)["groups"][0]["n_parts"] > 0
+    train(path, wide(60, beta2=axes["beta2"]), extend=True)
+    train(path, wide(60, **axes), extend=True)
+    assert tiny.train(wide(120, **axes), path, extend=True, stop=StopAfter(4))[0] == 143
+    train(path, wide(120, **axes))
+    assert [group["n_parts"] > 0 for group in read_record(path)["groups"]] == [True, True]
+    train(tmp_path / "fresh", wide(120, **axes))
     assert_as_fresh(path, tmp_path / "fresh")
 
 

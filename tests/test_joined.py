@@ -15,6 +15,7 @@ from commands import assert_refused, call
 import grokjax
 from grokjax.cli.main import main
 from grokjax.errors import InputError
+from grokjax.report.document import document
 from grokjax.report.results import read_all
 from grokjax.store import files, joined
 from grokjax.store.metrics import metrics_table, read_metrics, read_runs
@@ -157,6 +158,33 @@ def test_the_report_of_several(sweeps, tmp_path):
     assert (tmp_path / "both" / "losses.png").is_file()
     with pytest.raises(InputError, match="out is missing"):
         grokjax.open([sweeps / "a", sweeps / "b"]).report()
+
+
+def test_the_report_has_the_circuits_of_each(sweeps, tmp_path):
+    """Under the new numbers; of a sweep that has none yet the page says how to make them."""
+    copies = [copied(sweeps / name, tmp_path / name) for name in "ab"]
+    page = grokjax.open(copies).report(tmp_path / "both").read_text()
+    assert f"grokjax circuit {copies[0]} --all; grokjax circuit {copies[1]} --all" in html.unescape(page)
+    for path in copies:
+        rows = [{"run": n, "step": 100 + n, "key_freqs": [1], "null": "{}", "measured": "{}"} for n in (1, 3)]
+        pd.DataFrame(rows).to_parquet(path / "circuit.parquet")
+    read = read_all(copies)
+    assert read.circuit[["run", "step"]].to_numpy().tolist() == [[1, 101], [3, 103], [5, 103]]
+    assert [row and row["step"] for row in document(read)["circuit"]] == [None, 101, None, 103, None, 103]
+
+
+def test_the_report_knows_the_blocks_of_every_sweep(sweeps, tmp_path):
+    c = tiny.get_config("paper")
+    c.task, c.group, c.p = "group", "S_3", 6
+    c.steps, c.eval_every, c.snapshot_every, c.sweep.seed = 20, 20, 20, (0,)
+    assert tiny.train(c, tmp_path / "s_3")[0] == 0
+    for paths in ([sweeps / "a", tmp_path / "s_3"], [tmp_path / "s_3", sweeps / "a"]):
+        read = read_all(paths)
+        assert list(read.words.blocks) == ["S_3"]
+        rows = read.runs.to_dict("records")
+        names = {row["sweep"]: read.words.names(row) for row in rows}
+        assert names["a"] is None
+        assert len(names["s_3"]) == 2  # but the constant's
 
 
 def test_the_commands(sweeps, tmp_path, capsys):

@@ -17,12 +17,13 @@ from doubles import StopAfter
 
 import grokjax
 from grokjax import config, sweeps
+from grokjax.cli import circuit
 from grokjax.cli.main import main
 from grokjax.errors import InputError
 from grokjax.experiment import load_experiment
 from grokjax.sharing import anonymous
 from grokjax.sharing import experiment as experiment_lib
-from grokjax.store.metrics import metrics_table
+from grokjax.store.metrics import metrics_table, read_part
 from grokjax.store.sweep import described
 
 SECRET = "jane_of_the_lab"  # in the path of everything
@@ -72,6 +73,26 @@ def test_it_is_read_back(sweep, published):
     with pytest.raises(InputError, match="no snapshot of run 1"):
         again.params(1, step=100)
     assert "is no sweep" not in repr(again)
+
+
+def test_its_weights_are_read_as_snapshots_are(sweep, published, tmp_path):
+    last = grokjax.open(sweep).steps(2)[-1]
+    for step in (None, last):
+        mine, theirs = grokjax.load_params(published, 2, step), grokjax.load_params(sweep, 2, step)
+        assert mine.keys() == theirs.keys()
+        assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
+    text = f"no snapshot of run 2 at step 100: it has that of step {last} alone"
+    with pytest.raises(InputError, match=text):
+        grokjax.load_params(published, 2, 100)
+    mine, theirs = (grokjax.load_checkpoint(f"{path}:2") for path in (published, sweep))
+    assert mine.source == f"{published}:2:{last}"
+    assert (mine.cfg, mine.task, mine.split, mine.settings) == (theirs.cfg, theirs.task, theirs.split, theirs.settings)
+    np.testing.assert_array_equal(mine.train_pairs, theirs.train_pairs)
+    mine, theirs = (grokjax.circuit(f"{path}:2") for path in (published, sweep))
+    assert mine["key_freqs"] == theirs["key_freqs"]
+    copy = shutil.copytree(published, tmp_path / "copy")
+    circuit.main([str(copy), "--all"])
+    assert read_part(copy / "circuit.parquet")["step"].to_pylist() == [last] * 4
 
 
 def test_nothing_of_the_machine_is_in_it(sweep, published):

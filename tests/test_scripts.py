@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from launches import ended, launch
+from launches import assert_equal_sweeps, ended, launch
 
 from grokjax import config
 from grokjax.cli import train
+from grokjax.store import merging
 from grokjax.store.metrics import read_metrics
 
 ROOT = Path(__file__).parent.parent
@@ -403,6 +404,8 @@ def test_four_tasks_of_an_array_are_the_whole_sweep(tmp_path):
     assert [sorted(set(rows["run"])) for rows in shards] == [[0], [1], [2], [3]]
     whole = read_metrics(tmp_path / "whole")
     pd.testing.assert_frame_equal(pd.concat(shards, ignore_index=True), whole, check_exact=True)
+    merging.merge([tmp_path / "sweep" / f"shard-{i}-of-4" for i in range(4)], tmp_path / "merged")
+    assert_equal_sweeps(tmp_path / "merged", tmp_path / "whole")
 
 
 def launches():

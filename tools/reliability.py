@@ -2,12 +2,12 @@
 
 import json
 
-from faults import fuzz, kills
+from faults import endurance, fuzz, kills
 from tools import performance
 from tools.blocks import ROOT
 
 RECORDS = ROOT / "faults" / "records"
-PAGES = {"kills": kills.page, "fuzz": fuzz.page}
+PAGES = {"kills": kills.page, "fuzz": fuzz.page, "endurance": endurance.page}
 
 
 def found() -> str:

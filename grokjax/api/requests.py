@@ -7,7 +7,7 @@ from grokjax import waiting
 from grokjax.columns import disagreement, moduli, redefined
 from grokjax.errors import StorageError
 from grokjax.report import write
-from grokjax.store import files
+from grokjax.store import files, final_states
 from grokjax.store.ledger import Ledger
 from grokjax.store.metrics import how_to_read, parts, read_metrics, read_part, read_runs
 from grokjax.store.opening import opened
@@ -71,6 +71,7 @@ def train(request: Request) -> int:
             was_done = found.is_done(job.sweep) and not workdir.is_extended
             status = sweep.train(job, workdir, found)
             if status == 0 and hosts.is_first:
+                final_states.prune(job.path)
                 if was_done:
                     _write_missing(workdir, found, request)
                 else:

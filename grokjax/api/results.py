@@ -12,7 +12,6 @@ from grokjax.errors import InputError, for_python
 from grokjax.store import files, metrics
 from grokjax.store.joined import SWEEP, Joined, join
 from grokjax.store.records import part, read_record
-from grokjax.store.weights import find_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,14 +120,10 @@ class Results:
           >>> sorted(results.params(run=1, step=100))[:2]
           ['blocks.0.attn.W_K', 'blocks.0.attn.W_O']
         """
-        from grokjax.store import snapshots
+        from grokjax.interp.checkpoint import load_params
 
         path, number = self._place(run)
-        if published := self._weights(path, number, step):
-            from grokjax.interp.checkpoint import load_checkpoint
-
-            return dict(load_checkpoint(published).params)
-        return snapshots.load_params(path, number, step)
+        return load_params(path, number, step)
 
     def measure(self, run: int, step: int | None = None, **options) -> dict[str, Any]:
         """Computes every measure of a run's snapshot on its own task and split; arguments as for `grokjax.measure`."""
@@ -148,12 +143,7 @@ class Results:
 
     def _snapshot(self, run: int, step: int | None) -> str:
         path, number = self._place(run)
-        published = self._weights(path, number, step)
-        return str(published) if published else f"{path}:{number}" + ("" if step is None else f":{step}")
-
-    def _weights(self, path: Path, number: int, step: int | None) -> Path | None:
-        """The file with a run's final weights in a published folder; None where there are snapshots, or none."""
-        return find_weights(path).get(number) if step is None else None
+        return f"{path}:{number}" + ("" if step is None else f":{step}")
 
     def _read(self, more: Sequence[str] = ()) -> "read_results.Results":
         from grokjax.report import results

@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "write a sweep's page and picture",
     "figure": "draw one figure of a sweep for a paper",
     "compare": "compare two sweeps: settings, and runs of the same seeds",
+    "merge": "put parts of a sweep that were trained apart together",
     "log": "log a sweep to TensorBoard or Weights & Biases",
     "publish": "write a sweep as a folder to publish",
     "check": "whether a sweep's directory is whole",

@@ -26,9 +26,10 @@ from grokjax.interp import architectures, files, mlps, trajectory
 from grokjax.interp.formats import Reader, without_prefix
 from grokjax.interp.state_dict import SPLITS, unwrap
 from grokjax.store import files as files_lib
+from grokjax.store import snapshots
 from grokjax.store.records import read_record
-from grokjax.store.snapshots import find_snapshots, load_params
 from grokjax.store.sweep import load_sweep
+from grokjax.store.weights import find_weights
 from grokjax.version import __version__
 
 
@@ -317,16 +318,50 @@ def _pairs(called: str, given: np.ndarray, p: int, is_mask: bool) -> np.ndarray:
 # --- from snapshots -------------------------------------------------------------------------------------------------
 
 
+def load_params(workdir: str | Path, run: int, step: int | None = None) -> dict[str, np.ndarray]:
+    """Loads the parameters of one run at one snapshot step, or the last ones in a folder that `grokjax.publish` wrote.
+
+    Args:
+      workdir: of the sweep.
+      run: its number.
+      step: a snapshot step; by default the last one there is.
+
+    Returns:
+      NumPy arrays by TransformerLens key ("embed.W_E", "blocks.0.attn.W_Q", …).
+
+    Raises:
+      InputError: there is no such snapshot; says which there are.
+
+    Example:
+      >>> import grokjax
+      >>> grokjax.load_params("results/tiny", run=1)["embed.W_E"].shape
+      (8, 8)
+    """
+    return _params(workdir, run, step)[0]
+
+
+def _params(folder: str | Path, number: int, step: int | None) -> tuple[dict[str, np.ndarray], int]:
+    """The parameters of a run at a step, by default its last, and the step."""
+    path = files_lib.path(folder)
+    if weights := find_weights(path).get(number):
+        held = load_checkpoint(weights)
+        last = held.origin["step"]
+        if step not in (None, last):
+            only = f"it has that of step {last} alone"
+            raise InputError(f"{folder} has no snapshot of run {number} at step {step}: {only}.")
+        return dict(held.params), last
+    params = snapshots.load_params(path, number, step)
+    return params, max(s for r, s in snapshots.find_snapshots(path) if r == number) if step is None else step
+
+
 def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) -> Checkpoint:
     files_lib.refuse_missing(files_lib.path(folder))
     if not files_lib.path(folder).is_dir():
         raise InputError(f"{folder} is no directory, but a sweep's is expected before ':{number}'.")
     runs = {run.run: run for run in files.guarded(f"{folder}/config.json", load_sweep, files_lib.path(folder)).runs}
-    params = files.guarded(f"the snapshot of run {number} in {folder}", load_params, folder, number, step)
+    params, step = files.guarded(f"the snapshot of run {number} in {folder}", _params, folder, number, step)
     if number not in runs:
         raise InputError(f"{folder}/config.json does not know run {number}: it has runs 0 to {len(runs) - 1}.")
-    if step is None:
-        step = max(s for r, s in find_snapshots(folder) if r == number)
     run, v = runs[number], runs[number].values
     record, source = read_record(folder) or {}, f"{folder}:{number}:{step}"
     nonzero_b = tasks.is_known(v["task"]) and tasks.of(v).nonzero_b

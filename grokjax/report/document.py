@@ -260,7 +260,7 @@ def _circuit(results: Results, runs: Sequence[int]) -> list[dict[str, Any] | Non
     try:
         return [_claims(table.rows(found[run]), found[run]) if run in found else None for run in runs]
     except (KeyError, TypeError, ValueError):
-        file = results.path / CIRCUIT
+        file = " or ".join(str(path / CIRCUIT) for path in results.paths)
         raise InputError(f"{file} is none of this version's: make it again with grokjax circuit.") from None
 
 

@@ -4,6 +4,7 @@ import base64
 import datetime
 import hashlib
 import re
+import shlex
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -160,14 +161,13 @@ def circuit(results: Results, data: dict[str, Any]) -> Html:
         return element(
             "p", "A table has no models in it; ", command, " repeats the paper's reverse engineering of one."
         )
-    if results.joined:
-        return element("p", "The paper's reverse engineering is on the page of each sweep.")
     if results.known_as and data["circuit"] is None:
         command = element("code", "grokjax circuit weights/run_00000.safetensors")
         return element("p", command, " repeats the paper's reverse engineering of a run's final model.")
     if data["circuit"] is None:
-        command = element("code", f"grokjax circuit {results.arguments} --all")
-        again = element("code", f"grokjax report {results.arguments}")
+        each = [f"grokjax circuit {shlex.quote(str(path))} --all" for path in results.paths]
+        command = element("code", "; ".join(each))
+        again = element("code", f"grokjax report {results.arguments}{' --out=DIR' * bool(results.joined)}")
         what = " repeats the paper's reverse engineering for every finished run, and "
         return element("p", "No circuit.parquet yet: ", command, what, again, " then shows it here.")
     head = [tables.heading(name, numeric=False) for name in ("claim", "the paper's mainline", "this model", "source")]

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import json
+import operator
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from grokjax.phases.text import shown, shown_steps
 from grokjax.report.panels import FIGURES, SPECTRA
 from grokjax.report.words import Words, of_columns
 from grokjax.store import files, locks
-from grokjax.store.joined import SWEEP, Joined, join
+from grokjax.store.joined import NUMBER, SWEEP, Joined, join
 from grokjax.store.metrics import parts, read_metrics, read_part, read_progress
 from grokjax.store.records import read_record
 
@@ -159,9 +160,7 @@ def read_all(paths: Sequence[str | Path], more: Sequence[str] = ()) -> Results:
 
 def of_joined(joined: Joined, more: Sequence[str] = ()) -> Results:
     """The results of several sweeps as those of one; arguments as of `read`."""
-    columns: dict[str, dict[str, str]] = {}
-    for schema in joined.schemas():
-        columns = described(schema) | columns
+    columns: dict[str, dict[str, str]] = functools.reduce(_both, map(described, joined.schemas()), {})
     if not columns:
         raise InputError(f"{', '.join(map(str, joined.paths.values()))} hold no metrics yet: wait for an evaluation.")
     wanted = {*PHASE_COLUMNS, *(line.column for figure in FIGURES for line in figure.lines), *more}
@@ -171,9 +170,28 @@ def of_joined(joined: Joined, more: Sequence[str] = ()) -> Results:
     agreed = {name: value for name, value in records[0].items() if all(r.get(name) == value for r in records)}
     columns = {name: columns.get(name, {}) for name in ("run", "step", *joined.differing, *columns)}
     metrics = metrics.drop(columns=[SWEEP, *spectra, *joined.differing, SPLIT_SEED_USED], errors="ignore")
-    return _gathered(
-        joined.paths[joined.runs[SWEEP].iloc[0]], agreed, joined.runs, metrics, spectra, columns, None, joined
-    )
+    path, circuit = joined.paths[joined.runs[SWEEP].iloc[0]], _circuits(joined)
+    return _gathered(path, agreed, joined.runs, metrics, spectra, columns, circuit, joined)
+
+
+def _both(first: Mapping[str, dict[str, str]], second: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Metadata of the columns of two sweeps: that of the first where both tell, with the groups of both."""
+    found = {**second, **first}
+    for name in first.keys() & second.keys():
+        if held := [json.loads(about[name]["blocks"]) for about in (second, first) if about[name].get("blocks")]:
+            found[name] = first[name] | {"blocks": json.dumps(functools.reduce(operator.or_, held))}
+    return found
+
+
+def _circuits(joined: Joined) -> pd.DataFrame | None:
+    """The rows of every circuit.parquet that there is, under the runs' new numbers; None if there is none."""
+    frames = []
+    for label, path in joined.paths.items():
+        if (path / CIRCUIT).is_file():
+            frame, mine = read_part(path / CIRCUIT).to_pandas(), joined.runs[joined.runs[SWEEP] == label]
+            frame["run"] = frame["run"].map(dict(zip(mine[NUMBER], mine["run"], strict=True)))
+            frames.append(frame.dropna(subset="run"))
+    return pd.concat(frames, ignore_index=True) if frames else None
 
 
 def _of_table(path: Path) -> Results:

@@ -33,6 +33,15 @@ def save(workdir: Path, step: int, runs: Sequence[int], state: State) -> None:
     snapshots.save_snapshot(workdir / FOLDER, step, runs, _leaves(state))
 
 
+def prune(workdir: Path) -> None:
+    """Removes the folders of states from which every run has gone on to a later one."""
+    found = find(workdir)
+    last = dict(sorted(found))
+    needed = {folder for (run, step), (folder, _) in found.items() if step == last[run]}
+    for folder in {folder for folder, _ in found.values()} - needed:
+        files.drop(folder)
+
+
 def load(found: Snapshots, runs: Sequence[tuple[int, int]], blank: State, inputs: Sequence[Inputs]) -> State:
     """The states of some runs, stacked, as NumPy arrays.
 

@@ -4,8 +4,9 @@ Where several processes train a sweep together, Orbax sees that JAX has others a
 folder for all, to which only the first process writes NumPy arrays. Here each process saves what is its own, when it
 likes; so Orbax then saves in a helper process that has no others.
 
-All arrays of a folder are saved as one, since TensorStore keeps some memory for each that it has ever written or read;
-folders of earlier versions hold each array by itself.
+All arrays of a folder are saved as one, in files of its own and not in a database (OCDBT), since TensorStore keeps some
+memory for each array in one that it has ever written or read; folders of earlier versions hold each array by itself, in
+a database.
 """
 
 import concurrent.futures
@@ -128,9 +129,16 @@ def _n_bytes(shape: list[int], dtype: str) -> int:
 def save(path: Path, tree: Any) -> None:
     """Saves a tree of NumPy arrays into a folder that is not there yet, given by its absolute path."""
     if jax.process_count() == 1:
-        ocp.save(path, tree)
+        _save(path, tree)
     else:
         _helper().submit(_save_on_cpu, path, tree).result()
+
+
+def _save(path: Path, tree: Any) -> None:
+    context = ocp.Context()
+    context.array.saving.use_ocdbt = False  # it turns specs into JSON, of which TensorStore (0.1.86) frees nothing
+    with context:
+        ocp.save(path, tree)
 
 
 def _try_to_save(path: Path, tree: Any, note: Any) -> None:
@@ -166,11 +174,11 @@ def _first_line(error: BaseException) -> str:
 
 def _alone() -> ocp.Context:
     """A context in which one process reads what the others do not."""
-    mine = jax.process_index()
-    options = ocp.options.MultiprocessingOptions(
-        primary_host=mine, active_processes={mine}, barrier_sync_key_prefix=f"process_{mine}"
-    )
-    return ocp.Context(multiprocessing_options=options if jax.process_count() > 1 else None)
+    context, mine = ocp.Context(), jax.process_index()
+    if jax.process_count() > 1:
+        context.multiprocessing.primary_host, context.multiprocessing.active_processes = mine, {mine}
+        context.multiprocessing.barrier_sync_key_prefix = f"process_{mine}"
+    return context
 
 
 @contextlib.contextmanager
@@ -219,4 +227,4 @@ def _end_with_parent() -> None:
 
 def _save_on_cpu(path: Path, tree: Any) -> None:
     jax.config.update("jax_platforms", "cpu")  # the accelerator is the other process's
-    ocp.save(path, tree)
+    _save(path, tree)

@@ -75,23 +75,10 @@ Snapshots = Mapping[tuple[int, int], tuple[Path, int]]
 
 
 def load_params(workdir: str | Path, run: int, step: int | None = None) -> dict[str, np.ndarray]:
-    """Loads the parameters of one run at one snapshot step.
-
-    Args:
-      workdir: of the sweep.
-      run: its number.
-      step: a snapshot step; by default the last one there is.
-
-    Returns:
-      NumPy arrays by TransformerLens key ("embed.W_E", "blocks.0.attn.W_Q", …).
+    """The parameters of one run at one snapshot step, by default the last one there is.
 
     Raises:
       InputError: there is no such snapshot; says which there are.
-
-    Example:
-      >>> import grokjax
-      >>> grokjax.load_params("results/tiny", run=1)["embed.W_E"].shape
-      (8, 8)
     """
     files.refuse_missing(files.path(workdir))
     found = find_snapshots(workdir)

@@ -18,6 +18,7 @@ from grokjax.store import files
 from grokjax.store.metrics import read_runs
 from grokjax.store.snapshots import compact, find_snapshots
 from grokjax.store.sweep import load_sweep, refuse_strangers
+from grokjax.store.weights import find_weights
 from grokjax.sweeps import Run
 
 FILE = "circuit.parquet"
@@ -75,7 +76,7 @@ def _missed(path: Path, runs: Sequence[Run]) -> Iterator[tuple[int, str]]:
     if not (path / "runs.parquet").is_file():
         raise InputError(f"{path} has no runs.parquet yet: its sweep has not begun.")
     ledger = read_runs(path).set_index("run")
-    have = {run for run, _ in find_snapshots(path)}
+    have = {run for run, _ in find_snapshots(path)} | find_weights(path).keys()
     for run in runs:
         status = ledger["status"].get(run.run, "waiting")
         if status == "diverged":
