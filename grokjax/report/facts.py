@@ -146,7 +146,7 @@ def _measured(results: Results) -> dict[str, str]:
 # Fields told where they are not as in the mainline.
 LATER = (
     *("loss", "gradient_transform", "grokfast_alpha", "grokfast_lamb", "muon_beta", "muon_learning_rate", "l1", "l2"),
-    *("decay_to", "schedule", "schedule_end", "label_noise", "start_from"),
+    *("decay_to", "norm_constraint", "schedule", "schedule_end", "label_noise", "start_from"),
 )
 
 
