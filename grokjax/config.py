@@ -209,6 +209,11 @@ FIELDS: dict[str, Field] = {
     "decay_to": _name(
         "zero", "what weight_decay is towards: zero, or init, the weights begun with", known=("zero", "init")
     ),
+    "norm_constraint": _name(
+        "none",
+        "on all weights together: none, or init, scaled after each step to the norm of the initial ones",
+        known=("none", "init"),
+    ),
     "learning_rate": _not_negative(1e-3, "step size after warm-up"),
     "weight_decay": _not_negative(
         1.0, "decay λ of every parameter, multiplied by the learning rate; decoupled but for adam and sgd"

@@ -63,7 +63,7 @@ class Run:
             label_noise=v["label_noise"] > 0,
             is_started=v["start_from"] is not None,
             penalties=tuple(name for name in optimizers.PENALTIES if v[name] > 0),
-            **{name: v[name] for name in ("optimizer", "gradient_transform", "schedule", "decay_to")},
+            **{name: v[name] for name in _UPDATE},
             precision=v["precision"],
             eval_every=v["eval_every"],
             measures=v["measures"],
@@ -94,6 +94,7 @@ class Run:
 
 MOST_RUNS = config_lib.MOST_VALUES  # of a sweep
 MOST_GROUPS = 10_000
+_UPDATE = ("optimizer", "gradient_transform", "schedule", "decay_to", "norm_constraint")
 _MODEL_FIELDS = tuple(field.name for field in dataclasses.fields(ModelConfig) if field.name != "p")
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import re
 
+import made_up
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from pages import hand_made, row_of_run, rows_of
 
 from grokjax import phases
 from grokjax.report import document, facts, tables
-from grokjax.report.results import first_run, groups, label, sentence, shown_value
+from grokjax.report.results import first_run, groups, label, read, sentence, shown_value
 from grokjax.store import locks
 
 NAN = np.nan
@@ -42,6 +43,14 @@ def test_the_head_of_the_page(held):
     assert "Nothing was swept: every run has the same settings." in text
     nothing = str(facts.header(dataclasses.replace(held, runs=held.runs[5:]), NOW))
     assert "<li>No run has begun.</li>" in nothing
+
+
+def test_later_fields_are_told_where_they_are_not_the_mainline_s(tmp_path):
+    results = read(made_up.make_sweep(tmp_path / "sweep", 10, 3, 7))
+    assert "init_scale 1</dd>" in str(facts.header(results, NOW))
+    runs = results.runs.assign(norm_constraint="init", l1=0.5)
+    text = str(facts.header(dataclasses.replace(results, runs=runs), NOW))
+    assert "init_scale 1, l1 0.5, norm_constraint init</dd>" in text
 
 
 @pytest.mark.parametrize(("n", "text"), [(7, "0, 1, 2, 3, 4, 5, 6"), (8, "0, …, 7 (8 values)")])

@@ -66,6 +66,7 @@ RIGHT = {
     "optimizer": ["adamw", "adam", "sgd", "muon"],
     "gradient_transform": ["none", "grokfast", "orthograd"],
     "decay_to": ["zero", "init"],
+    "norm_constraint": ["none", "init"],
     "schedule": ["constant", "cosine", "linear"],
     "schedule_end": [0.0, 1.0],
     "measures": [(), ("paper",), ("paper", "clock")],

@@ -8,7 +8,8 @@ import tiny
 import grokjax
 from grokjax import sweeps
 
-NAMES = ("edge_of_stability", "grokfast", "muon")
+NAMES = ("clock_pizza", "edge_of_stability", "grokfast", "muon", "omnigrok")
+LOGGED = {"clock_pizza": ("clock",), "omnigrok": ("efficiency",)}  # what their claims are read from
 
 
 def expanded(name, variant):
@@ -22,22 +23,34 @@ def test_it_trains_some_steps(name, tmp_path):
     c, get_sweep = expanded(name, "small")
     c.p, c.train_fraction, c.model.d_model, c.model.n_heads, c.model.d_mlp = 7, 0.6, 8, 2, 16
     c.steps = c.snapshot_every = c.slow_every = 20
-    c.eval_every, c.sweep.seed, c.measures = 10, (0,), ()
+    c.eval_every, c.sweep.seed, c.measures = 10, (0,), LOGGED.get(name, ())
     status, said = tiny.train(c, tmp_path, get_sweep=get_sweep)
     assert status == 0, said
     runs = grokjax.read_runs(tmp_path)
     assert runs.status.tolist() == ["finished"] * len(sweeps.expand(c, get_sweep).runs)
-    assert grokjax.read_metrics(tmp_path).train_loss.notna().all()
+    table = grokjax.read_metrics(tmp_path)
+    assert table.train_loss.notna().all()
+    if name == "clock_pizza":
+        assert set(table["model.attention_rate"]) == {0.0, 0.5, 0.8, 1.0}
+        assert table[["gradient_symmetricity", "distance_irrelevance", "circularity"]].notna().all(axis=None)
+    if name == "omnigrok":
+        first = table.weight_norm[table.step == 0].reindex(table.index).ffill()
+        moved = (table.weight_norm / first - 1).abs()
+        is_held = table.norm_constraint == "init"
+        assert moved[is_held].max() < 1e-6 < 1e-3 < moved[~is_held & (table.step == 20)].min()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_full_setting_is_the_paper_s(name):
     c, get_sweep = expanded(name, "")
     runs = [run.values for run in sweeps.expand(c, get_sweep).runs]
+    zhong = {"p": {59}, "model.n_ctx": {2}, "train_fraction": {0.8}, "weight_decay": {2.0}, "steps": {20_000}}
     told = {
+        "clock_pizza": zhong | {"learning_rate": {1e-3}, "model.d_model": {128}},
         "edge_of_stability": {"p": {113}, "train_fraction": {0.4}, "learning_rate": {1e-3}, "steps": {5_000}},
         "grokfast": {"p": {97}, "grokfast_alpha": {0.98}, "grokfast_lamb": {2.0}, "train_fraction": {0.5}},
         "muon": {"p": {113}, "optimizer": {"adamw", "muon"}, "steps": {100_000}},
+        "omnigrok": {"p": {113}, "train_fraction": {0.3}, "learning_rate": {1e-3}, "steps": {15_000}},
     }
     for field, values in told[name].items():
         assert {run[field] for run in runs} == values
@@ -47,6 +60,17 @@ def test_the_full_setting_is_the_paper_s(name):
             for t in c.sweep.gradient_transform
         ]
         assert grids[0] == grids[1]
+
+
+@pytest.mark.parametrize("variant", ["", "small"])
+def test_the_norm_is_constrained_without_decay_at_every_scale(variant):
+    c, get_sweep = expanded("omnigrok", variant)
+    runs = [run.values for run in sweeps.expand(c, get_sweep).runs]
+    settings = [(r["init_scale"], r["norm_constraint"], r["weight_decay"]) for r in runs if r["seed"] == 0]
+    scales = set(c.sweep.init_scale)
+    assert {0.8, 1.0} <= scales
+    assert {s for s, *is_held in settings if is_held == ["init", 0.0]} == scales
+    assert {(s, decay) for s, norm, decay in settings if norm == "none"} >= {(s, d) for s in scales for d in (0.0, 1.0)}
 
 
 def test_every_setting_of_the_edge_is_another():

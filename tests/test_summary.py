@@ -90,6 +90,17 @@ def test_summary_by_several_columns_fits_each_apart():
     assert "every run grokked" in critical.loc[113, "warning"]
 
 
+def test_a_critical_value_is_looked_for_where_there_are_values_enough():
+    """Of decays 0 and 1 there is none; of the scales beside them there is."""
+    found = phases_of([0.0, 1.0] * 12, [np.nan] * 12 + [2_000] * 12).assign(init_scale=[0.5] * 12 + [2.0] * 12)
+    fits = phases.summarize(found, by=["init_scale", "weight_decay"]).fits
+    assert fits[["weight_decay", "quantity"]].drop_duplicates().weight_decay.value_counts().to_dict() == {0: 5, 1: 5}
+    critical = fits[fits["quantity"] == "critical_init_scale"]
+    assert critical["estimate"].tolist() == pytest.approx([1.0, 1.0])
+    told = phases.summarize(found.assign(init_scale=1.0), by=["init_scale", "weight_decay"]).fits
+    assert "critical_weight_decay" in set(told["quantity"])
+
+
 def runs_table(steps, last, **columns):
     """A runs.parquet: the step to grok by run, and the last step."""
     grokked = pd.array([None if np.isnan(step) else int(step) for step in steps], "Int64")

@@ -193,6 +193,26 @@ def test_steps_are_the_rule_s(case, changed):
         assert np.max(np.abs(rule.w - weight)) > 1e-3
 
 
+@pytest.mark.parametrize("changed", [*({"optimizer": o} for o in OPTIMIZERS), COMBINATIONS[-2], COMBINATIONS[-1]])
+def test_the_norm_stays_that_of_the_initial_weights(case, changed):
+    """Each rule's step, and then one factor on all weights together."""
+    weights, gradients = case
+    p = problem(**changed, norm_constraint="init")
+    got = run(functools.partial(optimizers.of, p), weights, gradients)
+    rules = {key: Rule(key, weight, p) for key, weight in weights.items()}
+    norm = math.sqrt(sum(np.sum(weight**2) for weight in weights.values()))
+    most = 1.0
+    for i, gradient in enumerate(gradients):
+        for key, rule in rules.items():
+            rule.take(gradient[key])
+        moved = math.sqrt(sum(np.sum(rule.w**2) for rule in rules.values()))
+        most = max(most, moved / norm, norm / moved)
+        for key, rule in rules.items():
+            rule.w = rule.w * norm / moved
+            np.testing.assert_allclose(got[key][i], rule.w, rtol=1e-9, atol=1e-11, err_msg=f"{key} {i}")
+    assert most > 1.001
+
+
 def test_every_one_has_a_rule_here():
     assert all(hasattr(Rule, name) for name in OPTIMIZERS)
     assert set(TRANSFORMATIONS) == {"grokfast", "orthograd"}

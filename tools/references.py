@@ -19,6 +19,7 @@ PAPERS = {
     "Liu et al. 2022": "Liu, Kitouni, Nolte, Michaud, Tegmark, Williams. Towards understanding grokking: an effective "
     "theory of representation learning. arXiv 2205.10343",
     "Zhong et al. 2023": "Zhong, Liu, Tegmark, Andreas. The clock and the pizza. arXiv 2306.17844",
+    "Liu et al. 2023": "Liu, Michaud, Tegmark. Omnigrok: grokking beyond algorithmic data. ICLR 2023, arXiv 2210.01117",
     "Chughtai et al. 2023": "Chughtai, Chan, Nanda. A toy model of universality: reverse engineering how networks "
     "learn group operations. arXiv 2302.03025",
     "Varma et al. 2023": "Varma, Shah, Kenton, Kramár, Kumar. Explaining grokking through circuit efficiency. arXiv "

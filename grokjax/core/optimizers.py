@@ -265,6 +265,30 @@ def decayed_to_init(inner: GradientTransformation) -> GradientTransformation:
     return GradientTransformation(init, update)
 
 
+class WithNorm(NamedTuple):
+    """The state of `norm_constrained`: the norm of all weights that a run began with, and the optimizer's own state."""
+
+    norm: Array
+    inner: optax.OptState
+
+
+def norm_constrained(inner: GradientTransformation) -> GradientTransformation:
+    """An optimizer after each of whose steps all weights are scaled to the norm that they began with (Liu et al. 2023).
+
+    One norm of all parameters together, biases and embeddings included.
+    """
+
+    def init(params):
+        return WithNorm(optax.tree.norm(params), inner.init(params))
+
+    def update(grads, state, params):
+        updates, after = inner.update(grads, state.inner, params)
+        held = optax.projections.projection_l2_sphere(optax.apply_updates(params, updates), state.norm)
+        return jax.tree.map(jnp.subtract, held, params), WithNorm(state.norm, after)
+
+    return GradientTransformation(init, update)
+
+
 # --- all together -----------------------------------------------------------------------------------------------------
 
 
@@ -280,7 +304,8 @@ def of(problem: Problem, h: Hyperparameters) -> GradientTransformation:
         steps.append(TRANSFORMATIONS[problem.gradient_transform].function(h))
     optimizer = build(problem.optimizer, h, problem.schedule)
     optimizer = decayed_to_init(optimizer) if problem.decay_to == "init" else optimizer
-    return optax.chain(*steps, optimizer) if steps else optimizer
+    chain = optax.chain(*steps, optimizer) if steps else optimizer
+    return norm_constrained(chain) if problem.norm_constraint == "init" else chain
 
 
 def hyperparameters(problem: Problem) -> tuple[str, ...]:

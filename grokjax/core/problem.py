@@ -31,6 +31,7 @@ class Problem:
       gradient_transform: in its `TRANSFORMATIONS`, or "none".
       schedule: of the learning rate after warm-up, in its `SCHEDULES`.
       decay_to: "zero" or "init", what weight decay is towards.
+      norm_constraint: "none", or "init" where the norm of all weights stays that of the initial ones.
       penalties: those of its `PENALTIES` that are on.
       label_noise: whether a share of the training answers is drawn anew.
       is_started: whether a run begins with given weights.
@@ -52,6 +53,7 @@ class Problem:
     gradient_transform: str = "none"
     schedule: str = "constant"
     decay_to: str = "zero"
+    norm_constraint: str = "none"
     penalties: tuple[str, ...] = ()
     label_noise: bool = False
     is_started: bool = False

@@ -51,8 +51,8 @@ def summarize(
     Args:
       phases: of `find_phases`, or several such tables concatenated.
       by: columns that form groups; None for all runs together. Critical value and power law are fitted over
-        `weight_decay` if it is among them and otherwise over the first, if that holds numbers; the runs that the
-        other columns tell apart are fitted separately.
+        `weight_decay` if it is among them and otherwise over the first, if that holds numbers; over another where
+        that has fewer than two values above 0. The runs that the other columns tell apart are fitted separately.
       seed: of the bootstrap.
       resamples: of the bootstrap.
       confidence: of every interval.
@@ -74,14 +74,24 @@ def summarize(
             raise unknown("column", name, [column for column in phases.columns if column not in DESCRIPTIONS])
     options = {"seed": seed, "resamples": resamples, "confidence": confidence}
     groups = [_labels(names, key) | _group(group, names, options) for key, group in _grouped(phases, names)]
-    axis = "weight_decay" if "weight_decay" in names else next(iter(names), None)
+    axis = _fitted_over(phases, names)
     fits: list[dict[str, Any]] = []
-    if axis is not None and pd.api.types.is_numeric_dtype(phases[axis]):
+    if axis is not None:
         others = [name for name in names if name != axis]
         for key, group in _grouped(phases, others):
             fits += [_labels(others, key) | fit for fit in _fits(group, axis, options)]
     empty = [*names, "quantity", "estimate", "low", "high", "unit", "runs", "warning"]
     return Summary(pd.DataFrame(groups), pd.DataFrame(fits) if fits else pd.DataFrame(columns=empty))
+
+
+def _fitted_over(phases: pd.DataFrame, names: list[str]) -> str | None:
+    """Which column's critical value to look for: decay, or the first; another where that has one value above 0."""
+    first = "weight_decay" if "weight_decay" in names else next(iter(names), None)
+    if first is None or not pd.api.types.is_numeric_dtype(phases[first]):
+        return None
+    numeric = [name for name in names if pd.api.types.is_numeric_dtype(phases[name])]
+    levels = {name: phases[name][phases[name] > 0].nunique() for name in numeric}
+    return next((name for name in (first, *numeric) if levels[name] > 1), first)
 
 
 def _grouped(phases: pd.DataFrame, names: list[str]):

@@ -146,7 +146,7 @@ def _measured(results: Results) -> dict[str, str]:
 # Fields told where they are not as in the mainline.
 LATER = (
     *("loss", "gradient_transform", "grokfast_alpha", "grokfast_lamb", "muon_beta", "muon_learning_rate", "l1", "l2"),
-    *("decay_to", "schedule", "schedule_end", "label_noise", "start_from"),
+    *("decay_to", "norm_constraint", "schedule", "schedule_end", "label_noise", "start_from"),
 )
 
 
@@ -155,7 +155,7 @@ def _configured(results: Results) -> dict[str, str]:
     v = {name: _values(results, name) for name in config.FIELDS}
     model = [f"{name.removeprefix('model.')} {text}" for name, text in v.items() if name.startswith("model.")]
     names = ["learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale"]
-    names += [name for name in LATER if v[name] != str(config.FIELDS[name].default)]
+    names += [name for name in LATER if v[name] not in (UNKNOWN, shown_value(config.FIELDS[name].default))]
     facts = {
         "task": f"{_task(results)}, train fraction {v['train_fraction']} of all pairs, split {v['split']}",
         "model": f"transformer: {', '.join(model)}",

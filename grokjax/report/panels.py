@@ -101,6 +101,14 @@ FIGURES = (
             Line("n_key_freqs_logits", "rule logits", PINK, "dash", False),
         ),
     ),
+    Curves(
+        *("clock", "Clock or pizza", "pure number", False),
+        (
+            Line("gradient_symmetricity", "gradient symmetricity", ORANGE, many=True),
+            Line("distance_irrelevance", "distance irrelevance", BLUE, many=True),
+            Line("circularity", "circularity", GREEN, "dash", False),
+        ),
+    ),
 )
 # Curves with final keys are the paper's; where a sweep has none yet, those with the keys of each step stand in.
 STAND_INS = {"restricted_loss": "restricted_loss_online", "excluded_loss": "excluded_loss_online"}

@@ -193,6 +193,7 @@ def _update(problem: Problem) -> str:
         "penalties": f"{' and '.join(problem.penalties)} penalty",
         "schedule": f"{problem.schedule} schedule",
         "decay_to": "decay towards the initial weights",
+        "norm_constraint": "the norm of all weights constrained",
         "label_noise": "label noise",
         "is_started": "from given weights",
     }

@@ -252,7 +252,7 @@ def _timed(problem: Problem, inputs: Inputs, width: int, device: jax.Device) -> 
 def signature(problem: Problem, device: jax.Device) -> dict[str, Any]:
     """Describes what the rates depend on, as JSON holds it."""
     # Those that training steps depend on.
-    update = ("optimizer", "gradient_transform", "schedule", "decay_to", "penalties")
+    update = ("optimizer", "gradient_transform", "schedule", "decay_to", "norm_constraint", "penalties")
     fields = ("model", "n_train", "batch_size", "loss", *update, "precision")
     problem_fields = dataclasses.asdict(problem)
     return json.loads(
