@@ -90,6 +90,11 @@ def test_summary_by_several_columns_fits_each_apart():
     assert "every run grokked" in critical.loc[113, "warning"]
 
 
+def test_settings_that_differ_in_something_else_have_no_fit():
+    found = phases_of([1.0] * 6 + [0.0] * 6, [2_000] * 12).assign(layers=[1] * 6 + [2] * 6)
+    assert phases.summarize(found, by=["layers", "weight_decay"]).fits.empty
+
+
 def runs_table(steps, last, **columns):
     """A runs.parquet: the step to grok by run, and the last step."""
     grokked = pd.array([None if np.isnan(step) else int(step) for step in steps], "Int64")
