@@ -21,6 +21,7 @@ def get_config(arg: str = ""):
     c = config.small() if arg else config.default()
     c.sweep.weight_decay, c.sweep.model.n_layers = (0.0,), (2,)
     if arg:
+        c.train_fraction, c.steps = 0.6, 2_000  # of half, two layers and dropout take the whole 2 500
         c.measures, c.stop_loss = (), 0.05  # a run that has grokked ends
         c.sweep.p, c.sweep.train_fraction = (41, 61), (0.3, 0.8)
         c.sweep.model.dropout, c.sweep.l1 = (0.5,), (1e-5, 1e-3)

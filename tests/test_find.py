@@ -54,7 +54,7 @@ def test_a_run_that_groks_without_memorising_comprehends():
     row = find_phases(metrics).iloc[0]
     assert (row["run_class"], row["phases"]) == ("comprehension", "not memorised")
     assert row["phases_sentence"] == "not memorised by 300, but grokked by 200"
-    assert phases_text.run_sentences(row, [])[0] == "the run: comprehension; not memorised, grokked by 200"
+    assert phases_text.run_sentences(row.to_dict(), [])[0] == "the run: comprehension; not memorised, grokked by 200"
     assert find_phases(metrics.assign(test_acc=0.1)).iloc[0]["run_class"] == "confusion"
 
 
