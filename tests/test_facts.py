@@ -78,6 +78,11 @@ def test_what_the_figures_leave_out(held):
     assert text.count("<li>") == 3
     assert "products_loss." in text  # of what no figure shows
     assert "Curves are not thinned" in text
+    of_mse = dataclasses.replace(held, columns={**held.columns, "test_objective": {}})
+    none = {"curve_limit": None, "image_limit": None, "spectra": [], "figures": []}
+    said = "<li>Ends of phases are read from cross-entropy, though another loss was trained on: with mse"
+    assert said in str(facts.notes(of_mse, none))
+    assert said not in text
 
 
 def test_the_table_of_runs(held):

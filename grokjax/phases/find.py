@@ -65,6 +65,12 @@ DESCRIPTIONS = {
     }.items()
 }
 
+# Said of a table with test_objective, the loss that was trained on.
+OTHER_LOSS = (
+    "ends of phases are read from cross-entropy, though another loss was trained on: with mse it stays near a guess's, "
+    "and shows no end of circuit formation (docs/phases.md)"
+)
+
 
 def find_phases(metrics: pd.DataFrame, settings: Settings | None = None) -> pd.DataFrame:
     """One row per run: thresholds reached, delay, class, and the end of each phase as an interval between evaluations.
@@ -118,10 +124,7 @@ def _notes(table: Table, found: pd.DataFrame, read_from: set[tuple[str, str | No
         for rule, n in others[others != default].value_counts().items():
             said.append(f"rule {rule} stands in for {default} in {n} of {len(found)} runs, for want of its columns")
     if "test_objective" in table.frame:
-        said.append(
-            "ends of phases are read from cross-entropy, though another loss was trained on: with mse it stays near a "
-            "guess's, and shows no end (docs/phases.md)"
-        )
+        said.append(OTHER_LOSS)
     used = {"run", "step", *table.constant, *(column for _, column in read_from)}
     unused = [str(table.read_as.get(str(name), name)) for name in table.frame if name not in used]
     return said + ([f"not used, since no rule for a phase reads it: {', '.join(unused)}"] if unused else [])

@@ -6,7 +6,7 @@ from typing import Any
 
 from grokjax import config, tasks
 from grokjax.core import mlp
-from grokjax.phases import survival
+from grokjax.phases import find, survival
 from grokjax.report import downsampling, verdict
 from grokjax.report.markup import Html, element, joined
 from grokjax.report.panels import SPECTRA
@@ -237,6 +237,8 @@ def notes(results: Results, data: Mapping[str, Any]) -> Html:
         )
     else:
         said.append("Curves are not thinned: every evaluation is in the page, as float32.")
+    if "test_objective" in results.columns:
+        said.append(f"{find.OTHER_LOSS[0].upper()}{find.OTHER_LOSS[1:]}.")
     if data["spectra"]:
         ratio = max(downsampling.level_ratio((s["low"], s["high"])) for s in data["spectra"])
         said.append(
