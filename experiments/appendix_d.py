@@ -6,23 +6,23 @@ grok; dropout of 0.2 and 0.5 does, an L1 penalty does not.
 
     python launch.py --config=experiments/appendix_d.py       --workdir=results/appendix_d
 
-Without the colon: these values, each alone, at P = 113 for 40 000 steps, with three seeds. Dropout and the L1 penalty take
-the place of decay, and dropout is of what the MLP adds: as this project reads the paper, which does not say where it is
-nor how strong the penalty was. It has not been run; `--plan=measure` says what it takes on a machine.
+Without the colon: these values, each alone, at P = 113 for 40 000 steps, with three seeds. That dropout and the penalty
+take the place of decay, where dropout is, and how strong the penalty is are this project's choices. It has not been run;
+`--plan=measure` says what it takes on a machine.
 
     python launch.py --config=experiments/appendix_d.py:small --workdir=results/appendix_d_small
 
-P = 53, half the width, 60 % of the pairs, 2 000 steps at 3e-3, three seeds; a run that has grokked ends. The 30 runs took 6
-minutes of processor time, compilation included, on two cores of an AMD EPYC, half of them for two layers and dropout:
-10 minutes beside others' processes, never timed on quiet cores. Found, with the steps at which the three runs grokked:
+P = 53, half the width, 60 % of the pairs, 2 000 steps at 3e-3, three seeds; a run that has grokked ends. The 30 runs
+took 6 minutes of processor time on two cores of an AMD EPYC, compilation included: 10 minutes beside others' processes,
+never timed on quiet cores. Found, with the steps at which the three runs grokked:
 
     decay 1: 700, 750, 450       P = 41: 750, 650, 550       P = 61: 750, 350, 500       two layers: 550, 700, 900
     80 % of the pairs: 250, 450, 400        30 %: none, at 3 to 11 % of the test pairs
     no decay: none, at 57 to 59 %           in its place dropout of 0.5: 1 250, 1 200, 700
     an L1 penalty of 1e-5: 750, 700, 600    of 1e-3: none, and not even the training pairs are learnt
 
-All memorise by step 150 but for that last penalty. So the claims hold here but for two: with 80 % of the pairs runs still
-generalise after they have memorised, though sooner, and a weak L1 penalty groks as decay does.
+All memorise by step 150 but for that last penalty. So two of the claims do not show here: with 80 % of the pairs runs
+still generalise after they have memorised, though sooner, and with a weak L1 penalty they grok as with decay.
 """
 
 from typing import Any
