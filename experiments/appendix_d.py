@@ -7,8 +7,8 @@ grok; dropout of 0.2 and 0.5 does, an L1 penalty does not.
     python launch.py --config=experiments/appendix_d.py       --workdir=results/appendix_d
 
 Without the colon: these values, each alone, at P = 113 for 40 000 steps, with three seeds. That dropout and the penalty
-take the place of decay, where dropout is, and how strong the penalty is are this project's choices. It has not been run;
-`--plan=measure` says what it takes on a machine.
+take the place of decay, where dropout is, and how strong the penalty is are this project's choices. It has not been
+run; `--plan=measure` says what it takes on a machine.
 
     python launch.py --config=experiments/appendix_d.py:small --workdir=results/appendix_d_small
 
