@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from pages import hand_made, row_of_run, rows_of
 
-from grokjax import phases
+from grokjax import config, phases
 from grokjax.report import document, facts, tables
 from grokjax.report.results import first_run, groups, label, read, sentence, shown_value
 from grokjax.store import locks
@@ -87,6 +87,11 @@ def test_what_the_figures_leave_out(held):
     assert text.count("<li>") == 3
     assert "products_loss." in text  # of what no figure shows
     assert "Curves are not thinned" in text
+    of_mse = dataclasses.replace(held, columns={**held.columns, "test_objective": {}})
+    none = {"curve_limit": None, "image_limit": None, "spectra": [], "figures": []}
+    said = "<li>Ends of phases are read from cross-entropy, though another loss was trained on: with mse"
+    assert said in str(facts.notes(of_mse, none))
+    assert said not in text
 
 
 def test_the_table_of_runs(held):
@@ -175,3 +180,31 @@ def test_medians_and_shares_of_settings(held):
 
 def test_numbers_for_json():
     assert [document.finite(x) for x in (None, NAN, np.inf, -np.inf, 0, np.float32(0.5))] == [None] * 4 + [0, 0.5]
+
+
+MLP = {"model.architecture": "mlp"}
+MAINLINE = {name: field.default for name, field in config.FIELDS.items() if field.kind != config.SETTING}
+
+
+@pytest.mark.parametrize(
+    ("change", "model"),
+    [
+        ({}, "transformer: n_layers 1, d_model 128, n_heads 4, d_mlp 512, act relu, n_ctx 3"),
+        (MLP, "mlp: inputs concatenated, n_layers 1, d_model 128, d_mlp 512, act relu, dropout 0"),
+        (
+            MLP | {"model.inputs": "one_hot", "model.act": "quadratic"},
+            "mlp: inputs one_hot, n_layers 1, d_mlp 512, act quadratic, dropout 0",
+        ),
+    ],
+)
+def test_a_model_is_told_by_the_fields_that_it_has(held, change, model):
+    told = MAINLINE | change
+    text = facts.header(dataclasses.replace(held, runs=held.runs.assign(**told)), NOW)
+    (found,) = re.findall("<dt>model</dt><dd>(.*?)</dd>", str(text))
+    assert found.startswith(model) if not change else found == model
+
+
+def test_fields_as_in_the_mainline_are_not_told(held):
+    text = str(facts.header(dataclasses.replace(held, runs=held.runs.assign(**(MAINLINE | {"l1": 1e-5}))), NOW))
+    (found,) = re.findall("<dt>optimizer</dt><dd>(.*?)</dd>", text)
+    assert found.endswith("init_scale 1, l1 1e-05")

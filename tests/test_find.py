@@ -10,6 +10,7 @@ from planted import CHANCE, ENDS, planted
 
 from grokjax import phases
 from grokjax.phases import Settings, find_phases
+from grokjax.phases import text as phases_text
 
 
 def test_a_run_that_only_memorises_stays_in_memorization():
@@ -44,6 +45,25 @@ def test_comprehension_is_no_grokking():
     assert row["grokked"]
     assert row["delay"] <= 100
     assert find_phases(metrics, Settings(class_gap=1)).iloc[0]["run_class"] in ("comprehension", "grokking")
+
+
+def test_a_run_that_groks_without_memorising_comprehends():
+    """As one that corrects its wrong training answers, by which the train accuracy is."""
+    metrics = pd.DataFrame({"step": [0, 100, 200, 300], "train_loss": 1.0, "test_loss": 1.0})
+    metrics = metrics.assign(train_acc=[0.1, 0.95, 0.9, 0.9], test_acc=[0.1, 0.2, 1.0, 1.0])
+    row = find_phases(metrics).iloc[0]
+    assert (row["run_class"], row["phases"]) == ("comprehension", "not memorised")
+    assert row["phases_sentence"] == "not memorised by 300, but grokked by 200"
+    assert phases_text.run_sentences(row.to_dict(), [])[0] == "the run: comprehension; not memorised, grokked by 200"
+    assert find_phases(metrics.assign(test_acc=0.1)).iloc[0]["run_class"] == "confusion"
+
+
+def test_another_loss_than_cross_entropy_is_told_of():
+    metrics = planted(1_000, 5_000, 7_000, 12_000)
+    said = "ends of phases are read from cross-entropy, though another loss was trained on"
+    assert not any(said in note for note in find_phases(metrics).attrs["notes"])
+    metrics = metrics.assign(train_objective=0.1, test_objective=metrics["test_loss"])
+    assert any(said in note for note in find_phases(metrics).attrs["notes"])
 
 
 def test_divergence_is_a_null_train_loss_to_the_end():

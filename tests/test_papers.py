@@ -8,7 +8,7 @@ import tiny
 import grokjax
 from grokjax import sweeps
 
-NAMES = ("clock_pizza", "edge_of_stability", "grokfast", "muon", "omnigrok")
+NAMES = ("appendix_d", "clock_pizza", "edge_of_stability", "grokfast", "label_noise", "multiplication", "muon", "omnigrok")
 LOGGED = {"clock_pizza": ("clock",), "omnigrok": ("efficiency",)}  # what their claims are read from
 
 
@@ -24,6 +24,7 @@ def test_it_trains_some_steps(name, tmp_path):
     c.p, c.train_fraction, c.model.d_model, c.model.n_heads, c.model.d_mlp = 7, 0.6, 8, 2, 16
     c.steps = c.snapshot_every = c.slow_every = 20
     c.eval_every, c.sweep.seed, c.measures = 10, (0,), LOGGED.get(name, ())
+    c.sweep.p = c.sweep.train_fraction = c.sweep.model.n_layers = None  # each value of which is compiled
     status, said = tiny.train(c, tmp_path, get_sweep=get_sweep)
     assert status == 0, said
     runs = grokjax.read_runs(tmp_path)
@@ -50,7 +51,11 @@ def test_the_full_setting_is_the_paper_s(name):
         "edge_of_stability": {"p": {113}, "train_fraction": {0.4}, "learning_rate": {1e-3}, "steps": {5_000}},
         "grokfast": {"p": {97}, "grokfast_alpha": {0.98}, "grokfast_lamb": {2.0}, "train_fraction": {0.5}},
         "muon": {"p": {113}, "optimizer": {"adamw", "muon"}, "steps": {100_000}},
+        "multiplication": {"task": {"multiply"}, "p": {113}, "weight_decay": {1}, "steps": {40_000}},
         "omnigrok": {"p": {113}, "train_fraction": {0.3}, "learning_rate": {1e-3}, "steps": {15_000}},
+        "label_noise": {"p": {97}, "model.d_mlp": {500}, "model.act": {"quadratic"}, "model.inputs": {"one_hot"}}
+        | {"loss": {"mse"}, "learning_rate": {1e-2}, "weight_decay": {0, 5, 15, 20}, "steps": {2_000}},
+        "appendix_d": {"learning_rate": {1e-3}, "steps": {40_000}, "model.d_mlp": {512}},
     }
     for field, values in told[name].items():
         assert {run[field] for run in runs} == values
@@ -84,3 +89,31 @@ def test_every_setting_of_the_edge_is_another():
         ("cross_entropy", "orthograd", 0.0),
         ("cross_entropy", "none", 1.5),
     }
+
+
+def test_label_noise_is_a_grid_of_17_by_17_with_the_columns_that_tell_its_phases():
+    c, get_sweep = expanded("label_noise", "")
+    sweep = sweeps.expand(c, get_sweep)
+    grid = {(run.values["train_fraction"], run.values["label_noise"]) for run in sweep.runs}
+    assert len(grid) == 17 * 17
+    assert len(sweep.runs) == 4 * len(grid)
+    assert (min(grid), max(grid)) == ((0.1, 0.0), (0.9, 0.8))
+    assert "label_noise" in sweep.base["measures"]
+
+
+@pytest.mark.parametrize("variant", ["", "small"])
+def test_appendix_d_changes_one_thing_at_a_time(variant):
+    c, get_sweep = expanded("appendix_d", variant)
+    runs = [run.values for run in sweeps.expand(c, get_sweep).runs]
+    changed = [{name: run[name] for name in run if run[name] != runs[0][name]} for run in runs if run["seed"] == 0]
+    assert changed[0] == {}
+    assert len(changed) * 3 == len(runs)
+    with_it = {("p", 53): {"weight_decay": 5}, ("p", 401): {"train_fraction": 0.2}}
+    for change in changed[1:]:
+        (name, value), *others = sorted(change.items(), key=lambda item: item[0] in ("weight_decay", "train_fraction"))
+        in_place = {"weight_decay": 0} if name in ("model.dropout", "l1") else {}
+        assert dict(others) == with_it.get((name, value), in_place)
+    told = {"p": {53, 109, 401}, "train_fraction": {0.1, 0.2, 0.4, 0.5, 0.6, 0.8}, "model.dropout": {0.2, 0.5}}
+    for name, values in (told | {"model.n_layers": {2}}).items():
+        if not variant:
+            assert {change[name] for change in changed if name in change} == values

@@ -77,6 +77,12 @@ def test_the_plan_in_whole(tmp_path, monkeypatch):
     ]
 
 
+def test_one_hot_tokens_have_no_width(tmp_path):
+    shape = {"model.architecture": "mlp", "model.inputs": "one_hot", "model.act": "quadratic", "model.d_mlp": 16}
+    text = plan.text(plan_of(expand(shape), tmp_path, [Layout(1, 1, 1, 1)]))
+    assert "    model  MLP on one-hot tokens, 1 layer, d_mlp 16, quadratic\n" in text
+
+
 def test_the_plan_of_several_groups_is_of_the_first(tmp_path, monkeypatch):
     sweep = expand({"p": 7}, {"p": 5, "steps": 100}, {"p": 5, "seed": 1})
     monkeypatch.setattr(plan, "environment", lambda: {"platform": "cpu", "device_kind": "cpu", "cpu_threads": 2})

@@ -101,6 +101,11 @@ def test_a_critical_value_is_looked_for_where_there_are_values_enough():
     assert "critical_weight_decay" in set(told["quantity"])
 
 
+def test_settings_that_differ_in_something_else_have_no_fit():
+    found = phases_of([1.0] * 6 + [0.0] * 6, [2_000] * 12).assign(layers=[1] * 6 + [2] * 6)
+    assert phases.summarize(found, by=["layers", "weight_decay"]).fits.empty
+
+
 def runs_table(steps, last, **columns):
     """A runs.parquet: the step to grok by run, and the last step."""
     grokked = pd.array([None if np.isnan(step) else int(step) for step in steps], "Int64")

@@ -65,6 +65,12 @@ DESCRIPTIONS = {
     }.items()
 }
 
+# Said of a table with test_objective, the loss that was trained on.
+OTHER_LOSS = (
+    "ends of phases are read from cross-entropy, though another loss was trained on: with mse it stays near a guess's, "
+    "and shows no end of circuit formation (docs/phases.md)"
+)
+
 
 def find_phases(metrics: pd.DataFrame, settings: Settings | None = None) -> pd.DataFrame:
     """One row per run: thresholds reached, delay, class, and the end of each phase as an interval between evaluations.
@@ -117,6 +123,8 @@ def _notes(table: Table, found: pd.DataFrame, read_from: set[tuple[str, str | No
         others = found[f"{boundary}_end_rule"].dropna()
         for rule, n in others[others != default].value_counts().items():
             said.append(f"rule {rule} stands in for {default} in {n} of {len(found)} runs, for want of its columns")
+    if "test_objective" in table.frame:
+        said.append(OTHER_LOSS)
     used = {"run", "step", *table.constant, *(column for _, column in read_from)}
     unused = [str(table.read_as.get(str(name), name)) for name in table.frame if name not in used]
     return said + ([f"not used, since no rule for a phase reads it: {', '.join(unused)}"] if unused else [])
@@ -182,7 +190,8 @@ def _verdict(c: Curves, at: Mapping[str, float]) -> dict[str, Any]:
     names = {boundary: boundary.replace("_", " ") for boundary in at}
     row: dict[str, Any] = {"overlap": False, "overlap_phases": np.nan, "overlap_steps": np.nan}
     if not c.memorised:
-        return row | {"phases": "not memorised", "phases_sentence": f"not memorised by {last:,.0f}"}
+        grokked = f", but grokked by {c.grokked.by:,.0f}" if c.grokked else ""
+        return row | {"phases": "not memorised", "phases_sentence": f"not memorised by {last:,.0f}{grokked}"}
     for first, second in itertools.combinations(at, 2):
         if not np.isnan(at[second]) and not at[first] < at[second]:
             steps = (last if np.isnan(at[first]) else at[first]) - at[second]
@@ -210,9 +219,10 @@ def _class(c: Curves) -> str:
     train, test = c.memorised, c.grokked
     if absolute:
         train, test = (c.reached(split, c.settings.class_accuracy) for split in ("train", "test"))
-    if not train or train.by > budget:
-        return "confusion"
-    if not test or test.by > budget:
+    train, test = (event if event and event.by <= budget else None for event in (train, test))
+    if not train:
+        return "comprehension" if test else "confusion"
+    if not test:
         return "memorization"
     delay = test.by - train.by
     early = delay < c.settings.class_gap if absolute else delay <= c.settings.class_ratio * train.by

@@ -79,6 +79,8 @@ def summarize(
     if axis is not None:
         others = [name for name in names if name != axis]
         for key, group in _grouped(phases, others):
+            if others and group[axis].nunique() < 2:
+                continue  # settings that differ in something else have nothing to fit over
             fits += [_labels(others, key) | fit for fit in _fits(group, axis, options)]
     empty = [*names, "quantity", "estimate", "low", "high", "unit", "runs", "warning"]
     return Summary(pd.DataFrame(groups), pd.DataFrame(fits) if fits else pd.DataFrame(columns=empty))

@@ -14,7 +14,7 @@ ENDS = {f"{boundary}_end": f"{boundary.replace('_', ' ')} ends" for boundary in 
 
 CLASSES = {  # what each word says of a run, by the default rule
     "grokking": "grokked, with a delay longer than it took to memorise",
-    "comprehension": "grokked, with a delay no longer than that",
+    "comprehension": "grokked, with a delay no longer than that, or without having memorised",
     "memorization": "memorised, not grokked",
     "confusion": "not even memorised",
 }
@@ -111,7 +111,7 @@ def run_sentences(row: Mapping[Any, Any], names: Sequence[str]) -> list[str]:
     label = ", ".join(f"{plain(str(name))} {shown(row[name])}" for name in names) or "the run"
     times = {name: row[f"{name}_by"] for name in ("memorised", "grokked")}
     said = [f"{name} by {at:,.0f}" if at == at else f"not {name}" for name, at in times.items()]
-    if row["grokked"]:
+    if row["grokked"] and row["memorised"]:
         said.append(f"delay {row['delay']:,.0f} ({row['delay_min']:,.0f}–{row['delay_max']:,.0f})")
     said += [f"diverged at {row['diverged_step']:,.0f}"] * row["diverged"] + ["ungrokked"] * row["ungrokked"]
     between = [

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from grokjax import config, tasks
-from grokjax.phases import survival
+from grokjax.core import mlp
+from grokjax.phases import find, survival
 from grokjax.report import downsampling, verdict
 from grokjax.report.markup import Html, element, joined
 from grokjax.report.panels import SPECTRA
@@ -13,6 +14,7 @@ from grokjax.report.results import Results, shown_value
 from grokjax.store import files as files_lib
 from grokjax.store import metrics
 from grokjax.store.records import part
+from grokjax.sweeps import MLP_ONLY, TRANSFORMER_ONLY
 
 LOAD = """\
 import pandas as pd
@@ -153,17 +155,30 @@ LATER = (
 def _configured(results: Results) -> dict[str, str]:
     """Facts of a sweep, by its config."""
     v = {name: _values(results, name) for name in config.FIELDS}
-    model = [f"{name.removeprefix('model.')} {text}" for name, text in v.items() if name.startswith("model.")]
     names = ["learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale"]
     names += [name for name in LATER if v[name] not in (UNKNOWN, shown_value(config.FIELDS[name].default))]
     facts = {
         "task": f"{_task(results)}, train fraction {v['train_fraction']} of all pairs, split {v['split']}",
-        "model": f"transformer: {', '.join(model)}",
+        "model": _model(v),
         "optimizer": ", ".join([v["optimizer"], *(f"{name} {v[name]}" for name in names)]),
         "steps": f"{v['steps']}, evaluated every {v['eval_every']}",
         "key frequencies": f"rule {v['key_rule']}, threshold {v['key_threshold']}",
     }
     return facts
+
+
+def _model(v: Mapping[str, str]) -> str:
+    """What models are, by the fields that theirs have; unset ones left out."""
+    architecture = v["model.architecture"]
+    others = {"mlp": (*TRANSFORMER_ONLY, "n_heads"), "transformer": MLP_ONLY}.get(architecture, ())
+    left_out = {"architecture", *others, *(["d_model"] * (v["model.inputs"] == mlp.ONE_HOT and architecture == "mlp"))}
+    fields = {name.removeprefix("model."): text for name, text in v.items() if name.startswith("model.")}
+    said = [
+        f"{name} {text}"
+        for name, text in fields.items()
+        if name not in left_out and text not in (UNKNOWN, shown_value(None))
+    ]
+    return f"{architecture}: {', '.join(said)}"
 
 
 def files(results: Results) -> Html:
@@ -226,6 +241,8 @@ def notes(results: Results, data: Mapping[str, Any]) -> Html:
         )
     else:
         said.append("Curves are not thinned: every evaluation is in the page, as float32.")
+    if "test_objective" in results.columns:
+        said.append(f"{find.OTHER_LOSS[0].upper()}{find.OTHER_LOSS[1:]}.")
     if data["spectra"]:
         ratio = max(downsampling.level_ratio((s["low"], s["high"])) for s in data["spectra"])
         said.append(

@@ -70,7 +70,12 @@ FIGURES = (
     ),
     Curves(
         *("accuracies", "Accuracies", "share of pairs", False),
-        (Line("test_acc", "test", ORANGE, many=True), Line("train_acc", "train", BLUE, many=True)),
+        (
+            Line("test_acc", "test", ORANGE, many=True),
+            Line("train_acc", "train", BLUE, many=True),
+            Line("corrupted_acc", "wrong training answers learnt", PINK, "dash", many=True),
+            Line("corrupted_true_acc", "wrong training answers corrected", GREEN, "dash"),
+        ),
     ),
     Curves(
         *("gini", "Gini coefficients of the Fourier norms", "Gini coefficient", False),
