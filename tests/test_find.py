@@ -81,7 +81,7 @@ def test_ungrokking_is_told_from_a_slingshot():
     assert row["ungrokked"]
     for event in ("lost_grokking", "ungrokked"):
         assert (row[f"{event}_after"], row[f"{event}_by"]) == (8_900, 9_000)
-    assert "lost it again by 9,000, for good" in run_sentences(row, [])[0]
+    assert "lost it again by 9,000, for good" in run_sentences(row.to_dict(), [])[0]
     spike = metrics.assign(test_acc=metrics["test_acc"].mask(metrics["step"].isin([9_000, 9_100]), 0.3))
     row = find_phases(spike).iloc[0]
     assert (row["lost_grokking"], row["lost_grokking_by"], row["ungrokked"]) == (True, 9_000, False)
