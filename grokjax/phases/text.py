@@ -103,13 +103,14 @@ def group_sentence(row: Mapping[Any, Any], names: Sequence[str]) -> str:
     phases = {"separate": "three phases", "unfinished": "phases not all over", "not separate": "no separate phases"}
     counts = {text: row[f"phases_{verdict.replace(' ', '_')}"] for verdict, text in phases.items()}
     seen = [f"{text} in {count}" for text, count in counts.items() if count]
-    seen += [lost_clause(row["lost_grokking"], row["ungrokked"])] * (row["lost_grokking"] > 0)
+    if row["lost_grokking"]:
+        seen.append(lost_clause(row["lost_grokking"], row["ungrokked"]))
     return f"{said}; {', '.join(seen)}." if seen else f"{said}."
 
 
 def lost_clause(lost: int, ungrokked: int) -> str:
     """What became of runs that grokked: "2 lose it again (1 for good)"."""
-    return f"{lost} lose{'s' * (lost == 1)} it again" + f" ({ungrokked} for good)" * (ungrokked > 0)
+    return f"{lost} lose{'s' if lost == 1 else ''} it again" + (f" ({ungrokked} for good)" if ungrokked else "")
 
 
 def run_sentences(row: Mapping[Any, Any], names: Sequence[str]) -> list[str]:
