@@ -104,10 +104,10 @@ def sooner(quick: Arm, slow: Arm, on: Sequence[str] = ("seed",), best_by: Sequen
             return NOTHING
         of = paired.statistics(pairs).set_index("quantity").loc["grokked"]
         said = [_times(arm, side) for arm, side in zip((quick, slow), sides, strict=True)]
-        said.append(f"sooner in {of['first_lower']} of {of['pairs']} pairs, later in {of['second_lower']}")
+        said.append(f"sooner in {of['first_lower']:.0f} of {of['pairs']:.0f} pairs, later in {of['second_lower']:.0f}")
         if of["both"]:
             said.append(
-                f"× {_interval(of['ratio'], of['ratio_low'], of['ratio_high'])} in {of['both']} where both grok"
+                f"× {_interval(of['ratio'], of['ratio_low'], of['ratio_high'])} in {of['both']:.0f} where both grok"
             )
         return Found("; ".join(said), bool(of["first_lower"] > of["second_lower"]), float(of["p"]))
 

@@ -133,12 +133,12 @@ ENTRIES = {
             ),
             Figure(
                 "⊥Grad without decay",
-                "groks within 300 epochs (MLP, released scripts)",
+                "groks in the 300 epochs that the released scripts train (MLP)",
                 happens_more("grokked_by", Arm("⊥Grad", "gradient_transform == 'orthograd'"), SOFTMAX),
             ),
             Figure(
                 "StableMax without decay",
-                "groks within 80,000 epochs (MLP, released scripts)",
+                "groks in the 80,000 epochs that the released scripts train (MLP)",
                 happens_more("grokked_by", Arm("StableMax", "loss == 'stablemax'"), SOFTMAX),
             ),
             Figure("decay, with softmax", "groks", happens_more("grokked_by", DECAY, SOFTMAX)),

@@ -39,7 +39,6 @@ FOUND = (
     *(f"{end}_end{part}" for end in ("memorization", "circuit_formation", "cleanup") for part in ("", "_rule")),
     *("delay", "overlap", "run_class", "diverged_step", "last_step"),
 )
-FIELDS = ("p", "train_fraction", "learning_rate", "weight_decay", "seed", "steps")  # kept even where all runs agree
 LAST = ("train_loss", "test_loss", "train_acc", "test_acc")
 TOOK = ("wall", "processor")  # seconds
 
@@ -47,21 +46,29 @@ TOOK = ("wall", "processor")  # seconds
 def rows(results: grokjax.Results, entry: Reproduction) -> pd.DataFrame:
     """One row per run that has ended: its fields, what phases says of it, and its last evaluation."""
     runs = results.runs
-    ended = runs[runs["status"].isin(Ledger.OVER)]
-    fields = [
-        name for name in config.FIELDS if name in runs and (name in FIELDS or runs[name].astype(str).nunique() > 1)
-    ]
-    table = ended[["run", "status", *fields]].set_index("run")
-    if not len(table):
-        return table
+    runs = runs[runs["status"].isin(Ledger.OVER)].set_index("run")
     metrics = results.metrics
-    metrics = metrics[metrics["run"].isin(ended["run"])]
+    metrics = metrics[metrics["run"].isin(runs.index)]
     found = phases.find_phases(metrics).set_index("run")
-    by_run = dict(list(metrics.groupby("run")))
-    more = {run: _last(of_run, entry) | stability.of(of_run, found.loc[run]) for run, of_run in by_run.items()}
-    keys = ended.set_index("run")["key_freqs"].map(lambda some: "" if some is None else " ".join(map(str, some)))
+    more = {run: _last(of_run, entry) | stability.of(of_run, found.loc[run]) for run, of_run in metrics.groupby("run")}
+    keys = runs["key_freqs"].map(lambda some: "" if some is None else " ".join(map(str, some)))
     kept = [name for name in FOUND if name in found]
-    return pd.concat([table, found[kept], pd.DataFrame(more).T, keys.rename("keys")], axis=1).reset_index()
+    parts = [runs[["status", *telling(runs)]], found[kept], pd.DataFrame(more).T, keys.rename("keys")]
+    return pd.concat(parts, axis=1).rename_axis("run").reset_index()
+
+
+def telling(runs: pd.DataFrame) -> list[str]:
+    """The fields that not all runs leave at their defaults, which `read` fills in, and the seed."""
+
+    def differs(name: str, default: object) -> bool:
+        return bool((runs[name].notna() if default is None else runs[name].map(str) != str(default)).any())
+
+    return [name for name, default in defaults().items() if name == "seed" or differs(name, default)]
+
+
+def defaults() -> dict[str, object]:
+    """The defaults of the config's fields that runs can differ in."""
+    return {name: field.default for name, field in config.FIELDS.items() if field.kind != config.SETTING}
 
 
 def _last(of_run: pd.DataFrame, entry: Reproduction) -> dict[str, object]:
@@ -88,13 +95,15 @@ def read(name: str, setting: str, folder: Path = FOLDER) -> pd.DataFrame:
     """Reads the record of an experiment's setting; of the full one, if it has none, that of the study of its name."""
     path = path_of(name, setting, folder)
     if path.is_file():
-        return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"keys": str})
-    table = record.read(name) if setting == "full" else pd.DataFrame()
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"keys": str})
+    else:
+        table = record.read(name) if setting == "full" else pd.DataFrame()
     if not len(table):
         return table
     told = {"run": range(len(table)), "delay": table["grokked_by"] - table["memorised_by"], "overlap": False}
-    unknown_there = dict.fromkeys(FOUND + ("seconds", "hardware"), np.nan)
-    return table.assign(**{name: v for name, v in (unknown_there | told).items() if name not in table})
+    lacking = dict.fromkeys((*FOUND, "seconds", "hardware"), np.nan) | defaults() | told
+    lacking = {name: value for name, value in lacking.items() if name not in table}
+    return pd.concat([table, pd.DataFrame(lacking, index=table.index)], axis=1)
 
 
 @contextlib.contextmanager
