@@ -175,6 +175,8 @@ def _gradient(problem: Problem, layout: Layout) -> str:
 def _model(cfg: ModelConfig) -> str:
     """Says what a model is."""
     layers = f"{_count(cfg.n_layers, 'layer')}, d_model {cfg.d_model}"
+    if cfg.is_own:
+        return f"{cfg.architecture}, {layers}, d_mlp {cfg.d_mlp}, {cfg.act}"
     if cfg.is_mlp:
         what = "one-hot tokens" if cfg.inputs == "one_hot" else f"{cfg.inputs} {cfg.embeddings} embeddings"
         dropout = ", dropout" if cfg.has_dropout else ""
