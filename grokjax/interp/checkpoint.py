@@ -335,9 +335,10 @@ def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) 
     shape = {name: v[f"model.{name}"] for name in TOLD if v[f"model.{name}"] is not None}
     if (cfg := run.problem().model).is_own:
         if cfg.architecture not in families.FAMILIES:
+            made_from = record.get("experiment") or "a config in Python"
             raise InputError(
-                f"{source} is of the model family '{cfg.architecture}', which nothing here registers: name the file "
-                "that does by --experiment."
+                f"{source} is of a model family of its own, '{cfg.architecture}': give --experiment=FILE, which "
+                f"registers it and is run for it. The sweep was made from {made_from}."
             )
         found = Checkpoint(params, cfg, None, source, "a snapshot of grokjax")
     else:
