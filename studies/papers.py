@@ -252,7 +252,7 @@ ENTRIES = {
     ),
     "omnigrok": Reproduction(
         "Liu et al. 2023, arXiv 2210.01117",
-        "Networks generalise in a zone of weight norms: above it, only once decay or a constraint has brought them there.",
+        "Networks generalise in a zone of weight norms: above it, once decay or a constraint has brought them there.",
         "the mainline, with the released notebook's 15,000 steps",
         (
             Figure(
