@@ -9,8 +9,9 @@ runs of Muon grok and then lose it, where AdamW falls below the threshold in fou
 Without the colon: the mainline's model and pairs for 100 000 steps, two step sizes of the matrices, five seeds. It has
 not been run. Small: P = 53, half the width, 2 500 steps; minutes on two idle cores. There Muon did not grok within
 these steps: AdamW did at steps 750 and 1 150, Muon's four runs memorise by step 650 and end at 51 to 60 % of the test
-pairs (decay 1; other decays have not been tried). A run that loses it has a test accuracy that falls again after its
-grokked_step: `grokjax figure DIR --kind=column --column=test_acc` shows that.
+pairs (decay 1; other decays have not been tried). A run that loses it has `lost_grokking` in the table of phases: test
+accuracy is below 95 % again at two evaluations in a row (`grokjax phases DIR --by=optimizer,muon_learning_rate` counts
+them, and the page lists them).
 """
 
 from typing import Any

@@ -48,8 +48,9 @@ SUMMARY: dict[str, tuple[pa.DataType, str, str]] = {
 
 NO_SUM, NO_RESIDUES, LEFT_OUT = "is no function of a ± b", "is of a group but Z_P", "leaves pairs out"  # of a task
 NO_WAVES = "is of a group that is not cyclic"
-MLP, HAS_NO, NORMED, OTHER = (
+MLP, OWN, HAS_NO, NORMED, OTHER = (
     "is an MLP",
+    "is of a family of one's own",
     "has no",
     "has LayerNorm",
     "is not one layer as the paper has it",
@@ -58,7 +59,7 @@ MLP, HAS_NO, NORMED, OTHER = (
 
 def is_of_model(reason: str) -> bool:
     """Whether a reason for which a value means nothing is the model's, and not its task's."""
-    return reason.startswith((MLP, HAS_NO, NORMED, OTHER))
+    return reason.startswith((MLP, OWN, HAS_NO, NORMED, OTHER))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Column:
       needs_waves: looks at single functions of a block, which are cosines and sines in cyclic groups alone; null for
         others.
       whole_grid: reads frequencies over all P² pairs; null for tasks that leave pairs out.
-      transformer_only: reads positions, which an MLP has not: null for MLPs.
+      transformer_only: reads positions, which an MLP has not: null for MLPs, and for families of one's own.
       parameter: the name of one that it reads, such as "W_pos"; null for models that have none.
       one_layer: reads the attention or the residual stream of one layer with softmax attention from "=": null for
         others.
@@ -124,8 +125,8 @@ class Column:
         Args:
           s: has cfg, has_sum, in_blocks, has_waves and nonzero_b, as a `Shared` of measures.shared.
         """
-        if self.transformer_only and s.cfg.is_mlp:
-            return MLP
+        if self.transformer_only and not s.cfg.is_transformer:
+            return MLP if s.cfg.is_mlp else OWN
         if self.parameter and not s.cfg.has(self.parameter):
             return f"{HAS_NO} {self.parameter}"
         if self.one_layer and not s.cfg.is_factored:

@@ -131,9 +131,7 @@ FIELDS: dict[str, Field] = {
         on="results/small:3",
     ),
     "init_scale": _positive(1.0, "factor on every initial weight"),
-    "model.architecture": _name(
-        "transformer", "transformer, or mlp on embedded pairs, without biases", STATIC, ("transformer", "mlp")
-    ),
+    "model.architecture": _name("transformer", "transformer, or mlp on embedded pairs, without biases; or your own"),
     "model.inputs": _name(
         "concatenated",
         "of an mlp: the embeddings of a and b, side by side or summed, or one-hot tokens without embeddings",

@@ -13,7 +13,7 @@ import numpy as np
 from grokjax import config as config_lib
 from grokjax import finite_groups, tasks
 from grokjax.config import FIELDS, SETTING, TRACED
-from grokjax.core import losses, model, optimizers
+from grokjax.core import families, losses, model, optimizers
 from grokjax.core.architecture import RATES, ModelConfig
 from grokjax.core.problem import Inputs, Problem
 from grokjax.errors import InputError, shown, unknown
@@ -309,6 +309,9 @@ def check(values: Mapping[str, Any]) -> None:
             f"config.batch_size is {values['batch_size']}, but it must be at most {n}, the training pairs."
         )
     tasks.check(task, p)
+    families.get(values["model.architecture"])
+    if (shape := _model(values)).is_own:
+        families.check(shape)
     losses.get(values["loss"])
     optimizers.get(values["optimizer"])
     if values["key_rule"] == "logits" and task.direction_at(p) is None and not task.read_by(p):
@@ -346,8 +349,10 @@ def check_shape(values: Mapping[str, Any]) -> None:
     Raises:
       InputError: as for `check`.
     """
-    _check_model(values)
-    n_parameters = model.n_parameters(_model(values))
+    shape = _model(values)
+    if not shape.is_own:  # a family of one's own may not be there where results are read
+        _check_model(values)
+    n_parameters = 0 if shape.is_own else model.n_parameters(shape)
     if n_parameters > MOST_PARAMETERS:
         raise InputError(
             f"config.model has {n_parameters:,} parameters, but {MOST_PARAMETERS:,} are the most: make it smaller."

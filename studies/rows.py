@@ -12,7 +12,7 @@ IDENTITY = (
     *("p", "train_fraction", "model.d_model", "init_scale", "learning_rate", "weight_decay", "precision", "loss"),
     *("seed", "split_seed", "steps"),
 )
-EVENTS = ("memorised", "grokked", "ungrokked")
+EVENTS = ("memorised", "grokked", "lost_grokking", "ungrokked")
 ENDS = ("memorization_end", "circuit_formation_end", "cleanup_end")
 FOUND = (
     *(f"{event}{side}" for event in EVENTS for side in ("_after", "_by")),

@@ -79,6 +79,7 @@ def row_of_run(number, decay, seed, *ends, grokked_by=np.nan, memorised_by=100.0
         }
     row |= {"delay": grokked_by - memorised_by, "diverged_step": np.nan, "n_key_freqs": 2.0, "key_freqs": [3, 5]}
     row |= {"memorised_rule": "accuracy", "grokked_rule": "accuracy", "ungrokked": False, "overlap": False}
+    row |= {"lost_grokking": False, "lost_grokking_by": np.nan}
     ended = sum(end == end for end in ends)
     verdict = {0: "not grokked", 3: "separate"}.get(ended, "unfinished") if row["memorised"] else "not memorised"
     row |= {"phases": verdict, "phases_sentence": f"{verdict}, planted.", "censored": not row["grokked"]}

@@ -145,7 +145,7 @@ def test_a_threshold_is_reached_at_equality():
     accuracy = np.array([0.97, 0.97, 0.98, 0.98, 0.969])
     by_accuracy = Curves(step, {"test_loss": step * 0, "test_acc": accuracy}, settings, None)
     assert by_accuracy.grokked == Reading(100, 200, 200)
-    assert by_accuracy.ungrokked == Reading(300, 400, 400)
+    assert by_accuracy.ungrokked == by_accuracy.lost_grokking == Reading(300, 400, 400)
     accuracy[4] = 0.97
     assert Curves(step, {"test_acc": accuracy}, settings, None).ungrokked is None
 
@@ -170,6 +170,33 @@ def test_an_accuracy_counts_where_the_next_evaluation_keeps_it(accuracy, grokked
     diverged = Curves(step, {"test_acc": np.array(accuracy, float)}, Settings(), None, diverged=True)
     only_last = grokked is not None and np.nansum(accuracy[int(grokked[1]) // 100 :]) == 1
     assert diverged.grokked == (None if only_last else grokked)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "lost", "ungrokked"),
+    [
+        ([0, 1, 1, 0, 0, 1, 1], (200, 300, 300), None),  # it comes back
+        ([0, 1, 1, 0, 1, 0, 1], None, None),  # slingshots
+        ([0, 1, 1, 0, 1, 0, 0], (400, 500, 500), (200, 300, 300)),  # after its last two in a row
+        ([0, 1, 1, 1, 1, 1, 0], (500, 600, 600), (500, 600, 600)),  # the last one counts as it stands
+        ([0, 0, 0, 1, 0, 0, 1], (None), None),  # the last one has grokked, none before it has
+        ([0, 1, 1, 0.96, 0.96, 0.96, 0.96], None, None),  # between the thresholds
+        ([0, 1, 1, 0, np.nan, 0, 1], (200, 300, 300), None),
+        ([0, 0, 0, 0, 0, 0, 0], None, None),
+    ],
+)
+def test_grokking_is_lost_where_two_evaluations_in_a_row_are_below(accuracy, lost, ungrokked):
+    step = 100.0 * np.arange(7)
+    found = Curves(step, {"test_acc": np.array(accuracy, float)}, Settings(), None)
+    assert (found.lost_grokking, found.ungrokked) == (lost, ungrokked)
+    by_loss = Curves(step, {"test_loss": -np.log(np.maximum(accuracy, 1e-9))}, Settings(), None)
+    assert (by_loss.lost_grokking, by_loss.ungrokked) == (lost, ungrokked)
+
+
+def test_one_below_before_a_divergence_is_a_loss():
+    accuracy = {"test_acc": np.array([0, 1, 1, 0], float)}
+    found = Curves(100.0 * np.arange(4), accuracy, Settings(), None, diverged=True)
+    assert found.lost_grokking == Reading(200, 300, 300)
 
 
 def test_a_reading_lies_between_two_evaluations():

@@ -9,8 +9,9 @@ import pytest
 from planted import CHANCE, ENDS, planted
 
 from grokjax import phases
-from grokjax.phases import Settings, find_phases
+from grokjax.phases import Settings, find_phases, summarize
 from grokjax.phases import text as phases_text
+from grokjax.phases.text import group_sentence, run_sentences
 
 
 def test_a_run_that_only_memorises_stays_in_memorization():
@@ -98,9 +99,16 @@ def test_ungrokking_is_told_from_a_slingshot():
     row = find_phases(late).iloc[0]
     assert row["grokked"]
     assert row["ungrokked"]
-    assert (row["ungrokked_after"], row["ungrokked_by"]) == (8_900, 9_000)
+    for event in ("lost_grokking", "ungrokked"):
+        assert (row[f"{event}_after"], row[f"{event}_by"]) == (8_900, 9_000)
+    assert "lost it again by 9,000, for good" in run_sentences(row.to_dict(), [])[0]
     spike = metrics.assign(test_acc=metrics["test_acc"].mask(metrics["step"].isin([9_000, 9_100]), 0.3))
-    assert not find_phases(spike).iloc[0]["ungrokked"]
+    row = find_phases(spike).iloc[0]
+    assert (row["lost_grokking"], row["lost_grokking_by"], row["ungrokked"]) == (True, 9_000, False)
+    both = summarize(find_phases(pd.concat([late.assign(run=0), spike.assign(run=1)])), by=None)
+    assert "2 lose it again (1 for good)." in group_sentence(both.groups.iloc[0], [])
+    single = metrics.assign(test_acc=metrics["test_acc"].mask(metrics["step"] == 9_000, 0.3))
+    assert not find_phases(single).iloc[0]["lost_grokking"]
 
 
 def overlapping():

@@ -8,7 +8,16 @@ import tiny
 import grokjax
 from grokjax import sweeps
 
-NAMES = ("appendix_d", "clock_pizza", "edge_of_stability", "grokfast", "label_noise", "multiplication", "muon", "omnigrok")
+NAMES = (
+    "appendix_d",
+    "clock_pizza",
+    "edge_of_stability",
+    "grokfast",
+    "label_noise",
+    "multiplication",
+    "muon",
+    "omnigrok",
+)
 LOGGED = {"clock_pizza": ("clock",), "omnigrok": ("efficiency",)}  # what their claims are read from
 
 

@@ -189,7 +189,7 @@ def test_odd_tables_do_not_crash(metrics, smooth):
     assert list(found.columns[-len(phases.DESCRIPTIONS) :]) == list(phases.DESCRIPTIONS)
     assert len(found) == (metrics["run"].nunique() if "run" in metrics else min(len(metrics), 1))
     assert set(found["run_class"]) <= set(phases.CLASSES)
-    for name in [*ENDS, "memorised", "grokked", "ungrokked"]:
+    for name in [*ENDS, "memorised", "grokked", "lost_grokking", "ungrokked"]:
         after, by = found[f"{name}_after"], found[f"{name}_by"]
         assert (after.isna() == by.isna()).all()
         assert (by.isna() | ((after <= by) & (by <= found["last_step"]))).all()

@@ -9,7 +9,7 @@ import pytest
 from pages import hand_made, rows_of
 
 from grokjax.phases.summary import Summary
-from grokjax.report import tables
+from grokjax.report import tables, verdict
 
 NAN = np.nan
 
@@ -81,6 +81,16 @@ def test_a_run_in_training_has_its_status_a_finished_sweep_has_none(held):
 
 
 def test_marks_of_a_run(held):
-    runs = held.runs[2:4].assign(ungrokked=[True, False], overlap=[True, False], n_key_freqs=[NAN, 2.0])
+    runs = held.runs[2:4].assign(lost_grokking=[True, False], lost_grokking_by=[1_500.0, NAN])
+    runs = runs.assign(ungrokked=[True, False], overlap=[True, False], n_key_freqs=[NAN, 2.0])
     rows = rows_of(tables.runs(dataclasses.replace(held, runs=runs.assign(test_loss=[NAN, 1.0]))))
-    assert [row[-3:] for row in rows] == [["–", "–", "grokking, ungrokked, overlap"], ["1.00e+00", "2", "grokking"]]
+    marked = ["–", "–", "grokking, lost it by 1,500, ungrokked, overlap"]
+    assert [row[-3:] for row in rows] == [marked, ["1.00e+00", "2", "grokking"]]
+
+
+def test_the_verdict_says_which_runs_lose_it(held):
+    assert not any("lose" in said for said in verdict.sentences(held.runs, ["weight_decay"]))
+    runs = held.runs.assign(lost_grokking=held.runs["run"].isin([1, 3]), ungrokked=held.runs["run"] == 3)
+    assert verdict.sentences(runs, ["weight_decay"])[-1] == "Of 3 that grok, 2 lose it again (1 for good): runs 1, 3."
+    one = held.runs.assign(lost_grokking=held.runs["run"] == 2)
+    assert verdict.sentences(one, ["weight_decay"], most=1)[-1] == "Of 3 that grok, 1 loses it again: run 2."

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from grokjax.cli import terminal
 from grokjax.core import cache
-from studies import pages
+from studies import pages, reproduced
 from tools import blocks, circuit, commands, figures, performance, phases, references, reliability, rooms, tables
 
 
@@ -40,6 +40,7 @@ def stale(models: Sequence[str] = ()) -> dict[Path, str]:
             "docs/performance.md": {"measured": performance.measured(records), "bounds": performance.bounds()},
             "docs/references.md": {"references": references.references()},
             "docs/reliability.md": {"found": reliability.found()},
+            "docs/reproductions.md": {"found": reproduced.found()},
         }
         | {f"docs/studies/{name}.md": {"found": text} for name, text in pages.found().items()}
     )

@@ -62,8 +62,8 @@ def main(argv: Sequence[str]) -> None:
         args.model += f":{args.run}" + (f":{args.step}" if args.step is not None else "")
     elif files.path(args.model).is_dir() and not trajectory.is_folder(args.model):
         raise InputError(f"{args.model} is a directory: name a run of the sweep with --run, or all of them with --all.")
-    checkpoint = model.load(args)
     import_experiments(args.experiment)
+    checkpoint = model.load(args)
     with terminal.busy(f"analysing {args.model}"):
         found = analyse(checkpoint, args.keys, args.rule, args.threshold, args.split, model.task(args))
     model.write(found, args.out, args.json)

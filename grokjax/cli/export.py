@@ -112,6 +112,11 @@ def main(argv: Sequence[str]) -> None:
     if path.is_dir() or (path.exists() and not args.overwrite):
         raise InputError(f"{path} exists: choose another name{'' if path.is_dir() else ', or --overwrite'}.")
     checkpoint = model.load(args)
+    if checkpoint.cfg.is_own:
+        raise InputError(
+            f"{checkpoint.source} is of the family '{checkpoint.cfg.architecture}', which no other tool reads: take "
+            "its arrays from grokjax.open(DIR).params(RUN)."
+        )
     if args.bridge and checkpoint.cfg.is_mlp:
         raise InputError(f"{checkpoint.source} is an MLP, of which TransformerLens has none: leave out --bridge.")
     if args.bridge and (lacks := lacking(checkpoint.cfg)):

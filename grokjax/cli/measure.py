@@ -54,8 +54,8 @@ def main(argv: Sequence[str]) -> None:
     cache.enable()
     if args.all:
         return _all(args)
-    checkpoint = model.load(args)
     import_experiments(args.experiment)
+    checkpoint = model.load(args)
     with terminal.busy(f"measuring {args.model}"):
         how = (args.keys, args.rule, args.threshold, args.split, model.task(args), args.measures)
         found = measure(checkpoint, *how)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from grokjax.core import families
 from grokjax.core.products import ACTIVATIONS
 
 PLAIN_ACTS = ("relu", "gelu")  # of the paper's transformer, which the factored forward serves
@@ -39,7 +40,7 @@ class ModelConfig:
     n_heads: int = 4
     d_mlp: int = 512
     act: str = "relu"
-    architecture: str = "transformer"  # or "mlp"
+    architecture: str = "transformer"  # or "mlp", or one's own family
     inputs: str = "concatenated"
     embeddings: str = None  # type: ignore[assignment]  # filled in, and so is
     n_ctx: int = N_CTX
@@ -63,6 +64,16 @@ class ModelConfig:
         return self.architecture == "mlp"
 
     @property
+    def is_transformer(self) -> bool:
+        """Whether it is a transformer."""
+        return self.architecture == "transformer"
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is of a family that the package has not."""
+        return not (self.is_mlp or self.is_transformer)
+
+    @property
     def is_plain(self) -> bool:
         """Whether it is the transformer of Nanda et al. 2023, whatever its sizes and its number of layers."""
         return not self.differs
@@ -70,8 +81,8 @@ class ModelConfig:
     @property
     def differs(self) -> str:
         """In what it differs from the transformer of Nanda et al. 2023 beside its sizes, in words; "" in nothing."""
-        if self.is_mlp:
-            return "mlp"
+        if not self.is_transformer:
+            return self.architecture
         found = {
             f"act {self.act}": self.act not in PLAIN_ACTS,
             f"n_ctx {self.n_ctx}": self.n_ctx != N_CTX,
@@ -103,7 +114,7 @@ class ModelConfig:
     @property
     def has_equals(self) -> bool:
         """Whether "=" is a token."""
-        return not self.is_mlp and self.n_ctx == N_CTX
+        return self.is_transformer and self.n_ctx == N_CTX
 
     @property
     def traced(self) -> tuple[str, ...]:
@@ -112,6 +123,8 @@ class ModelConfig:
 
     def has(self, name: str) -> bool:
         """Whether it has parameters of a name such as "W_pos"."""
+        if self.is_own:
+            return any(key.rpartition(".")[2] == name for key in families.shapes(self))
         if self.is_mlp:
             return name in ("W_in", "W_U") or (name == "W_E" and self.inputs != "one_hot")
         return name != "W_U" or self.unembed == "own"
@@ -119,7 +132,7 @@ class ModelConfig:
     @property
     def d_vocab(self) -> int:
         """The P residues, twice where a transformer's embeddings are separate, and "=" where it is a token."""
-        return self.p * (1 if self.is_mlp or self.embeddings == "shared" else 2) + self.has_equals
+        return self.p * (1 if not self.is_transformer or self.embeddings == "shared" else 2) + self.has_equals
 
     @property
     def d_vocab_out(self) -> int:

@@ -21,11 +21,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from grokjax.core.architecture import ModelConfig
+from grokjax.core.families import SECOND as SECOND  # the key of b's embedding, where it has its own
 from grokjax.core.pairs import Pairs, spread
 from grokjax.core.products import FACTORED_ACTIVATIONS, dense_transposed
 from grokjax.core.transformer import dropping
 
-SECOND = "embed_b.W_E"  # the embedding of b, where it has its own
 ONE_HOT = "one_hot"
 
 

@@ -8,8 +8,9 @@ in TransformerLens's axes:
 
 The input is a, b, "=" with "=" as token P; the answer is read above "=". No LayerNorm, no biases but b_in and b_out,
 untied embeddings (Nanda et al. 2023, §3.1): what `ModelConfig` changes of that goes token by token. An MLP (`core.mlp`)
-may take its place: `init`, `forward` and what follows serve both. Size letters: B batch, T position (3, or 2), V
-vocabulary, D d_model, H heads, E d_head, M d_mlp, P residues, N = P² pairs, X = H + D columns of a table.
+may take its place, or a family of one's own (`register`): `init`, `forward` and what follows serve all. Size letters: B
+batch, T position (3, or 2), V vocabulary, D d_model, H heads, E d_head, M d_mlp, P residues, N = P² pairs, X = H + D
+columns of a table.
 """
 
 from typing import NamedTuple
@@ -20,12 +21,15 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from grokjax.core import mlp, transformer
+from grokjax.core import families, mlp, transformer
 from grokjax.core.architecture import N_CTX as N_CTX
 from grokjax.core.architecture import ModelConfig as ModelConfig
-from grokjax.core.pairs import Pairs, spread
+from grokjax.core.families import register as register
+from grokjax.core.families import shapes as shapes
+from grokjax.core.pairs import Pairs
 from grokjax.core.pairs import grid as grid
 from grokjax.core.pairs import lookup as lookup
+from grokjax.core.pairs import spread as spread
 from grokjax.core.products import ACTIVATIONS as ACTIVATIONS
 from grokjax.core.products import FACTORED_ACTIVATIONS, dense, dense_transposed
 from grokjax.core.transformer import Transformer as Transformer
@@ -43,19 +47,17 @@ def init(cfg: ModelConfig, key: Key[Array, ""], init_scale: Float[Array, ""] | f
 
     LayerNorm begins with w = 1 and b = 0, whatever `init_scale`.
     """
-    if cfg.is_mlp:
-        return mlp.init(cfg, key, init_scale)
-    return flatten(Transformer(cfg, rngs=nnx.Rngs(params=key), init_scale=init_scale))
-
-
-def shapes(cfg: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter, by key; nothing is allocated."""
-    return {key: leaf.shape for key, leaf in jax.eval_shape(lambda: init(cfg, jax.random.key(0))).items()}
+    return families.get(cfg.architecture).init(cfg, key, init_scale)
 
 
 def n_parameters(cfg: ModelConfig) -> int:
     """Counts the numbers that `shapes` has; quick, however large the model."""
-    return (mlp if cfg.is_mlp else transformer).n_parameters(cfg)
+    return _of(cfg).n_parameters(cfg)
+
+
+def _of(cfg: ModelConfig):
+    """The module of the shape's family, that of `families` for one's own."""
+    return mlp if cfg.is_mlp else transformer if cfg.is_transformer else families
 
 
 # --- factored ---------------------------------------------------------------------------------------------------------
@@ -164,7 +166,7 @@ def factored(cfg: ModelConfig, params: Params, pairs: Pairs) -> tuple[Float[Arra
 def forward(
     cfg: ModelConfig, params: Params, pairs: Pairs, key: Key[Array, ""] | None = None
 ) -> tuple[Float[Array, "B P"], Float[Array, "B M"]]:
-    """Logits and last-layer activations: factored for the paper's layer, an MLP's, or token by token.
+    """Logits and last-layer activations: factored for the paper's layer, token by token, an MLP's, or one's own.
 
     Args:
       cfg: the model's shape.
@@ -172,9 +174,19 @@ def forward(
       pairs: to be read.
       key: of a training step, from which dropout draws; None for none.
     """
-    if cfg.is_mlp:
-        return mlp.forward(cfg, params, pairs, key)
+    return families.get(cfg.architecture).forward(cfg, params, pairs, key)
+
+
+def _init_transformer(cfg: ModelConfig, key, init_scale) -> Params:
+    return flatten(Transformer(cfg, rngs=nnx.Rngs(params=key), init_scale=init_scale))
+
+
+def _transformer(cfg: ModelConfig, params: Params, pairs: Pairs, key):
     return factored(cfg, params, pairs) if cfg.is_factored else token_by_token(cfg, params, pairs, key)
+
+
+register(_transformer, init=_init_transformer, name="transformer")
+register(mlp.forward, init=mlp.init, name="mlp")
 
 
 def forward_grid(
@@ -185,10 +197,10 @@ def forward_grid(
 
 
 def neuron_to_logit(cfg: ModelConfig, params: Params) -> Float[Array, "P M"]:
-    """W_L: the last layer's W_out and then W_U (Nanda et al. 2023, §3.1); of an MLP W_U."""
-    return mlp.neuron_to_logit(params) if cfg.is_mlp else transformer.neuron_to_logit(cfg, params)
+    """W_L: the last layer's W_out and then W_U (Nanda et al. 2023, §3.1); of others W_U."""
+    return transformer.neuron_to_logit(cfg, params) if cfg.is_transformer else mlp.neuron_to_logit(params)
 
 
 def token_embedding(cfg: ModelConfig, params: Params) -> Float[Array, "P X"]:
     """W_E without "="; where a and b have embeddings of their own, both side by side."""
-    return (mlp if cfg.is_mlp else transformer).token_embedding(cfg, params)
+    return _of(cfg).token_embedding(cfg, params)

@@ -19,7 +19,7 @@ import numpy as np
 
 from grokjax import tasks
 from grokjax.config import FIELDS, coerce
-from grokjax.core import environment
+from grokjax.core import environment, families
 from grokjax.core.model import ACTIVATIONS, ModelConfig
 from grokjax.errors import InputError, unknown
 from grokjax.interp import architectures, files, mlps, trajectory
@@ -73,7 +73,7 @@ class Checkpoint:
     def record(self) -> dict[str, Any]:
         """What an export carries beside the arrays: the origin, or as much of it as is known."""
         known = {"p": self.cfg.p, "task": self.task, "split_seed": self.split_seed}
-        if not self.cfg.is_mlp:
+        if self.cfg.is_transformer:
             known["n_heads"] = self.cfg.n_heads
         if ASSUMED_ACT not in self.notes:
             known["act_fn"] = self.cfg.act
@@ -368,10 +368,19 @@ def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) 
     if act is not None and act != v["model.act"] and act in ACTIVATIONS:
         refuse_contradiction("--act", act, source, "act_fn", v["model.act"])
     shape = {name: v[f"model.{name}"] for name in TOLD if v[f"model.{name}"] is not None}
-    found = from_arrays(params, source, act or v["model.act"], said=shape)
+    if (cfg := run.problem().model).is_own:
+        if cfg.architecture not in families.FAMILIES:
+            made_from = record.get("experiment") or "a config in Python"
+            raise InputError(
+                f"{source} is of a model family of its own, '{cfg.architecture}': give --experiment=FILE, which "
+                f"registers it and is run for it. The sweep was made from {made_from}."
+            )
+        found = Checkpoint(params, cfg, None, source, "a snapshot of grokjax")
+    else:
+        found = from_arrays(params, source, act or v["model.act"], said=shape)
     origin = {name: v[name] for name in ("p", "split", "train_fraction")} | {
         "task": tasks.name_of(v),
-        **{"act_fn": v["model.act"], "n_heads": None if found.cfg.is_mlp else found.cfg.n_heads},
+        **{"act_fn": v["model.act"], "n_heads": found.cfg.n_heads if found.cfg.is_transformer else None},
         **{"split_seed": run.split_seed, "seed": v["seed"]},
         **{"step": step, "git_commit": record.get("git_commit")},
         "version": (record.get("versions") or {}).get("grokjax") or __version__,

@@ -248,7 +248,7 @@ def save_npz(
     Raises:
       InputError: the file cannot be written.
     """
-    short = cfg.n_layers == 1 and not cfg.is_mlp  # where names are the same without their layer
+    short = cfg.n_layers == 1 and cfg.is_transformer  # where names are the same without their layer
     arrays: dict[str, Any] = {name.rsplit(".", 1)[1] if short else name: np.asarray(x) for name, x in params.items()}
     if train_pairs is not None:
         arrays["train_mask"] = np.isin(np.arange(cfg.p**2), train_pairs)

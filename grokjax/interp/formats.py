@@ -124,14 +124,14 @@ def _every_layer(names: Mapping[str, Any], n_layers: int) -> list[tuple[str, int
 
 
 def write(params: Mapping[str, Any], cfg: ModelConfig, format: Format = LENS) -> dict[str, np.ndarray]:
-    """A complete state dict in a format, with zeros for the biases that this project's model has not; an MLP's own.
+    """A complete state dict in a format, with zeros for the biases that this project's model has not; others' own.
 
     Args:
       params: by TransformerLens key, in this project's axes.
       cfg: the model's shape.
       format: `LENS` for HookedTransformer, which gets its buffers too, or `BRIDGE` for TransformerBridge.
     """
-    if cfg.is_mlp:
+    if not cfg.is_transformer:
         return {name: np.asarray(x) for name, x in params.items()}
     widths = {"D": cfg.d_model, "H": cfg.n_heads, "E": cfg.d_head, "M": cfg.d_mlp}
     sizes = {"V": cfg.d_vocab, "T": cfg.n_ctx, "P": cfg.p, **widths}

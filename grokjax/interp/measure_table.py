@@ -73,7 +73,9 @@ def heading(about: Mapping[str, Any]) -> list[str]:
 
 
 def _kind(about: Mapping[str, Any]) -> str:
-    """The number of heads, or that it is an MLP and how pairs enter."""
+    """The number of heads, that it is an MLP and how pairs enter, or its family."""
+    if about["architecture"] not in ("transformer", "mlp"):
+        return f"of family {about['architecture']}"
     if about["architecture"] != "mlp":
         return f"n_heads {about['n_heads']}"
     is_one_hot = about["inputs"] == "one_hot"

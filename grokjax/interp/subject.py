@@ -285,7 +285,7 @@ def described(subject: Subject, given_N: Int32[np.ndarray, " N"] | None = None) 
         "notes": list(checkpoint.notes),
         "origin": dict(checkpoint.origin),
         **dataclasses.asdict(checkpoint.cfg),
-        "differs": "" if checkpoint.cfg.is_mlp else checkpoint.cfg.differs,
+        "differs": checkpoint.cfg.differs if checkpoint.cfg.is_transformer else "",
         "shapes": {name: list(x.shape) for name, x in checkpoint.params.items()},
         "dtype": str(np.result_type(*checkpoint.params.values())),
         "task": subject.task.name,

@@ -42,7 +42,9 @@ class Settings:
       train_accuracy: a run has memorised at this train accuracy (Power et al. 2022: 0.99). Where a table has no
         accuracies, at a train loss of −ln of it: the right answer's geometric mean probability is then this number.
       test_accuracy: the same on the test pairs: a run has grokked (Power et al. 2022: 0.99).
-      ungrok_accuracy: a run that grokked has ungrokked if it ends below this test accuracy and does not come back.
+      ungrok_accuracy: a run that grokked loses it where two evaluations in a row are below this test accuracy, and has
+        ungrokked if it ends below and does not come back. Lower than `test_accuracy`, so that a run that hovers about
+        the one does not lose anything.
         Lower than `test_accuracy`, so that one that hovers there is not counted (0.95: "stable grok" of arXiv
         2602.16967).
       smooth: evaluations in the running median that takes spikes out of losses; odd. 5 removes spikes of up to two
@@ -237,6 +239,15 @@ class Curves:
             return None
         s = self.series("heldout_restricted_loss")
         return self._kept(s, s.raw <= math.log(self.settings.drop * self.chance_loss))
+
+    @cached_property
+    def lost_grokking(self) -> Reading | None:
+        """After having grokked: the first of two evaluations in a row, or the last, below `ungrok_accuracy`."""
+        if not self.grokked:
+            return None
+        s, good = self._at("test", self.settings.ungrok_accuracy)
+        first = first_kept(~good & (s.step > self.grokked.at))  # one before a divergence counts: it does not come back
+        return None if first is None else reading_at(s, first)
 
     @cached_property
     def ungrokked(self) -> Reading | None:

@@ -36,6 +36,9 @@ DESCRIPTIONS = {
     "grokked_after": "Last evaluation before it did.",
     "grokked_by": "First evaluation that shows it.",
     "grokked_rule": 'What this was read from: "accuracy" or "loss".',
+    "lost_grokking": "Whether a run that grokked falls below the ungrok accuracy at two evaluations or the last.",
+    "lost_grokking_after": "Last evaluation before it first did.",
+    "lost_grokking_by": "First evaluation that shows it.",
     "ungrokked": "Whether a run that grokked ends below the ungrok accuracy.",
     "ungrokked_after": "Last evaluation before it fell below for good.",
     "ungrokked_by": "First evaluation from which it stays below.",
@@ -140,7 +143,7 @@ def _row(c: Curves, diverged_step: float | None) -> dict[str, Any]:
         "memorised_rule": "accuracy" if c.column("train_acc") else "loss",
         "grokked_rule": "accuracy" if c.column("test_acc") else "loss",
     }
-    for name in ("memorised", "grokked", "ungrokked"):
+    for name in ("memorised", "grokked", "lost_grokking", "ungrokked"):
         event = getattr(c, name)
         row |= {name: event is not None, f"{name}_after": side(event, "after"), f"{name}_by": side(event, "by")}
     row |= {

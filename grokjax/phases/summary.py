@@ -16,18 +16,18 @@ from grokjax.phases.text import shown_median
 TIMES = {"memorised": "memorised_by", "grokked": "grokked_by", "delay": "delay"} | {
     f"{boundary}_end": f"{boundary}_end" for boundary in RULES
 }
+COUNTED = ("memorised", "grokked", "censored", "diverged", "lost_grokking", "ungrokked")
 
 
 class Summary(NamedTuple):
     """Groups of runs, and what was fitted over them.
 
     Attributes:
-      groups: a row per group: number of `runs`, of those `memorised`, `grokked`, `censored`, `diverged`, `ungrokked`
-        and of each class and each verdict on phases; `fraction_grokked` with `_low` and `_high`; for `memorised`,
-        `grokked`, `delay` and the end of each phase the `_median` in steps with `_low` and `_high` (null for too few
-        runs), infinite if beyond `_last`, the longest time observed; the number of `_runs` behind it and of those in
-        which it was `_seen`; and a `warning`. Runs whose phases are not separate have no ends, so they are not behind
-        the medians of those.
+      groups: a row per group: number of `runs`, of those of `COUNTED`, of each class and of each verdict on phases;
+        `fraction_grokked` with `_low` and `_high`; for `memorised`, `grokked`, `delay` and the end of each phase the
+        `_median` in steps with `_low` and `_high` (null for too few runs), infinite if beyond `_last`, the longest time
+        observed; the number of `_runs` behind it and of those in which it was `_seen`; and a `warning`. Runs whose
+        phases are not separate have no ends, so they are not behind the medians of those.
       fits: a row per fitted `quantity`: `estimate`, `low`, `high`, `unit`, `runs`, `warning`.
     """
 
@@ -108,7 +108,7 @@ def _group(group: pd.DataFrame, names: list[str], options: dict[str, Any]) -> di
     n, grokked = len(group), int(group["grokked"].sum())
     low, high = survival.wilson(grokked, n, options["confidence"])
     row: dict[str, Any] = {"runs": n}
-    row |= {name: int(group[name].sum()) for name in ("memorised", "grokked", "censored", "diverged", "ungrokked")}
+    row |= {name: int(group[name].sum()) for name in COUNTED}
     row |= {name: int((group["run_class"] == name).sum()) for name in CLASSES}
     row |= {f"phases_{name.replace(' ', '_')}": int((group["phases"] == name).sum()) for name in VERDICTS}
     row |= {"fraction_grokked": grokked / n if n else np.nan, "fraction_low": low, "fraction_high": high}

@@ -103,7 +103,14 @@ def group_sentence(row: Mapping[Any, Any], names: Sequence[str]) -> str:
     phases = {"separate": "three phases", "unfinished": "phases not all over", "not separate": "no separate phases"}
     counts = {text: row[f"phases_{verdict.replace(' ', '_')}"] for verdict, text in phases.items()}
     seen = [f"{text} in {count}" for text, count in counts.items() if count]
+    if row["lost_grokking"]:
+        seen.append(lost_clause(row["lost_grokking"], row["ungrokked"]))
     return f"{said}; {', '.join(seen)}." if seen else f"{said}."
+
+
+def lost_clause(lost: int, ungrokked: int) -> str:
+    """What became of runs that grokked: "2 lose it again (1 for good)"."""
+    return f"{lost} lose{'s' if lost == 1 else ''} it again" + (f" ({ungrokked} for good)" if ungrokked else "")
 
 
 def run_sentences(row: Mapping[Any, Any], names: Sequence[str]) -> list[str]:
@@ -113,7 +120,9 @@ def run_sentences(row: Mapping[Any, Any], names: Sequence[str]) -> list[str]:
     said = [f"{name} by {at:,.0f}" if at == at else f"not {name}" for name, at in times.items()]
     if row["grokked"] and row["memorised"]:
         said.append(f"delay {row['delay']:,.0f} ({row['delay_min']:,.0f}–{row['delay_max']:,.0f})")
-    said += [f"diverged at {row['diverged_step']:,.0f}"] * row["diverged"] + ["ungrokked"] * row["ungrokked"]
+    if row["lost_grokking"]:
+        said.append(f"lost it again by {row['lost_grokking_by']:,.0f}" + (", for good" if row["ungrokked"] else ""))
+    said += [f"diverged at {row['diverged_step']:,.0f}"] * row["diverged"]
     between = [
         f"{name.removesuffix('_end').replace('_', ' ')} {shown_interval(row, name, name)} by {row[f'{name}_rule']}"
         for name in ENDS

@@ -150,7 +150,8 @@ def _run(results: Results, index: int, row: Mapping[Any, Any], with_status: bool
     n_keys = row["n_key_freqs"]
     keys = None if np.isnan(n_keys) else results.words(f"frequencies {', '.join(results.words.keys(row))}")
     cells.append(cell("–" if np.isnan(n_keys) else f"{n_keys:.0f}", n_keys, title=keys))
-    marks = [name for name in ("ungrokked", "overlap") if row[name]]
+    marks = [f"lost it by {shown_steps(row['lost_grokking_by'])}"] * bool(row["lost_grokking"])
+    marks += [name for name in ("ungrokked", "overlap") if row[name]]
     cells.append(cell(", ".join([row["run_class"], *marks]), numeric=False))
     return cells
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from grokjax import phases
 from grokjax.phases import survival
-from grokjax.phases.text import shown_steps
+from grokjax.phases.text import lost_clause, shown_steps
 from grokjax.report.results import shown_value
 
 MOST = 12  # settings that are named one by one
@@ -26,8 +26,9 @@ def sentences(runs: pd.DataFrame, by: Sequence[str], most: int = MOST) -> list[s
     found = phases.time_to_grok(runs, list(by))
     if found.empty:
         return ["No run has begun."]
+    lost = [_lost(runs)] if "lost_grokking" in runs and runs["lost_grokking"].eq(True).any() else []
     if len(found) <= most:
-        return [_named(row, by) + _outcome(row) for row in found.to_dict("records")]
+        return [_named(row, by) + _outcome(row) for row in found.to_dict("records")] + lost
     every, none = found["grokked"] == found["runs"], found["grokked"] == 0
     counts = {"every run groks": every, "some do": ~every & ~none, "none does": none}
     text = ", ".join(f"in {int(where.sum())} {what}" for what, where in counts.items())
@@ -35,7 +36,15 @@ def sentences(runs: pd.DataFrame, by: Sequence[str], most: int = MOST) -> list[s
     if np.isfinite(found["median"]).any():
         row = found.sort_values("median").to_dict("records")[0]
         said.append(f"The quickest: {_named(row, by)}{_outcome(row)}")
-    return said
+    return said + lost
+
+
+def _lost(runs: pd.DataFrame) -> str:
+    """Of the runs that grok, how many lose it again and in which it is seen."""
+    grokked, lost, ungrokked = (runs[name].eq(True) for name in ("grokked", "lost_grokking", "ungrokked"))
+    n = int(lost.sum())
+    which = "run" + "s" * (n > 1) + " " + ", ".join(map(str, runs.loc[lost, "run"]))
+    return f"Of {int(grokked.sum())} that grok, {lost_clause(n, int(ungrokked.sum()))}: {which}."
 
 
 def _named(row, by: Sequence[str]) -> str:

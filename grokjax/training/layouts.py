@@ -199,7 +199,9 @@ def _step_columns(cfg: ModelConfig) -> int:
 
     What is taken of each array is fitted to XLA's own account for an H100, which tests/test_population.py holds.
     """
-    if cfg.is_mlp:  # one-hot columns, looked-up rows and their sum, and each layer's neurons before and after, and kept
+    if (
+        not cfg.is_transformer
+    ):  # one-hot columns, looked-up rows and their sum, and each layer's neurons before and after, and kept
         return (3 + (4 if cfg.has_dropout else 2) * cfg.n_layers) * cfg.d_mlp + 4 * cfg.p
     if cfg.is_factored:
         return 2 * cfg.d_mlp + 3 * cfg.d_model + 2 * cfg.p
@@ -213,10 +215,10 @@ def _step_columns(cfg: ModelConfig) -> int:
 def _evaluation_bytes(problem: Problem) -> int:
     """Of one run's evaluation: activations of the whole grid, as far as XLA keeps them; a group's by blocks, too."""
     cfg = problem.model
-    per_pair = cfg.is_factored or cfg.is_mlp
+    per_pair = cfg.is_factored or not cfg.is_transformer
     neurons = 1.75 * cfg.d_mlp if per_pair else cfg.n_ctx * (cfg.d_mlp + 2 * cfg.d_model)
     neurons += cfg.d_mlp if problem.group else 0
-    return int(4 * cfg.p**2 * (neurons + cfg.p + 8 * cfg.n_heads * (not cfg.is_mlp)))
+    return int(4 * cfg.p**2 * (neurons + cfg.p + 8 * cfg.n_heads * cfg.is_transformer))
 
 
 def _evaluation_bytes_of_tpu(problem: Problem) -> int:
@@ -230,4 +232,6 @@ def _evaluation_bytes_of_tpu(problem: Problem) -> int:
 def _largest(problem: Problem, n_pairs: int) -> int:
     """Numbers in the largest array that a run has of so many pairs."""
     cfg = problem.model
-    return n_pairs * max(cfg.p, max(cfg.d_mlp, cfg.d_model) * (1 if cfg.is_factored or cfg.is_mlp else cfg.n_ctx))
+    return n_pairs * max(
+        cfg.p, max(cfg.d_mlp, cfg.d_model) * (1 if cfg.is_factored or not cfg.is_transformer else cfg.n_ctx)
+    )

@@ -177,6 +177,8 @@ def _model(cfg: ModelConfig) -> str:
     layers = _count(cfg.n_layers, "layer")
     if not (cfg.is_mlp and cfg.inputs == "one_hot"):
         layers += f", d_model {cfg.d_model}"
+    if cfg.is_own:
+        return f"{cfg.architecture}, {layers}, d_mlp {cfg.d_mlp}, {cfg.act}"
     if cfg.is_mlp:
         what = "one-hot tokens" if cfg.inputs == "one_hot" else f"{cfg.inputs} {cfg.embeddings} embeddings"
         dropout = ", dropout" if cfg.has_dropout else ""

@@ -119,7 +119,7 @@ def operations(runs: Sequence[Run]) -> float:
     problem = runs[0].problem()
     cfg = problem.model
     n_params = sum(math.prod(shape) for shape in model.shapes(cfg).values())
-    positions = 1 if cfg.is_factored or cfg.is_mlp else cfg.n_ctx
+    positions = 1 if cfg.is_factored or not cfg.is_transformer else cfg.n_ctx
     return 6.0 * n_params * positions * problem.n_step * sum(run.steps for run in runs)
 
 

@@ -70,10 +70,10 @@ def suits(cfg: ModelConfig) -> bool:
 def unsuited(cfg: ModelConfig) -> str:
     """What the C++ is made for and such a model is not, in words; "" if it suits."""
     reasons = {
-        "transformers": not cfg.is_mlp,
+        "transformers": cfg.is_transformer,
         "one layer": cfg.n_layers == 1,
         "relu": cfg.act == "relu",
-        "the paper's architecture": cfg.is_mlp or cfg.is_plain,
+        "the paper's architecture": not cfg.is_transformer or cfg.is_plain,
         f"heads of {LEAST_HEAD} or more dimensions": cfg.d_head >= LEAST_HEAD,
         "float32, not JAX_ENABLE_X64": jnp.result_type(float) == jnp.float32,
     }
