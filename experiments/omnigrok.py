@@ -1,4 +1,4 @@
-"""Initial scale, weight decay and a constrained norm: which runs grok? (Liu et al. 2023, Omnigrok, arXiv 2210.01117).
+"""Which initial scales, weight decays and constrained norms grok? (Liu et al. 2023, Omnigrok, arXiv 2210.01117)
 
 The paper's claim: networks generalise in a zone of weight norms. A run that begins above it memorises, and groks once
 decay has brought its norm down, or never without decay. With the norm held in the zone (0.8 times the initial weights,

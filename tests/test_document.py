@@ -163,6 +163,13 @@ def test_measures_that_were_not_taken_are_left_out(small, tmp_path, keep):
     assert ("recorded no Fourier norms" in text) == ("freq_norm_W_E" not in keep)
 
 
+def test_measures_of_clock_and_pizza_are_a_figure_where_they_were_taken(small, tmp_path):
+    taken = {"gradient_symmetricity": 0.9, "distance_irrelevance": 0.5}
+    text = page_of(rewritten(small, tmp_path / "clock", lambda frame: frame.assign(**taken, circularity=np.nan)))
+    (figure,) = (figure for figure in data_of(text)["figures"] if figure["name"] == "clock")
+    assert [line["column"] for line in figure["lines"]] == list(taken)
+
+
 def test_keys_of_each_step_stand_in_until_there_are_final_ones(small, tmp_path):
     nothing_final = rewritten(small, tmp_path / "a", lambda f: f.assign(restricted_loss=np.nan, excluded_loss=np.nan))
     lines = data_of(page_of(nothing_final))["figures"][0]["lines"]

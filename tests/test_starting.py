@@ -104,6 +104,7 @@ def test_what_cannot_be_is_told_before_anything_is_written(before, tmp_path, giv
 def test_all_of_it_goes_on_where_it_was_stopped(before, tmp_path):
     """A state with everything in it that a run can hold, saved and read back: rows as without a stop, bit for bit."""
     c = config(decay_to="init", gradient_transform="grokfast", optimizer="muon", schedule="cosine")
+    c.norm_constraint = "init"
     c.steps, c.l1, c.label_noise, c.start_from = 120, 1e-4, 0.2, f"{before}:0"
     c.slots, c.sweep.seed = 1, (0, 1)
     assert tiny.train(c, tmp_path / "whole")[0] == 0
