@@ -62,6 +62,20 @@ def all_grok(arm: Arm) -> Comparison:
     return compare
 
 
+def groks_at(arm: Arm, low: float, high: float) -> Comparison:
+    """Whether the median time to grok, or its interval where there is one, meets a published range of steps."""
+
+    def compare(runs: pd.DataFrame) -> Found:
+        some = arm.of(runs)
+        if not len(some):
+            return NOTHING
+        row = phases.time_to_grok(some).iloc[0]
+        ours = (row["median"], row["median"]) if math.isnan(row["low"]) else (row["low"], row["high"])
+        return Found(_times(arm, some), bool(ours[0] <= high and low <= ours[1]))
+
+    return compare
+
+
 def happens_more(event: str, more: Arm, less: Arm, among: str | None = None) -> Comparison:
     """Whether an event, one of `EVENTS`, befalls a larger share of runs in one setting; Fisher's exact test.
 

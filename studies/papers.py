@@ -8,7 +8,7 @@ measures of its last evaluation that the entry names.
 from pathlib import Path
 from typing import NamedTuple
 
-from studies.comparisons import Arm, Comparison, all_grok, differ, happens_more, higher, holds, sooner
+from studies.comparisons import Arm, Comparison, all_grok, differ, groks_at, happens_more, higher, holds, sooner
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -20,11 +20,13 @@ class Figure(NamedTuple):
       what: is compared.
       published: the paper's figure, and where it is printed; "no figure" where the claim has none.
       compare: from a record to what it shows.
+      only_full: whether the small setting has nothing to be held against it, such as a number of steps.
     """
 
     what: str
     published: str
     compare: Comparison
+    only_full: bool = False
 
 
 class Reproduction(NamedTuple):
@@ -44,12 +46,22 @@ class Reproduction(NamedTuple):
     figures: tuple[Figure, ...]
     measures: tuple[str, ...] = ()
 
+    def of(self, setting: str) -> list[Figure]:
+        """The figures that a setting, "small" or "full", is held against."""
+        return [figure for figure in self.figures if setting == "full" or not figure.only_full]
+
 
 def found() -> dict[str, Reproduction]:
     """The entries whose experiments exist."""
     return {name: entry for name, entry in ENTRIES.items() if (EXPERIMENTS / f"{name}.py").is_file()}
 
 
+def at_decay(value: float) -> Arm:
+    """The runs at a weight decay."""
+    return Arm(f"λ = {value:g}", f"weight_decay == {value}")
+
+
+MLP = "`model.architecture` == 'mlp'"
 NO_DECAY = "weight_decay == 0"
 DECAY = Arm("decay", "weight_decay > 0")
 SOFTMAX = Arm("softmax in float32 and float16", "loss in ('cross_entropy_float32', 'cross_entropy_float16')")
@@ -92,10 +104,12 @@ ENTRIES = {
                 "λ = 0 never groks (App. D.1)",
                 happens_more("grokked_by", DECAY, Arm("λ = 0", NO_DECAY)),
             ),
+            Figure("step to grok at λ = 0.3", "about 3,000 (App. D.1)", groks_at(at_decay(0.3), 3_000, 3_000), True),
+            Figure("step to grok at λ = 1", "5,000 to 10,000 (App. D.1)", groks_at(at_decay(1), 5_000, 10_000), True),
+            Figure("step to grok at λ = 3", "about 20,000 (App. D.1)", groks_at(at_decay(3), 20_000, 20_000), True),
             Figure(
                 "the largest λ against the smallest above 0",
-                "about 3,000 steps at 0.3, 5,000 to 10,000 at 1, about 20,000 at 3; the sentence beside it says the "
-                "opposite (App. D.1)",
+                "more decay, sooner: so the sentence beside these steps (App. D.1)",
                 sooner(
                     Arm("largest", "weight_decay == weight_decay.max()"),
                     Arm("smallest", "weight_decay == weight_decay[weight_decay > 0].min()"),
@@ -108,15 +122,15 @@ ENTRIES = {
         "Networks learn to compose in a group by a few of its irreducible representations, and seeds choose others.",
         "",
         (
-            Figure(
-                "MLPs on A₅",
-                "step 17,000 to 40,000, the four released models",
-                all_grok(Arm("A_5", "group == 'A_5' and `model.architecture` == 'mlp'")),
-            ),
-            Figure(
-                "MLPs on another group",
-                "S₅ at step 94,000 to 162,000, D₅₉ at 16,000 to 26,000, the released models",
-                all_grok(Arm("others", "group != 'A_5' and `model.architecture` == 'mlp'")),
+            Figure("MLPs grok", "all four released models of each group", all_grok(Arm("MLPs", MLP))),
+            *(
+                Figure(
+                    f"MLPs on {group}, step to grok",
+                    f"{low:,} to {high:,} in the released models",
+                    groks_at(Arm(group, f"{MLP} and group == '{group}'"), low, high),
+                    True,
+                )
+                for group, low, high in (("S_5", 94_000, 162_000), ("A_5", 17_000, 40_000), ("D_59", 16_000, 26_000))
             ),
             Figure(
                 "seeds choose other key blocks", "different ones (§5)", differ("keys", ("group", "model.architecture"))

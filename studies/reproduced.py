@@ -43,17 +43,17 @@ def _overview(name: str, entry: Reproduction, records: Records) -> list[list[str
     for setting in reproductions.SETTINGS:
         begin = [f"[{name}](#{name.replace('_', '-')})", re.sub(", arXiv [0-9.]+", "", entry.paper), setting]
         runs = records.get(setting)
-        lines.append(begin + (["not run", "–", "–", "–"] if runs is None else _outcome(entry, runs)))
+        lines.append(begin + (["not run", "–", "–", "–"] if runs is None else _outcome(entry, setting, runs)))
     return lines
 
 
-def _outcome(entry: Reproduction, runs: pd.DataFrame) -> list[str]:
+def _outcome(entry: Reproduction, setting: str, runs: pd.DataFrame) -> list[str]:
     total = int(runs["total"].max())
     first = runs.iloc[0]
     took = "not kept" if pd.isna(first["seconds"]) else duration(first["seconds"])
     if not pd.isna(first.get("processor_seconds", math.nan)):
         took += f" ({duration(first['processor_seconds'])} of processor time)"
-    shows = [figure.compare(runs).shows for figure in entry.figures]
+    shows = [figure.compare(runs).shows for figure in entry.of(setting)]
     known = [one for one in shows if one is not None]
     said = f"{sum(known)} of {len(known)} figures" + f", {len(shows) - len(known)} open" * (len(known) < len(shows))
     return [f"{len(runs)} of {total}", took, "not kept" if pd.isna(first["hardware"]) else str(first["hardware"]), said]
@@ -66,8 +66,11 @@ def _part(name: str, entry: Reproduction, records: Records) -> str:
         [figure.what, figure.published, setting, found.ours, _verdict(found, setting)]
         for figure in entry.figures
         for setting, runs in records.items()
+        if figure in entry.of(setting)
         for found in [figure.compare(runs)]
-    ] or [[figure.what, figure.published, "–", "not run", "–"] for figure in entry.figures]
+    ]
+    shown = {row[0] for row in rows}
+    rows += [[f.what, f.published, "–", "not run", "–"] for f in entry.figures if f.what not in shown]
     header = ["compared", "published", "setting", "ours", "verdict"]
     return f"## {name}\n\n{entry.paper}. {entry.claim}{differs}\n\n{table(header, rows)}"
 

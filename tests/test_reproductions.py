@@ -96,6 +96,20 @@ def test_what_holds_of_most_and_what_differs():
     assert comparisons.differ("keys", ["weight_decay"])(runs[:3]).shows
 
 
+@pytest.mark.parametrize(
+    ("steps", "low", "high", "meets"),
+    [
+        ([100, 200, 300], 200, 200, True),
+        ([100, 200, 300], 210, 400, False),
+        ([100, 200, 300, 400, 500, 600], 550, 900, True),  # the interval's end
+        ([NAN, NAN, 300], 100, 900, False),  # a median beyond the last step
+    ],
+)
+def test_a_published_number_of_steps_is_met_or_not(steps, low, high, meets):
+    assert comparisons.groks_at(A, low, high)(record(steps, [])).shows is meets
+    assert comparisons.groks_at(B, low, high)(record(steps, [])) == comparisons.NOTHING
+
+
 def made_up(name, setting):
     """A record as an experiment's runs would leave it, with outcomes drawn at random."""
     module, c = load_experiment(f"{ROOT / 'experiments' / name}.py{':small' * (setting == 'small')}")
@@ -117,7 +131,7 @@ def test_every_figure_of_an_entry_has_runs_on_both_sides(name, setting, tmp_path
     """Its comparisons read the fields of the experiment that there is, in both settings."""
     made_up(name, setting).to_csv(reproductions.path_of(name, setting, tmp_path), index=False)
     runs = reproductions.read(name, setting, tmp_path)
-    for figure in papers.found()[name].figures:
+    for figure in papers.found()[name].of(setting):
         found = figure.compare(runs)
         assert found.shows in (True, False), (figure.what, found)
         assert math.isnan(found.p) or 0 <= found.p <= 1
@@ -205,6 +219,9 @@ def test_the_page_says_what_was_not_run_and_only_full_ones_disagree(tiny):
     entries = papers.found()
     none = reproduced.page(entries, {"tiny": {}})
     assert none.count("not run") == 3
+    later = Figure("steps", "many", comparisons.groks_at(A, 1, 2), only_full=True)
+    both = {"tiny": entries["tiny"]._replace(figures=(*entries["tiny"].figures, later))}
+    assert "| steps | many | – | not run | – |" in reproduced.page(both, {"tiny": {"small": runs}})
     small, full = (reproduced.page(entries, {"tiny": {setting: runs}}) for setting in reproductions.SETTINGS)
     assert (
         "| small | 4 of 5 | 1 min 40 s (2 min 30 s of processor time) | 2 threads of a CPU | 0 of 1 figures |" in small
@@ -227,7 +244,7 @@ def test_the_full_setting_may_be_a_studys():
     assert len(runs) == 40
     assert runs["seconds"].isna().all()
     entry = {"wd_sweep": papers.ENTRIES["wd_sweep"]}
-    assert "| full | 40 of 40 | not kept | not kept | 2 of 2 figures |" in reproduced.page(
+    assert "| full | 40 of 40 | not kept | not kept | 3 of 5 figures |" in reproduced.page(
         entry, {"wd_sweep": {"full": runs}}
     )
 
