@@ -110,13 +110,13 @@ def sooner(quick: Arm, slow: Arm, on: Sequence[str] = ("seed",), best_by: Sequen
     """
 
     def compare(runs: pd.DataFrame) -> Found:
-        first, second = sides = [_best(arm.of(runs), best_by) for arm in (quick, slow)]
+        sides = [_best(arm.of(runs), best_by) for arm in (quick, slow)]
         if not all(map(len, sides)):
             return NOTHING
-        pairs = paired.pair(first, second, on=list(on))
+        pairs = paired.pair(sides[0], sides[1], list(on))
         if not len(pairs):
             return NOTHING
-        of = paired.statistics(pairs).set_index("quantity").T["grokked"].to_dict()
+        of = paired.statistics(pairs).set_index("quantity").to_dict("index")["grokked"]
         said = [_times(arm, side) for arm, side in zip((quick, slow), sides, strict=True)]
         said.append(f"sooner in {of['first_lower']:.0f} of {of['pairs']:.0f} pairs, later in {of['second_lower']:.0f}")
         if of["both"]:

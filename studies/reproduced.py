@@ -41,7 +41,7 @@ def _overview(name: str, entry: Reproduction, records: Records) -> list[list[str
     """The lines of an experiment: one for each setting, run or not."""
     lines = []
     for setting in reproductions.SETTINGS:
-        begin = [f"[{name}](#{name.replace('_', '-')})", re.sub(", arXiv [0-9.]+", "", entry.paper), setting]
+        begin = [f"[{name}](#{name})", re.sub(", arXiv [0-9.]+", "", entry.paper), setting]
         runs = records.get(setting)
         lines.append(begin + (["not run", "–", "–", "–"] if runs is None else _outcome(entry, setting, runs)))
     return lines

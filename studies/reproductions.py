@@ -50,7 +50,8 @@ def rows(results: grokjax.Results, entry: Reproduction) -> pd.DataFrame:
     metrics = results.metrics
     metrics = metrics[metrics["run"].isin(runs.index)]
     found = phases.find_phases(metrics).set_index("run")
-    more = {run: _last(of_run, entry) | stability.of(of_run, found.T[run].to_dict()) for run, of_run in metrics.groupby("run")}
+    by_run = found.to_dict("index")
+    more = {run: _last(of_run, entry) | stability.of(of_run, by_run[run]) for run, of_run in metrics.groupby("run")}
     keys = runs["key_freqs"].map(lambda some: "" if some is None else " ".join(map(str, some)))
     kept = [name for name in FOUND if name in found]
     parts = [runs[["status", *telling(runs)]], found[kept], pd.DataFrame(more).T, keys.rename("keys")]
