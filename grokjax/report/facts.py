@@ -151,8 +151,11 @@ LATER = (
 
 
 def _configured(results: Results) -> dict[str, str]:
-    """Facts of a sweep, by its config."""
-    v = {name: _values(results, name) for name in config.FIELDS}
+    """Facts of a sweep, by its config; a field that an earlier version did not have was as its default is."""
+    v = {
+        name: _values(results, name) if name in results.runs else shown_value(field.default)
+        for name, field in config.FIELDS.items()
+    }
     names = ["learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale"]
     names += [name for name in LATER if v[name] != shown_value(config.FIELDS[name].default)]
     facts = {
