@@ -272,6 +272,9 @@ FIELDS: dict[str, Field] = {
         "float32", "of matrix products; a CPU emulates those it does not have, in training steps only", known=PRECISIONS
     ),
 }
+# Fields of config.model that one architecture has.
+TRANSFORMER_ONLY = ("n_ctx", "d_head", "attention_rate", "attention_dir", "normalization_type", "unembed")
+MLP_ONLY = ("inputs",)
 SMALL_P = 53
 OWN_P = (FIELDS["p"].default, SMALL_P)  # what a config has that nobody has set p in
 MOST_VALUES = 100_000  # of an axis, and runs of a sweep

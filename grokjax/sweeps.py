@@ -280,8 +280,6 @@ def settled(values: Mapping[str, Any], p_given: bool = False) -> dict[str, Any]:
     return {**values, "group": finite_groups.recorded(group), "p": order}
 
 
-TRANSFORMER_ONLY = ("n_ctx", "d_head", "attention_rate", "attention_dir", "normalization_type", "unembed")
-MLP_ONLY = ("inputs",)
 MOST_PARAMETERS = 10**10  # of one model: 40 GB
 
 
@@ -335,7 +333,7 @@ def _check_model(values: Mapping[str, Any]) -> None:
         )
     if values["model.unembed"] == "tied" and values["model.embeddings"] == "separate":
         raise InputError("config.model.unembed is 'tied', but model.embeddings is 'separate': set it to 'shared'.")
-    for name in TRANSFORMER_ONLY if is_mlp else MLP_ONLY:
+    for name in config_lib.TRANSFORMER_ONLY if is_mlp else config_lib.MLP_ONLY:
         path, other = f"model.{name}", "transformer" if is_mlp else "mlp"
         if values[path] != FIELDS[path].default:
             raise InputError(

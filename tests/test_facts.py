@@ -208,3 +208,12 @@ def test_fields_as_in_the_mainline_are_not_told(held):
     text = str(facts.header(dataclasses.replace(held, runs=held.runs.assign(**(MAINLINE | {"l1": 1e-5}))), NOW))
     (found,) = re.findall("<dt>optimizer</dt><dd>(.*?)</dd>", text)
     assert found.endswith("init_scale 1, l1 1e-05")
+
+
+def test_fields_that_an_earlier_version_did_not_have_are_as_their_defaults(held):
+    older = {name: value for name, value in MAINLINE.items() if name not in (*facts.LATER, *MLP, "model.n_ctx")}
+    runs = held.runs.drop(columns=[name for name in MAINLINE if name in held.runs]).assign(**older)
+    text = str(facts.header(dataclasses.replace(held, runs=runs), NOW))
+    assert facts.UNKNOWN not in text.partition("<dt>model</dt>")[2].partition("<dt>steps</dt>")[0]
+    assert "<dd>transformer: n_layers 1, d_model 128, n_heads 4, d_mlp 512, act relu, n_ctx 3," in text
+    assert "init_scale 1</dd>" in text

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from grokjax import config, tasks
-from grokjax.core import mlp
 from grokjax.phases import find, survival
 from grokjax.report import downsampling, verdict
 from grokjax.report.markup import Html, element, joined
@@ -14,7 +13,6 @@ from grokjax.report.results import Results, shown_value
 from grokjax.store import files as files_lib
 from grokjax.store import metrics
 from grokjax.store.records import part
-from grokjax.sweeps import MLP_ONLY, TRANSFORMER_ONLY
 
 LOAD = """\
 import pandas as pd
@@ -153,8 +151,11 @@ LATER = (
 
 
 def _configured(results: Results) -> dict[str, str]:
-    """Facts of a sweep, by its config."""
-    v = {name: _values(results, name) for name in config.FIELDS}
+    """Facts of a sweep, by its config; a field that an earlier version did not have was as its default is."""
+    v = {
+        name: _values(results, name) if name in results.runs else shown_value(field.default)
+        for name, field in config.FIELDS.items()
+    }
     names = ["learning_rate", "weight_decay", "beta1", "beta2", "eps", "warmup_steps", "init_scale"]
     names += [name for name in LATER if v[name] not in (UNKNOWN, shown_value(config.FIELDS[name].default))]
     facts = {
@@ -170,8 +171,8 @@ def _configured(results: Results) -> dict[str, str]:
 def _model(v: Mapping[str, str]) -> str:
     """What models are, by the fields that theirs have; unset ones left out."""
     architecture = v["model.architecture"]
-    others = {"mlp": (*TRANSFORMER_ONLY, "n_heads"), "transformer": MLP_ONLY}.get(architecture, ())
-    left_out = {"architecture", *others, *(["d_model"] * (v["model.inputs"] == mlp.ONE_HOT and architecture == "mlp"))}
+    others = {"mlp": (*config.TRANSFORMER_ONLY, "n_heads"), "transformer": config.MLP_ONLY}.get(architecture, ())
+    left_out = {"architecture", *others, *(["d_model"] * (architecture == "mlp" and v["model.inputs"] == "one_hot"))}
     fields = {name.removeprefix("model."): text for name, text in v.items() if name.startswith("model.")}
     said = [
         f"{name} {text}"
