@@ -146,11 +146,16 @@ def oracle_loss(cfg, params, pairs, answers):
     return float(np.mean(np.log(np.exp(z).sum(1)) - z[np.arange(len(pairs)), answers[pairs]]))
 
 
+# Each shape is a compilation: one trains with the default tests, the others with the long ones.
+TAKING_TURNS = [
+    pytest.param(shape, id=name, marks=pytest.mark.long if name != "pizza" else ())
+    for name, shape in TRANSFORMERS.items()
+]
 UNSURE = pytest.mark.filterwarnings("ignore:.*hardly better than a guess")  # of models that have hardly begun
 
 
 @UNSURE
-@pytest.mark.parametrize("shape", TRANSFORMERS.values(), ids=TRANSFORMERS)
+@pytest.mark.parametrize("shape", TAKING_TURNS)
 def test_a_sweep_of_transformers_is_what_the_oracle_says(tmp_path, shape):
     path = tmp_path / "sweep"
     status, _ = tiny.train(config_of(shape, steps=40, snapshot_every=40, measures=("paper", "attention")), path)

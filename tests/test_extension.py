@@ -261,6 +261,7 @@ def test_runs_go_on_as_if_they_had_been_that_long(short, long):
     assert {step for _, step in final_states.find(short)} == {160}
 
 
+@pytest.mark.long
 def test_runs_may_go_on_twice_stopped_between_and_beside_new_ones(short, tmp_path):
     wanted = lasting(160, (0, 1, 2))
     assert tiny.train(lasting(120), short, extend=True, stop=StopAfter(4))[0] == 143
@@ -271,6 +272,7 @@ def test_runs_may_go_on_twice_stopped_between_and_beside_new_ones(short, tmp_pat
     assert_as_fresh(short, tmp_path / "fresh")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 12])
 def test_killed_while_it_goes_on(short, long, n, monkeypatch):
     put, left = files._put, [n, n]
@@ -342,7 +344,7 @@ def test_a_step_between_snapshots_is_no_place_to_go_on_from(tmp_path):
 # --- killed ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", range(1, 13))
+@pytest.mark.parametrize("n", [pytest.param(n, marks=() if n in (2, 7) else pytest.mark.long) for n in range(1, 13)])
 def test_killed_at_any_write_it_goes_on_the_same(path, n, tmp_path, monkeypatch, fresh_with_axis):
     """Before the n-th file is put in its place, twice in a row."""
     put, left = files._put, [n, n]
@@ -382,6 +384,7 @@ def fresh_with_axis(tmp_path_factory):
 # --- by C++ ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.skipif(bool(kernels.unavailable()), reason="no compiler here")
 def test_new_runs_have_the_bits_of_a_fresh_sweep_by_cpp(tmp_path):
     path = tmp_path / "a"

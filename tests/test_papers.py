@@ -27,6 +27,7 @@ def expanded(name, variant):
     return c, getattr(module, "get_sweep", None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_some_steps(name, tmp_path):
     c, get_sweep = expanded(name, "small")

@@ -140,6 +140,7 @@ def test_what_differs_is_said_and_the_run_is_trained(copy, tmp_path, values, tex
     assert seeds == [1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fields", "text"),
     [

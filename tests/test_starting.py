@@ -101,6 +101,7 @@ def test_what_cannot_be_is_told_before_anything_is_written(before, tmp_path, giv
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.long
 def test_all_of_it_goes_on_where_it_was_stopped(before, tmp_path):
     """A state with everything in it that a run can hold, saved and read back: rows as without a stop, bit for bit."""
     c = config(decay_to="init", gradient_transform="grokfast", optimizer="muon", schedule="cosine")
