@@ -60,9 +60,9 @@ BOUNDS = {
     "keep_final_state": ([0, 1], {-1: "0 or 1", 2: "0 or 1"}),
     "slots": ([0, 2**31 - 1], {-1: NOT_BELOW, 2**31: BELOW_2_31}),
 }
+OPEN = {"task", "group", "loss", "optimizer", "model.architecture", "start_from"}  # which may be one's own
 CHOICES = {
     "split": ("jax", "python"),
-    "model.architecture": ("transformer", "mlp"),
     "model.inputs": ("concatenated", "summed", "one_hot"),
     "model.embeddings": ("separate", "shared"),
     "model.act": ("relu", "gelu", "quadratic"),
@@ -101,7 +101,7 @@ def test_choices(path):
 
 
 def test_every_field_is_looked_at():
-    assert {*BOUNDS, *CHOICES, "task", "group", "loss", "optimizer", "start_from", "measures"} == set(config.FIELDS)
+    assert OPEN | {*BOUNDS, *CHOICES, "measures"} == set(config.FIELDS)
 
 
 @pytest.mark.parametrize("path", BOUNDS)

@@ -129,6 +129,7 @@ def test_a_run_of_it_is_trained_again_under_the_directorys_number(path):
     assert f"rows equal those in {path}, bit for bit" in train(path, wanted, only=[4])
 
 
+@pytest.mark.long
 def test_it_may_be_extended_twice_and_before_it_is_finished(tmp_path):
     path, wanted = tmp_path / "a", config((0, 1, 2, 3))
     assert tiny.train(config(), path, stop=StopAfter(5))[0] == 143
@@ -187,6 +188,7 @@ def test_a_new_axis_without_the_configs_value(path):
     assert read_metrics(path).groupby("run")["learning_rate"].first().tolist() == [1e-2] * 4 + [3e-3]
 
 
+@pytest.mark.long
 def test_a_new_axis_that_makes_groups(path, tmp_path):
     before = read_record(path)["groups"]
     wanted = config((0,), (1.0,))
@@ -294,6 +296,7 @@ def test_killed_while_it_goes_on(short, long, n, monkeypatch):
     assert len(read_metrics(short)) == len(read_metrics(long))
 
 
+@pytest.mark.long
 def test_a_damaged_final_state_means_from_nothing(short, long):
     for file in (short / "final_states").rglob("*"):
         if file.is_file() and file.stat().st_size > 1000:

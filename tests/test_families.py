@@ -177,6 +177,7 @@ def directory(tmp_path, registry, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.long
 def test_a_file_s_family_is_trained_measured_and_told(directory, capsys):
     table = grokjax.read_metrics("out")
     assert table["step"].tolist() == [0, 20, 40] * 2

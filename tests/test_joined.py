@@ -173,6 +173,7 @@ def test_the_report_has_the_circuits_of_each(sweeps, tmp_path):
     assert [row and row["step"] for row in document(read)["circuit"]] == [None, 101, None, 103, None, 103]
 
 
+@pytest.mark.long
 def test_the_report_knows_the_blocks_of_every_sweep(sweeps, tmp_path):
     c = tiny.get_config("paper")
     c.task, c.group, c.p = "group", "S_3", 6

@@ -47,6 +47,7 @@ def whole(tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_it_is_what_one_process_would_have_left(shares, whole, tmp_path, capsys):
     out = tmp_path / "merged"
     given = [str(path) for path in reversed(shares)]

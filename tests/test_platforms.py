@@ -63,7 +63,13 @@ def test_the_platform_that_a_program_is_lowered_for_chooses(platform):
     assert ("stablehlo.sine" in text, "stablehlo.cosine" in text) == (platform == "cpu", platform != "cpu")
 
 
-@pytest.mark.parametrize("name", config.PRECISIONS)
+# The default, and one whose products are put together of others; the rest with the long tests.
+SOME_LONG = [
+    pytest.param(n, marks=() if n in ("float32", "bfloat16_6x") else pytest.mark.long) for n in config.PRECISIONS
+]
+
+
+@pytest.mark.parametrize("name", SOME_LONG)
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_every_product_of_an_accelerator_is_of_the_precision_that_is_asked_for(platform, name):
     if name in lacking(platform):
@@ -79,7 +85,7 @@ def test_every_product_of_an_accelerator_is_of_the_precision_that_is_asked_for(p
     assert "optimization_barrier" not in text
 
 
-@pytest.mark.parametrize("name", config.PRECISIONS)
+@pytest.mark.parametrize("name", SOME_LONG)
 def test_every_product_of_a_cpu_is_of_float32_and_only_its_steps_emulate_others(name):
     text = of_population(("cpu",), name)
     assert not [line for line in products(text) if "algorithm" in line]

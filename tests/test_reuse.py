@@ -76,6 +76,7 @@ def test_what_is_there_is_taken_and_the_rest_is_trained(there, fresh, tmp_path, 
     assert "is finished: nothing to do" in train(tmp_path / "a", config((2, 1), (1.0, 0.5)))
 
 
+@pytest.mark.long
 def test_a_sweep_may_be_put_together_of_shards_alone(tmp_path, monkeypatch):
     c = config()
     for i in range(2):
@@ -89,6 +90,7 @@ def test_a_sweep_may_be_put_together_of_shards_alone(tmp_path, monkeypatch):
     assert comparison.differences(tmp_path / "merged", tmp_path / "whole") == []
 
 
+@pytest.mark.long
 def test_states_are_taken_too_and_gone_on_from(there, tmp_path, monkeypatch):
     train(tmp_path / "a", config(keep_final_state=1), reuse=[there])
     assert final_states.find(tmp_path / "a").keys() == final_states.find(there).keys()
