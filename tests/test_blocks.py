@@ -422,3 +422,11 @@ def test_division_leaves_zeros_out_of_every_count(tmp_path):
     assert metrics[["products_loss_online", "logit_block_norm"]].isna().all(axis=None)
     assert {len(x) for x in metrics["freq_norm_W_E"]} == {2}
     assert ((metrics["restricted_acc_online"] * 4).round(9) % 1 == 0).all()
+
+
+@pytest.mark.parametrize("p", [3, 5, 7, 23])
+def test_sizes_of_multiplication_are_known_without_its_table(p):
+    problem = Problem(ModelConfig(p, 1, 8, 2, 16), 4, group=tasks.units(p))
+    read_by = blocks.composition_of(problem)
+    assert blocks.n_sums(problem) == read_by.order
+    assert blocks.n_blocks(problem) == len(read_by.blocks.sizes) - 1

@@ -15,7 +15,7 @@ from grokjax.cli import list as list_command
 from grokjax.cli.main import main
 from grokjax.errors import InputError
 from grokjax.store import files, listing, locks
-from grokjax.store.metrics import parts
+from grokjax.store.metrics import read_progress
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,8 @@ def test_show(folder, capsys):
 @pytest.mark.long
 def test_while_it_trains_and_after_it_was_killed(tmp_path, capsys):
     process = launch(tmp_path / "live", "--config.steps=400000")
-    wait_for(lambda: (tmp_path / "live" / "runs.parquet").is_file() and parts(tmp_path / "live" / "metrics"), process)
+    live = tmp_path / "live"
+    wait_for(lambda: (live / "runs.parquet").is_file() and read_progress(live)["last_step"].notna().any(), process)
     found = json.loads(call(capsys, main, "show", str(tmp_path / "live"), "--json")[1])
     assert found["state"] == "training"
     assert found["last"][0]["status"] == "training"

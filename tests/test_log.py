@@ -14,6 +14,7 @@ from launches import ended, launch, wait_for
 import grokjax
 from grokjax.cli.main import main
 from grokjax.errors import InputError, StorageError
+from grokjax.sharing import log as log_module
 from grokjax.sharing import tracker
 from grokjax.store.metrics import read_metrics, read_runs
 
@@ -213,6 +214,21 @@ def test_notes_that_are_damaged_or_in_use(finished, tmp_path):
     notes.write_text("[")
     with pytest.raises(InputError, match=r"logged\.json is not what was written: remove it to log all again"):
         grokjax.log(finished[0], Nested(), out=tmp_path)
+
+
+@pytest.mark.parametrize("vanished", [FileNotFoundError("live holds no metrics"), None])
+def test_parts_that_a_sweep_takes_away_meanwhile_are_waited_for(finished, tmp_path, monkeypatch, vanished):
+    """Where a sweep goes on from a checkpoint, what was written after it is no longer there."""
+    tool, read = Memory(), log_module.metrics_table
+
+    def vanishing(*args):
+        if vanished:
+            raise vanished
+        return read(*args)
+
+    monkeypatch.setattr(log_module, "metrics_table", vanishing)
+    n = grokjax.log(finished[0], tool, out=tmp_path)
+    assert (n == 0) == bool(vanished)
 
 
 @pytest.mark.long

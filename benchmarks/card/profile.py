@@ -82,7 +82,7 @@ def summary(kernels: Sequence[Kernel], n: int) -> dict[str, Any]:
         counts[kernel.name] += 1
     total = sum(times.values())
     products = sum(time for name, time in times.items() if PRODUCT.search(name))
-    span = kernels[-1].end - kernels[0].start if kernels else 0
+    span = max(k.end for k in kernels) - min(k.start for k in kernels) if kernels else 0
     return {
         "kernels": len(kernels) / n,
         "span_us": span / n / 1e3,

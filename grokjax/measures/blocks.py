@@ -36,12 +36,16 @@ def composition_of(problem: Problem) -> Composition | None:
 
 def n_sums(problem: Problem) -> int:
     """The number of sums, or of products in the group that a problem is read by."""
+    if problem.group == tasks.units(problem.model.p):  # whose table is large where P is, and not needed here
+        return problem.model.p - 1
     read_by = composition_of(problem)
     return read_by.order if read_by else problem.model.p
 
 
 def n_blocks(problem: Problem) -> int:
     """The length of a column over blocks: their number but the constant's, or the number of frequencies."""
+    if problem.group == tasks.units(problem.model.p):
+        return fourier.n_freqs(problem.model.p - 1)
     read_by = composition_of(problem)
     return len(read_by.blocks.sizes) - 1 if read_by else fourier.n_freqs(problem.model.p)
 

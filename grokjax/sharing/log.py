@@ -199,9 +199,12 @@ class _Logging:
             return 0, False
         held = locks.is_held(self._path)  # before the tables, which may be settled once it is not
         runs = read_progress(self._path)
-        columns = _numbers(read_part(parts(self._path / "metrics")[0]).schema)
+        try:
+            columns = _numbers(read_part(parts(self._path / "metrics")[0]).schema)
+            metrics = metrics_table(self._path, ["run", "step", *columns]).to_pandas().sort_values(["run", "step"])
+        except (IndexError, FileNotFoundError):  # a sweep that goes on takes away what is later than its checkpoint
+            return 0, False
         late = [name for name in columns if f"{name}_online" in columns]  # of final keys, null until a run has ended
-        metrics = metrics_table(self._path, ["run", "step", *columns]).to_pandas().sort_values(["run", "step"])
         by_run = dict(iter(metrics.groupby("run")))
         ended = runs["status"].isin(Ledger.OVER)
         settled = ended & (runs["key_freqs"].notna() | (runs["status"] == "diverged") | (not late) | (not held))
