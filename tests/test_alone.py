@@ -77,7 +77,9 @@ def test_any_field_may_be_a_tracer(split):
     """All of them at once, against the same numbers given as numbers, one run at a time."""
     c = all_in_use()
     c.split = split
-    traced = {name: jnp.asarray(both) for name, both in VALUES.items()}
+    # So few steps that rounding, in which programs differ, does not grow: L1's gradient jumps where a weight crosses 0.
+    values = VALUES | {"steps": (12, 6)}
+    traced = {name: jnp.asarray(both) for name, both in values.items()}
 
     @jax.jit
     @jax.vmap
@@ -86,7 +88,7 @@ def test_any_field_may_be_a_tracer(split):
 
     both = trained(traced)
     for i in range(2):
-        numbers = {name: values[i] for name, values in VALUES.items()}
+        numbers = {name: value[i] for name, value in values.items()}
         one = grokjax.train_one(c, **numbers)
         run = {key: x[i] for key, x in both.params.items()}
         same(one.params, run, rtol=1e-5)
