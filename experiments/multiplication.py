@@ -5,11 +5,15 @@ of the residue itself: a Gini coefficient of 0.58 against 0.07, four keys, 97 % 
 
     python launch.py --config=experiments/multiplication.py --workdir=results/multiplication
 
-trains the paper's mainline on a·b modulo 113 with three seeds, which takes two CPU cores about half an hour.
+trains the paper's mainline on a·b modulo 113 with three seeds. It has not been run to its end; `--plan=measure` says
+what it takes on a machine.
 
     python launch.py --config=experiments/multiplication.py:small --workdir=results/multiplication_small
 
-shows the same on two CPU cores in about a minute, at P = 53.
+has P = 53 and half the width: 41 seconds on two cores of an AMD EPYC, compilation included. All three runs grok, after
+1 200, 1 250 and 1 600 steps, with 3 or 4 keys by the rule W_L. `gini_freq_W_E`, by frequencies of the discrete
+logarithm, ends at 0.61 to 0.68; the same coefficient of the norms of `np.fft.rfft(W_E[:53], axis=0)[1:]`, the residue's
+own frequencies, is 0.03 to 0.07. Of 256 neurons, `neurons_over_85` are 155 to 197.
 """
 
 from grokjax import config
