@@ -60,17 +60,22 @@ def contestants(problem: Problem, square: int, side_by_side: int) -> list[Contes
     name, cfg = problem.precision, problem.model
     sizes = [(problem.n_train, cfg.d_model), (cfg.d_model, cfg.d_mlp), (cfg.d_mlp, cfg.d_model), (cfg.d_model, cfg.p)]
     factors = [jnp.ones((side_by_side, *shape)) / 100 for shape in sizes]
-    squares = jax.random.normal(jax.random.key(0), (2, square, square))
     work = float(side_by_side * forward_flop(problem))
     x = jnp.ones(16 * square**2)
     found = [
-        Contestant(f"square_{name}", f"{name} squares", _products(name, squares), work=2.0 * square**3),
+        squares(name, square),
         Contestant(f"shapes_{name}", f"{name} products", _products(name, factors), work=work),
         Contestant(BANDWIDTH, "bandwidth", _repeated(jax.jit(lambda x: x + 1), x), work=2.0 * x.nbytes),
     ]
     for contestant in found:
         contestant.advance(1)
     return found
+
+
+def squares(precision: str, size: int) -> Contestant:
+    """What measures the rate of one large square product."""
+    factors = jax.random.normal(jax.random.key(0), (2, size, size))
+    return Contestant(f"square_{precision}", f"{precision} squares", _products(precision, factors), work=2.0 * size**3)
 
 
 def _products(precision: str, factors) -> Callable[[int], None]:

@@ -277,8 +277,9 @@ def canned_records():
     points = [{"value": value, "run_step_s": ONE} for value in (1, 2)]
     scaled = canned("scaling", width=2, axes=dict.fromkeys(scaling.AXES, points))
     full = canned("sweep", variant="_a_py", sweep=ran["sweep"])
-    timed = dict.fromkeys([EAGER, *map(population_key, models.WIDTHS)], ONE)
-    others = canned("models", models={name: {"run_step_s": timed, "ratios": timed} for name in models.MODELS})
+    timed = dict.fromkeys([EAGER, *map(population_key, models.WIDTHS), "floor"], ONE)
+    figured = {"step_flop": 2e9, "run_step_s": timed, "ratios": timed}
+    others = canned("models", models=dict.fromkeys(models.MODELS, figured))
     return [ran, others, hosted, scaled, full]
 
 
@@ -322,6 +323,15 @@ def test_other_models_train_as_pytorch_does(name):
     assert [*agreement.values()] == pytest.approx([agreement[EAGER]] * len(entered), rel=1e-5)
     for one in entered:
         one.advance(5)  # into the second epoch: the first has five batches, the fifth of which is smaller
+
+
+def test_the_operations_of_an_mlp_are_those_of_its_products():
+    """Beside W_in's tables: two gradients and the forward of both dense layers, and one-hot columns for the tables."""
+    fields = models.MODELS["MLP 200–200 on one-hot tokens"] | {"p": 31, "d_mlp": 64}
+    problem, runs = mainline.mainline(1, measures=(), **fields)
+    n, p, m = problem.n_train, 31, 64
+    dense, tables = 3 * 2 * n * (m * m + m * p), 2 * 2 * n * m * p
+    assert models.step_flop(problem, runs[0].inputs()) == pytest.approx(dense + tables, rel=0.05)
 
 
 def test_a_busy_machine_is_told():
