@@ -72,7 +72,7 @@ def test_every_traced_field_is_one_of_its_arguments():
     assert set(optimizers.hyperparameters(every)) == set(VALUES) - (ONE - {"steps", "init_scale"}) - {"label_noise"}
 
 
-@pytest.mark.parametrize("split", ["jax", "python"])
+@pytest.mark.parametrize("split", ["jax", pytest.param("python", marks=pytest.mark.long)])
 def test_any_field_may_be_a_tracer(split):
     """All of them at once, against the same numbers given as numbers, one run at a time."""
     c = all_in_use()

@@ -177,7 +177,7 @@ def test_a_sweep_of_transformers_is_what_the_oracle_says(tmp_path, shape):
 
 
 @pytest.mark.parametrize("shape", [SHAPES[name] for name in ("pizza", "layer norm", "tied", "mlp, one-hot")])
-@pytest.mark.parametrize("name", ["model.npz", "model.safetensors"])
+@pytest.mark.parametrize("name", [pytest.param("model.npz", marks=pytest.mark.long), "model.safetensors"])
 def test_exports_read_back(tmp_path, capsys, monkeypatch, shape, name):
     monkeypatch.chdir(tmp_path)
     tiny.train(config_of(shape, steps=20, snapshot_every=20), tmp_path / "sweep")
@@ -194,6 +194,7 @@ def test_transformerlens_s_other_model_is_refused_in_words(tmp_path, capsys, mon
     assert_refused(called, "attention rate of 0.3, which TransformerLens has not: leave out --bridge")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["pizza", "dropout", "mlp, dropout"])
 def test_train_one_takes_rates_as_tracers(name):
     shape = SHAPES[name]
@@ -219,8 +220,12 @@ def test_train_one_s_state_is_measured():
 # --- dropout ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [{"dropout": 0.3}, {"architecture": "mlp", "dropout": 0.3}])
-@pytest.mark.parametrize("batch_size", [0, 10])
+@pytest.mark.parametrize(
+    "shape",
+    [{"dropout": 0.3}, pytest.param({"architecture": "mlp", "dropout": 0.3}, marks=pytest.mark.long)],
+    ids=["transformer", "mlp"],
+)
+@pytest.mark.parametrize("batch_size", [10, pytest.param(0, marks=pytest.mark.long)])
 def test_dropout_s_bits_depend_on_run_and_step_alone(tmp_path, shape, batch_size):
     """However steps are dispatched, and in whatever slot."""
     c = config_of(shape, steps=60, batch_size=batch_size, snapshot_every=60)
@@ -238,6 +243,7 @@ def test_dropout_s_bits_depend_on_run_and_step_alone(tmp_path, shape, batch_size
     assert int(once.step) == 60
 
 
+@pytest.mark.long
 def test_dropout_trains_otherwise_and_evaluates_without():
     run, plain = (sweeps.expand(config_of({"dropout": rate})).runs[0] for rate in (0.5, 0.0))
     states = [one_run.init(r.problem(), r.inputs()) for r in (run, plain)]

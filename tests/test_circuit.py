@@ -257,6 +257,7 @@ def test_mistakes_are_one_sentence(run, name):
 # --- the page -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @needs_reference
 def test_the_page_has_the_figures_of_the_reference_models():
     models = [str(REFERENCE / f"{name}.npz") for name in ("mod113_step10000", "released_wd0.1")]

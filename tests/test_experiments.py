@@ -59,7 +59,9 @@ def test_power_divides_in_two_layers_and_batches():
     assert {run.values["weight_decay"] for run in runs} == {0, 1}
 
 
-@pytest.mark.parametrize(("name", "change"), [("groups", {"group": ("S_3",)}), ("power", {"p": (5,)})])
+@pytest.mark.parametrize(
+    ("name", "change"), [("groups", {"group": ("S_3",)}), pytest.param("power", {"p": (5,)}, marks=pytest.mark.long)]
+)
 def test_small_ones_train_for_some_steps(name, change, tmp_path):
     """On a smaller group or modulus, whose program is quick to compile."""
     c, get_sweep = loaded(name, ":small")

@@ -205,6 +205,7 @@ def test_a_file_s_family_is_trained_measured_and_told(directory, capsys):
         grokjax.load_checkpoint("out:1")
 
 
+@pytest.mark.long
 def test_a_run_of_a_file_s_family_does_not_feel_its_neighbour(directory):
     grokjax.train("mine.py", "out", only=[1], quiet=True)
     (alone,) = map(grokjax.read_metrics, directory.glob("out/only_*"))

@@ -71,6 +71,7 @@ def test_without_noise_nothing_is_in_the_state():
     assert [len(runs) for runs in sweeps.expand(c).groups()] == [1, 2]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*hardly better than a guess")  # after so few steps
 def test_columns_are_by_the_answers_that_they_say(tmp_path):
     c = one_run()

@@ -75,6 +75,7 @@ def changed(path, target, **values):
     return copy
 
 
+@pytest.mark.long
 def test_what_is_no_part_or_not_whole_is_refused(shares, whole, tmp_path, capsys):
     out = tmp_path / "out"
 
@@ -103,11 +104,13 @@ def test_what_is_no_part_or_not_whole_is_refused(shares, whole, tmp_path, capsys
     assert_refused(refused(*shares[:2], copy), f"files in {copy} are damaged: grokjax check {copy} says which")
 
 
+@pytest.mark.long
 def test_what_is_there_already_stays(shares, whole, capsys):
     assert_refused(call(capsys, main, "merge", *map(str, shares), f"--out={whole}"), f"--out={whole} is there already")
     assert grokjax.open(whole).runs["run"].tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.long
 def test_a_failure_leaves_nothing(shares, tmp_path, monkeypatch):
     from grokjax.store import files, merging
 

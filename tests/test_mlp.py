@@ -157,6 +157,7 @@ def mlp_config():
 BUILT_IN = ("paper", "attention", "clock", "efficiency", "gradients", "keys", "logits", "neurons", "spectra")
 
 
+@pytest.mark.long
 def test_a_sweep_of_it_trains_and_is_measured(tmp_path):
     c = mlp_config()
     c.sweep.model.inputs = ("concatenated", "summed")

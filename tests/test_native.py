@@ -78,6 +78,7 @@ def test_the_gradient_is_that_of_the_loss(shape):
             assert error < 5e-6, (key, n_parts)
 
 
+@pytest.mark.long
 @needs_compiler
 @settings(max_examples=12)
 @given(

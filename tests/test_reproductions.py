@@ -249,6 +249,7 @@ def test_the_full_setting_may_be_a_studys():
     )
 
 
+@pytest.mark.long
 def test_the_page_is_made_of_the_records_alone():
     assert reproduced.found() == reproduced.found()
     for name in papers.found():

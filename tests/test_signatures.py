@@ -86,6 +86,7 @@ def test_functions(function, args):
     check(function, *args)
 
 
+@pytest.mark.long
 def test_shared_intermediates_agree_on_every_size():
     s = Shared(CFG, 1, PARAMS, jnp.asarray(CASE.train_pairs), jnp.asarray(CASE.answers), update_fn=dict)
     hints = {}

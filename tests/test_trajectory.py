@@ -89,6 +89,7 @@ def test_the_demos_file_becomes_a_table_that_phases_report_and_figure_read(demo,
     assert call(capsys, figure_command.main, str(out), f"--out={tmp_path / 'losses.svg'}")[0] == 0
 
 
+@pytest.mark.long
 def test_the_tables_columns_are_a_sweeps_and_it_says_what_it_is(folder, states):
     table = trajectory_table.measure_all(trajectory.find(folder), groups=["paper", "stability"])
     described = table.schema.field("test_loss").metadata
