@@ -22,6 +22,16 @@ from grokjax.core.model import ModelConfig
 from grokjax.core.problem import Inputs, Problem
 from grokjax.training import one_run
 
+
+def pytest_configure(config):
+    """Has the default tests' programs compiled without most optimizations: they are run for less time than that takes.
+    Long tests, and all of them in CI on one Python, see programs as a user does.
+    """
+    if config.option.markexpr == "not long":
+        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # and in the processes that tests start
+        jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
+
+
 pytest.register_assert_rewrite("commands", "foreign")  # their asserts say what differs, as a test's do
 
 # The same examples every time: a failure can be repeated, and a passing suite stays passing.

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from tiers import long_but
 
 import grokjax
 from grokjax import config as config_lib
@@ -72,7 +73,8 @@ def test_every_traced_field_is_one_of_its_arguments():
     assert set(optimizers.hyperparameters(every)) == set(VALUES) - (ONE - {"steps", "init_scale"}) - {"label_noise"}
 
 
-@pytest.mark.parametrize("split", ["jax", pytest.param("python", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("split", ["jax", "python"])
 def test_any_field_may_be_a_tracer(split):
     """All of them at once, against the same numbers given as numbers, one run at a time."""
     c = all_in_use()
@@ -103,7 +105,7 @@ def test_any_field_may_be_a_tracer(split):
 ONE = {"seed", "split_seed", "stop_loss", "stop_evals", "steps", "init_scale"}  # looked at in the mainline's config
 
 
-@pytest.mark.parametrize("name", sorted(VALUES))
+@pytest.mark.parametrize("name", long_but(["seed", "learning_rate", "l1", "stop_loss", "steps"], sorted(VALUES)))
 def test_each_field_matters(name):
     """A tracer that went nowhere would pass a comparison with numbers that went nowhere."""
     first, second = VALUES[name]

@@ -10,6 +10,7 @@ import oracle_architectures
 import pytest
 import tiny
 from commands import assert_refused, call
+from tiers import long_but
 
 import grokjax
 from grokjax import config, sweeps
@@ -40,6 +41,7 @@ MLPS = {
     "one-hot": {"inputs": "one_hot", "act": "quadratic"},
     "dropout": {"inputs": "one_hot", "n_layers": 2, "dropout": 0.5},
 }
+EXPORTED = ("pizza", "layer norm", "tied", "mlp, one-hot")
 SHAPES = TRANSFORMERS | {f"mlp, {name}": {"architecture": "mlp"} | shape for name, shape in MLPS.items()}
 
 
@@ -146,16 +148,12 @@ def oracle_loss(cfg, params, pairs, answers):
     return float(np.mean(np.log(np.exp(z).sum(1)) - z[np.arange(len(pairs)), answers[pairs]]))
 
 
-# Each shape is a compilation: one trains with the default tests, the others with the long ones.
-TAKING_TURNS = [
-    pytest.param(shape, id=name, marks=pytest.mark.long if name != "pizza" else ())
-    for name, shape in TRANSFORMERS.items()
-]
 UNSURE = pytest.mark.filterwarnings("ignore:.*hardly better than a guess")  # of models that have hardly begun
 
 
+@pytest.mark.long
 @UNSURE
-@pytest.mark.parametrize("shape", TAKING_TURNS)
+@pytest.mark.parametrize("shape", TRANSFORMERS.values(), ids=TRANSFORMERS)
 def test_a_sweep_of_transformers_is_what_the_oracle_says(tmp_path, shape):
     path = tmp_path / "sweep"
     status, _ = tiny.train(config_of(shape, steps=40, snapshot_every=40, measures=("paper", "attention")), path)
@@ -176,8 +174,8 @@ def test_a_sweep_of_transformers_is_what_the_oracle_says(tmp_path, shape):
     assert found["sum_sq_weights"] == pytest.approx(sum(float(np.sum(x**2)) for x in params.values()), rel=1e-5)
 
 
-@pytest.mark.parametrize("shape", [SHAPES[name] for name in ("pizza", "layer norm", "tied", "mlp, one-hot")])
-@pytest.mark.parametrize("name", [pytest.param("model.npz", marks=pytest.mark.long), "model.safetensors"])
+@pytest.mark.parametrize("shape", long_but(["mlp, one-hot"], {name: SHAPES[name] for name in EXPORTED}))
+@pytest.mark.parametrize("name", long_but(["model.safetensors"], ["model.npz", "model.safetensors"]))
 def test_exports_read_back(tmp_path, capsys, monkeypatch, shape, name):
     monkeypatch.chdir(tmp_path)
     tiny.train(config_of(shape, steps=20, snapshot_every=20), tmp_path / "sweep")
@@ -220,12 +218,11 @@ def test_train_one_s_state_is_measured():
 # --- dropout ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    "shape",
-    [{"dropout": 0.3}, pytest.param({"architecture": "mlp", "dropout": 0.3}, marks=pytest.mark.long)],
-    ids=["transformer", "mlp"],
+    "shape", [{"dropout": 0.3}, {"architecture": "mlp", "dropout": 0.3}], ids=["transformer", "mlp"]
 )
-@pytest.mark.parametrize("batch_size", [10, pytest.param(0, marks=pytest.mark.long)])
+@pytest.mark.parametrize("batch_size", [10, 0])
 def test_dropout_s_bits_depend_on_run_and_step_alone(tmp_path, shape, batch_size):
     """However steps are dispatched, and in whatever slot."""
     c = config_of(shape, steps=60, batch_size=batch_size, snapshot_every=60)

@@ -11,6 +11,7 @@ import tiny
 from cases import QUICK
 from doubles import StopAfter
 from launches import assert_equal_sweeps
+from tiers import long_but
 
 import grokjax
 from grokjax import sweeps
@@ -104,7 +105,7 @@ def test_steps_are_those_of_a_loop_by_hand():
 LAYOUTS = {"one lane": Layout(3, 1, 1, 1), "three lanes": Layout(3, 3, 3, 1)}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("layout", long_but(["one lane"], LAYOUTS))
 def test_bits_depend_on_neither_slot_nor_dispatch_nor_where_a_run_goes_on(layout):
     """Resumed in the middle of epochs and in another slot, beside runs that are at other steps."""
     whole = Population(PROBLEM, layout)
@@ -129,6 +130,7 @@ def test_bits_depend_on_neither_slot_nor_dispatch_nor_where_a_run_goes_on(layout
     jax.tree.map(np.testing.assert_array_equal, again.take([1]), jax.tree.map(lambda x: x[:1], expected))
 
 
+@pytest.mark.long
 def test_one_batch_of_all_pairs_is_the_full_batch():
     """To rounding: the order of the sum over the pairs differs."""
     both = [sweeps.expand(get_config(size)).runs[0] for size in (29, 0)]

@@ -313,6 +313,7 @@ def test_a_command_prints_its_figures_and_files_them(tmp_path, monkeypatch, caps
     assert (filed["p"], filed["machine"]["platform"], filed["wall_s"]) == (7, "cpu", ONE)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", models.MODELS)
 def test_other_models_train_as_pytorch_does(name):
     pytest.importorskip("torch")
@@ -377,6 +378,7 @@ def test_bad_flags_are_refused(main, flag, capsys):
     assert_refused(call(capsys, main, flag), flag.split("=")[0])
 
 
+@pytest.mark.long
 def test_costs_by_task_are_filed_and_told(monkeypatch, tmp_path, capsys):
     """Every task is trained and evaluated as what it is read by; small ones here."""
     shape = {"d_model": 8, "n_heads": 2, "d_mlp": 8}

@@ -25,6 +25,7 @@ def python(tmp_path, *args, **variables) -> str:
     return subprocess.run([sys.executable, *args], cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.long
 def test_programs_are_kept_in_the_users_cache(tmp_path):
     model = ROOT / "tests" / "data" / "small_reference.npz"
     python(tmp_path, "-m", "grokjax", "measure", str(model), "--measures=paper")

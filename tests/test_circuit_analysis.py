@@ -11,6 +11,7 @@ import oracle_circuit
 import pytest
 from cases import QUICK, Case, needs_reference, random_case, reference_case
 from hypothesis import strategies as st
+from tiers import long_but
 
 from grokjax.interp.checkpoint import from_arrays
 from grokjax.interp.circuit.analysis import analyse
@@ -76,7 +77,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", long_but(["mlp"], [*OTHERS]))
 def test_numbers_that_a_model_has_not_are_null_and_say_why(name):
     case = random_case(7, **OTHERS[name])
     found = analyse(from_arrays(case.params | {"train_indices": case.train_pairs}, act="relu"), [1, 3], task="add")
@@ -183,7 +184,7 @@ def test_a_model_of_one_wave_is_explained_whole():
 
 
 @needs_reference
-@pytest.mark.parametrize("name", ["mod113_step10000", "released_wd0.1"])
+@pytest.mark.parametrize("name", long_but(["released_wd0.1"], ["mod113_step10000", "released_wd0.1"]))
 def test_reference_models_have_the_definitions_numbers(name):
     case, listed = reference_case(name)
     keys = listed["key_freqs"]

@@ -13,6 +13,7 @@ import pytest
 import tiny
 from commands import assert_refused, call
 from scipy.special import logsumexp
+from tiers import long_but
 
 import grokjax
 from grokjax.cli import circuit, export, measure
@@ -151,7 +152,7 @@ class Definition:
         return best
 
 
-@pytest.mark.parametrize("name", ["S_3", "Q_8"])
+@pytest.mark.parametrize("name", long_but(["Q_8"], ["S_3", "Q_8"]))
 def test_numbers_are_the_definitions(name, float64):
     group = named(name)
     _, params, train = random_model(group.order)
@@ -178,7 +179,8 @@ def test_frequencies_are_the_cyclic_case(float64):
             np.testing.assert_allclose(by_block[name], by_frequency[name], **CLOSE, err_msg=name)
 
 
-@pytest.mark.parametrize("task", ["multiply", pytest.param("divide", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("task", ["multiply", "divide"])
 def test_multiplication_is_read_where_neither_is_zero(task, float64):
     """The numbers of functions of the product are those of the model of Z_6 that has the logarithms for tokens."""
     _, params, _ = random_model(7)
@@ -250,7 +252,7 @@ def test_cyclic_tasks_have_no_number_more():
 # --- the group of others' models -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [measure, circuit], ids=["measure", "circuit"])
+@pytest.mark.parametrize("command", long_but(["measure"], {"measure": measure, "circuit": circuit}))
 def test_the_group_is_given_by_name_or_by_its_table(command, folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     np.save("mine.npy", named("S_3").table)

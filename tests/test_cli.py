@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from commands import assert_refused, call
+from tiers import long_but
 
 import grokjax
 from grokjax import config
@@ -318,6 +319,7 @@ def test_home_is_where_a_tilde_points(here, tmp_path, monkeypatch):
     assert here("--config=~/mine.py", "--workdir=~/x", "--plan").returncode == 0
 
 
+@pytest.mark.long
 def test_every_path_may_begin_with_a_tilde(finished, tmp_path, monkeypatch, capsys):
     """Those of models, directories, experiments and files to write; nothing is made that is named for a tilde."""
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -342,7 +344,7 @@ def test_every_path_may_begin_with_a_tilde(finished, tmp_path, monkeypatch, caps
     assert not Path("~").exists()
 
 
-@pytest.mark.parametrize("platform", ["cuda", "gpu", "tpu", "nonsense"])
+@pytest.mark.parametrize("platform", long_but(["cuda"], ["cuda", "gpu", "tpu", "nonsense"]))
 def test_a_device_that_is_not_there(platform, tmp_path):
     if any(device.platform != "cpu" for device in jax.devices()):
         pytest.skip("there is one")
@@ -373,6 +375,7 @@ print("metrics", len(results.metrics))
 """
 
 
+@pytest.mark.long
 def test_without_the_device_every_entry_says_so_and_tables_are_read(finished, tmp_path):
     """A snapshot is not called damaged because JAX cannot start."""
     if any(device.platform != "cpu" for device in jax.devices()):

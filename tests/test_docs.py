@@ -20,6 +20,7 @@ README = (ROOT / "README.md").read_text()
 PAGES = [*ROOT.glob("*.md"), *(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts)]
 
 
+@pytest.mark.long
 def test_generated_parts_are_fresh():
     # In a process of its own: other tests register measures.
     done = subprocess.run([sys.executable, "-m", "tools.docs", "--check"], cwd=ROOT, capture_output=True, text=True)

@@ -63,6 +63,7 @@ def test_long_curves_are_thinned_and_the_page_says_so(small, monkeypatch):
         assert values.max() == rows["train_loss"].to_numpy("f4").max()
 
 
+@pytest.mark.long
 def test_a_hundred_runs_stay_below_25_mb(tmp_path):
     path = made_up.make_sweep(tmp_path / "many", 100, 400, 113)
     text = page_of(path)

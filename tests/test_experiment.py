@@ -160,6 +160,7 @@ def test_it_is_told_of_a_model_and_of_a_replay(own, capsys, tmp_path):
     assert sorted(path.rglob("*")) == before
 
 
+@pytest.mark.long
 def test_what_a_column_can_hold_is_taken(capsys, tmp_path):
     file = write(tmp_path / "own.py", MEASURE, CONFIG, body="jnp.sum(s.correct_N)", fields='c.measures = ("own",)')
     results = grokjax.train(str(file), tmp_path / "sweep", quiet=True)
@@ -215,6 +216,7 @@ SECOND = """
 """
 
 
+@pytest.mark.long
 def test_a_measure_that_is_added_later_is_told_of_with_the_command_that_gives_it(capsys, tmp_path):
     path, parts = tmp_path / "sweep", {"body": "jnp.max(s.loss_N)", "fields": 'c.measures = ("own",)'}
     file = write(tmp_path / "own.py", MEASURE, CONFIG, **parts)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import tiny
 from doubles import StopAfter
+from tiers import long_but
 
 import grokjax
 from grokjax.core.native import kernels
@@ -153,6 +154,7 @@ def test_fewer_values_leave_what_is_there(path):
     assert len(read_runs(path)) == 5
 
 
+@pytest.mark.long
 def test_a_new_directory_is_begun(tmp_path):
     train(tmp_path / "a", config((0,), (1.0,)), extend=True)
     assert read_runs(tmp_path / "a")["status"].tolist() == ["finished"]
@@ -306,6 +308,7 @@ def test_a_damaged_final_state_means_from_nothing(short, long):
     assert_as_fresh(short, long)
 
 
+@pytest.mark.long
 def test_stopped_runs_stay_as_they_are(tmp_path):
     rule = {"stop_loss": 1e9, "stop_evals": 3}
     for name, steps in {"a": 40, "fresh": 120}.items():
@@ -347,7 +350,7 @@ def test_a_step_between_snapshots_is_no_place_to_go_on_from(tmp_path):
 # --- killed ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [pytest.param(n, marks=() if n in (2, 7) else pytest.mark.long) for n in range(1, 13)])
+@pytest.mark.parametrize("n", long_but([2], range(1, 13)))
 def test_killed_at_any_write_it_goes_on_the_same(path, n, tmp_path, monkeypatch, fresh_with_axis):
     """Before the n-th file is put in its place, twice in a row."""
     put, left = files._put, [n, n]

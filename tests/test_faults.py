@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import tiny
 from faultless import assert_goes_on_the_same, config, halfway, whole_and_halfway
+from tiers import long_but
 
 from faults import comparison
 from grokjax.errors import InputError, StorageError
@@ -65,15 +66,11 @@ def lost(place, file):
     shutil.rmtree(place) if place.is_dir() else place.unlink()
 
 
-DAMAGE = [
-    pytest.param(flipped, id="flipped"),
-    *(pytest.param(fault, marks=pytest.mark.long, id=fault.__name__) for fault in (truncated, lost)),
-]
 KINDS = ["checkpoint", "part", "snapshot", "config.json and runs.parquet"]
 
 
-@pytest.mark.parametrize("fault", DAMAGE)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fault", long_but(["flipped"], {"flipped": flipped, "truncated": truncated, "lost": lost}))
+@pytest.mark.parametrize("kind", long_but(["checkpoint", "part"], KINDS))
 def test_a_damaged_file_is_noticed_and_costs_nothing_but_time(kind, fault, whole_and_halfway, tmp_path):
     path = halfway(whole_and_halfway, tmp_path)
     for place, file in files_of(path, kind):
@@ -88,17 +85,10 @@ SILENT = [("checkpoint", lost), ("snapshot", lost)]  # nothing tells that they h
 
 # --- the disk ---------------------------------------------------------------------------------------------------------
 
+REFUSALS = [(errno.ENOSPC, 4), (errno.EDQUOT, 1), (errno.EROFS, 9), (errno.EIO, 15)]
 
-@pytest.mark.parametrize(
-    ("number", "n"),
-    [
-        (errno.ENOSPC, 4),
-        *(
-            pytest.param(*more, marks=pytest.mark.long)
-            for more in ((errno.EDQUOT, 1), (errno.EROFS, 9), (errno.EIO, 15))
-        ),
-    ],
-)
+
+@pytest.mark.parametrize(("number", "n"), long_but([REFUSALS[0]], REFUSALS))
 def test_a_disk_that_refuses_is_one_sentence_and_the_same_command_goes_on(
     number, n, whole_and_halfway, tmp_path, monkeypatch
 ):
@@ -182,6 +172,7 @@ def test_a_full_disk_and_a_read_only_one(whole, tmp_path):
 # --- clocks and neighbours --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_clock_that_jumps_changes_nothing(whole_and_halfway, tmp_path, monkeypatch):
     """Orbax goes by the wall clock; a jump while it saves makes it try once more."""
     asked = iter(range(10**9))
@@ -204,6 +195,7 @@ def test_a_dead_process_holds_nothing_and_a_living_one_is_named(whole_and_halfwa
 # --- signals and terminals --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_stop_while_settling_is_heeded_between_batches(whole_and_halfway, tmp_path, monkeypatch):
     settle, stop = final_keys.finalise, StopRequest()
 

@@ -84,6 +84,7 @@ def test_a_reader_that_fails_is_told(tmp_path, monkeypatch):
     assert outcome(lambda case, folder: (tmp_path / PAYLOAD).mkdir()) in ("code was run", "wrote elsewhere")
 
 
+@pytest.mark.long
 def test_a_reader_that_crashes_or_hangs_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz, "SECONDS", 2)
     monkeypatch.setattr(fuzz.readers, "make_ready", doubles.not_ready)
@@ -355,6 +356,7 @@ def named_sweep(small, path, names):
     return path
 
 
+@pytest.mark.long
 def test_names_do_nothing_in_a_page(small, tmp_path):
     names = [name for name in NAMES if "\0" not in name]
     folder = "".join(name[:9] for name in names).replace("/", "∕")

@@ -126,6 +126,7 @@ def test_where_the_tool_fails_the_next_call_goes_on(finished, tmp_path, fails_at
     assert all(len(tool.runs[name]["rows"]) >= n for name, n in before.items())
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_stopped_and_gone_on_with(tmp_path):
     c, tool = tiny.get_config("paper"), Memory()
     c.steps, c.checkpoint_every_steps = 1_000, 200

@@ -271,6 +271,7 @@ def test_the_table_and_the_file(run, folder):
     assert "keys   given" in out
 
 
+@pytest.mark.long
 def test_no_line_of_the_table_is_wider_than_a_terminal(run):
     status, out, _ = run("model.npz")
     assert status == 0
@@ -368,6 +369,7 @@ def test_a_damaged_sweep_is_one_sentence(run, sweep, tmp_path):
     assert re.fullmatch(r"error: .*(cannot be read|is damaged|is incomplete|does not say what it holds).*\n", err)
 
 
+@pytest.mark.long
 def test_in_a_process_of_its_own(folder):
     (folder / "cut.npz").write_bytes((folder / "model.npz").read_bytes()[:1000])
     command = [sys.executable, "-m", "grokjax", "measure", str(folder / "cut.npz")]

@@ -10,6 +10,7 @@ import oracle
 import oracle_later
 import pytest
 from cases import random_case, value
+from tiers import long_but
 
 from grokjax.errors import InputError
 from grokjax.measures import clock, marginals, paper, vectors
@@ -157,6 +158,7 @@ def test_distance_irrelevance(task):
     assert np.isnan(value("distance_irrelevance", Ideal(right, case=case)))
 
 
+@pytest.mark.long
 def test_gradients_are_symmetric_where_positions_are():
     params = CASE.params | {"pos_embed.W_pos": np.zeros_like(CASE.params["pos_embed.W_pos"])}
     params |= {"blocks.0.attn.W_Q": np.zeros_like(CASE.params["blocks.0.attn.W_Q"])}
@@ -200,7 +202,7 @@ def lookup_table(p, trained):
     return 20.0 * np.eye(p)[told]
 
 
-@pytest.mark.parametrize("p", [52, 53])
+@pytest.mark.parametrize("p", long_but([53], [52, 53]))
 def test_a_lookup_table_is_restricted_well_and_held_out_worse_than_a_guess(p):
     case = random_case(p, fraction=0.5)
     shared = Ideal(lookup_table(p, case.train_pairs), case=case, key_freqs_K=np.ones(p // 2, bool))

@@ -149,6 +149,7 @@ def test_random_weights(shape):
         check(random_case(**shape, seed=seed, scale=scale))
 
 
+@pytest.mark.long
 def test_random_weights_at_full_size():
     case = random_case(113, d_mlp=8, fraction=0.3)
     waves = np.sin(2 * np.pi * np.outer([5, 30, 56], np.arange(113)) / 113)  # few keys: regressions stay small
@@ -176,6 +177,7 @@ def test_all_of_them_are_checked():
     assert {m.name for m in MEASURES.values() if m.slow} == {"hessian_top", "hessian_trace", "local_complexity"}
 
 
+@pytest.mark.long
 def test_gradient_by_differences():
     case = random_case(5)
     _, grads = measured(case)

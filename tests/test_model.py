@@ -8,6 +8,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import QUICK, random_case
+from tiers import long_but
 
 from grokjax.core import losses, model
 from grokjax.core import pairs as pairs_lib
@@ -172,12 +173,13 @@ def check_both_forms(case, n_pairs):
             assert relative_error(grads[key], expected[key]) < 5e-6, (form.__name__, pairs_last, key)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=name)
+@pytest.mark.parametrize("shape", long_but(SHAPES[:1], SHAPES))
 def test_factored_equals_token_by_token(shape):
     case = random_case(**shape)
     check_both_forms(case, case.cfg.p**2 // 2)
 
 
+@pytest.mark.long
 def test_factored_equals_token_by_token_in_the_mainline_s_shape():
     check_both_forms(random_case(**MAINLINE), 600)
 
@@ -250,7 +252,7 @@ def test_gradient_through_lookup_is_that_of_plain_indexing():
 
 
 @pytest.mark.parametrize(
-    ("act", "pairs_last"), [("relu", False), pytest.param("gelu", False, marks=pytest.mark.long), ("relu", True)]
+    ("act", "pairs_last"), long_but([("relu", True)], [("relu", False), ("gelu", False), ("relu", True)])
 )
 def test_second_derivatives_are_those_of_token_by_token(act, pairs_last):
     """A Hessian times a vector, forward over reverse, as the curvature measures take it."""

@@ -114,6 +114,7 @@ def test_the_figure(sweep, expected):
         assert cells.count((shown(k, n, *rest), f"{k}/{n}")) == sum(v == (k, n, *rest) for v in expected.values())
 
 
+@pytest.mark.long
 @pytest.mark.skipif(bool(LACKS) and not os.environ.get("CI"), reason=f"{LACKS} is not installed")
 def test_the_page(sweep, expected):
     file = page_path(sweep)

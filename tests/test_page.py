@@ -178,6 +178,7 @@ def test_tables_sort_by_mouse_and_keyboard(page, column):
     assert len([head for head in heads if head.get_attribute("aria-sort")]) == 1
 
 
+@pytest.mark.long
 def test_the_keyboard_reaches_and_works_the_list_of_runs(page):
     from selenium.webdriver.common.keys import Keys
 
@@ -208,6 +209,7 @@ def test_every_run_is_a_point_and_censored_ones_are_open(page, made):
     assert run_js(page, legend) == ["seed = 0", "seed = 1", "not by the last step"]
 
 
+@pytest.mark.long
 def test_medians_have_the_colour_of_their_runs(driver, two_fields):
     opened(driver, two_fields)
     held = run_js(driver, "document.getElementById('times').data.map(t => [t.text?.[0], t.name, t.marker.color])")
@@ -222,6 +224,7 @@ def test_one_field_is_compared_over_time_alone(page):
     assert run_js(page, "document.getElementById('heat')") is None
 
 
+@pytest.mark.long
 def test_dark_and_on_paper(driver, made):
     browser.resize(driver, 1440, 900)
     driver.execute_cdp_cmd(
@@ -240,6 +243,7 @@ def test_dark_and_on_paper(driver, made):
     assert_quiet(driver)
 
 
+@pytest.mark.long
 def test_the_heat_map_takes_its_axes_and_value(driver, two_fields):
     page = opened(driver, two_fields)
     size = "[document.getElementById('heat').data[1].x.length, document.getElementById('heat').data[1].y.length]"
@@ -306,6 +310,7 @@ def test_markup_in_a_config_does_nothing(driver, made, tmp_path):
     assert_quiet(driver)
 
 
+@pytest.mark.long
 def test_the_circuit_table_is_that_of_the_run(driver, made, tmp_path):
     browser.resize(driver, 1440, 900)
     opened(driver, write(with_circuit(made, tmp_path / "circuit")))

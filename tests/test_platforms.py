@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 from cases import QUICK
+from tiers import long_but
 
 from grokjax import config, sweeps
 from grokjax.core import platforms as platforms_lib
@@ -64,9 +65,7 @@ def test_the_platform_that_a_program_is_lowered_for_chooses(platform):
 
 
 # The default, and one whose products are put together of others; the rest with the long tests.
-SOME_LONG = [
-    pytest.param(n, marks=() if n in ("float32", "bfloat16_6x") else pytest.mark.long) for n in config.PRECISIONS
-]
+SOME_LONG = long_but(["float32", "bfloat16_6x"], config.PRECISIONS)
 
 
 @pytest.mark.parametrize("name", SOME_LONG)
@@ -85,18 +84,23 @@ def test_every_product_of_an_accelerator_is_of_the_precision_that_is_asked_for(p
     assert "optimization_barrier" not in text
 
 
-@pytest.mark.parametrize("name", SOME_LONG)
+@pytest.mark.long
+@pytest.mark.parametrize("name", config.PRECISIONS)
 def test_every_product_of_a_cpu_is_of_float32_and_only_its_steps_emulate_others(name):
     text = of_population(("cpu",), name)
     assert not [line for line in products(text) if "algorithm" in line]
     assert ("reduce_precision" in text) == (name in EMULATED)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [{"n_layers": 1}, {"n_layers": 2}, {"n_layers": 2, "batch_size": 8}, {"architecture": "mlp", "batch_size": 8}],
-    ids=lambda fields: "-".join(map(str, fields.values())),
-)
+NOT_TO_SCATTER = {
+    "one layer": {"n_layers": 1},
+    "two": {"n_layers": 2},
+    "two, in batches": {"n_layers": 2, "batch_size": 8},
+    "mlp, in batches": {"architecture": "mlp", "batch_size": 8},
+}
+
+
+@pytest.mark.parametrize("fields", long_but(["two, in batches"], NOT_TO_SCATTER))
 def test_no_scatter_adds_and_none_writes_a_place_twice(fields):
     """A sum over repeated indices has no order on a GPU, so that a run's bits would change from one time to another."""
     text = of_population(PLATFORMS, measures=ALL, **fields)
@@ -120,6 +124,7 @@ def test_a_bias_is_part_of_its_product_on_a_gpu_alone():
     assert {name for name, text in texts.items() if "concatenate" in text} == {"cuda", "rocm"}
 
 
+@pytest.mark.long
 def test_what_an_accelerator_computes_is_what_a_cpu_computes(monkeypatch):
     """The other branches, run on this CPU in float64: training steps, and every measure that is no slow one."""
 

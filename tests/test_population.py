@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 from cases import QUICK
+from tiers import long_but
 
 from grokjax import config, sweeps
 from grokjax.core import backends
@@ -25,10 +26,6 @@ from grokjax.training.population import Population
 RUNS = sweeps.expand(tiny.get_config()).runs
 PROBLEM = RUNS[0].problem()
 
-
-needs_native = pytest.mark.skipif(
-    bool(kernels.unavailable()) and not os.environ.get("CI"), reason=kernels.unavailable()
-)
 LAYOUTS = {
     "one lane": Layout(3, 1, 1, 1),
     "in blocks": Layout(3, 1, 1, 1, backend=Backend(8)),
@@ -39,13 +36,10 @@ LAYOUTS = {
 }
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(one, id=name, marks=[needs_native] * bool(one.backend.n_parts)) for name, one in LAYOUTS.items()
-    ],
-)
+@pytest.fixture(scope="module", params=long_but(["one lane", "three lanes", "in C++"], LAYOUTS))
 def layout(request):
+    if request.param.backend.n_parts and kernels.unavailable() and not os.environ.get("CI"):
+        pytest.skip(kernels.unavailable())
     return request.param
 
 
@@ -112,7 +106,7 @@ def test_bits_do_not_depend_on_when_a_run_starts_or_whether_it_is_restored(layou
     assert_same(together[1][0], {k: np.asarray(x)[1] for k, x in again.take(range(3)).params.items()})
 
 
-@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.long), 8, 30])
+@pytest.mark.parametrize("size", long_but([8], [1, 8, 30]))
 def test_the_gradient_in_blocks_is_the_gradient(size):
     """29 training pairs, so that most sizes leave a last block to be filled."""
     inputs = RUNS[0].inputs()
@@ -152,6 +146,7 @@ def test_a_run_in_a_population_is_the_run_alone(layout):
     np.testing.assert_allclose(results["train_loss"], one_run.evaluate(PROBLEM, state)["train_loss"], rtol=1e-4)
 
 
+@pytest.mark.long
 def test_an_idle_slot_is_left_alone_with_one_lane():
     pop = Population(PROBLEM, Layout(2, 1, 1, 1))
     pop.start({0: RUNS[0].inputs(), 1: RUNS[1].inputs()})

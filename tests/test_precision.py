@@ -82,7 +82,8 @@ def test_errors_are_those_of_the_bits(name):
     assert 0.02 * scale < np.sqrt(np.mean(error**2)) < 4 * scale
 
 
-@pytest.mark.parametrize("block", [pytest.param(0, marks=pytest.mark.long), 8])
+@pytest.mark.long
+@pytest.mark.parametrize("block", [0, 8])
 def test_a_training_step_is_rounded_wherever_its_products_are(block):
     """Every gradient moves, and the more the fewer bits there are."""
     run = sweeps.expand(tiny.get_config()).runs[0]

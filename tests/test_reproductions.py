@@ -173,6 +173,7 @@ def run(*argv):
     reproductions.main([*map(str, argv), "--root=out", "--records=records"])
 
 
+@pytest.mark.long
 def test_the_command_goes_on_and_passes_over_what_is_done(tiny, monkeypatch, capsys):
     def interrupted(*args):
         raise KeyboardInterrupt("stopped and saved in out/tiny_small")

@@ -111,7 +111,8 @@ def test_plan_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("gap", [2, *(pytest.param(gap, marks=pytest.mark.long) for gap in (1, 3))])
+@pytest.mark.long
+@pytest.mark.parametrize("gap", [1, 2, 3])
 def test_interrupted_again_and_again_equals_uninterrupted(gap, finished, tmp_path, monkeypatch):
     # Short dispatches, so that interruptions fall inside segments too.
     monkeypatch.setattr("grokjax.training.scheduler.DISPATCH_SECONDS", 1e-6)
@@ -236,6 +237,7 @@ def test_runs_of_different_lengths_share_slots(tmp_path):
     assert set(find_snapshots(tmp_path / "a")) >= {(0, 20), (1, 100), (2, 20), (3, 100)}
 
 
+@pytest.mark.long
 def test_an_experiments_own_task(tmp_path):
     @tasks.register(name="test_a_plus_2b")
     def a_plus_2b(a, b, p):
@@ -257,6 +259,7 @@ def test_an_experiments_own_task(tmp_path):
     assert metrics["gini_W_E"].notna().all()
 
 
+@pytest.mark.long
 def test_two_layers_train(tmp_path):
     c = tiny.get_config()
     c.model.n_layers = 2
@@ -284,6 +287,7 @@ def launched_sweep(tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_a_cpu_has_a_device_per_core_and_trains_the_same(launched_sweep, long_sweep):
     record = json.loads((launched_sweep / "config.json").read_text())
     assert record["n_devices"] == min(devices.n_cores(), 4) == record["groups"][0]["n_devices"]

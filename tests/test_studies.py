@@ -187,6 +187,7 @@ def sweep(tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_a_record_of_a_real_sweep_grows(sweep, tmp_path, capsys):
     out = tmp_path / "record.csv"
     for _ in range(2):
@@ -217,6 +218,7 @@ def test_a_folder_without_ended_runs_is_a_sentence(tmp_path, capsys):
     assert "nothing" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_pages_are_made_of_the_records_alone():
     """The same twice, and each with the runs that its records hold; test_docs compares them with docs/studies."""
     found = pages.found()

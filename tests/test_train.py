@@ -117,6 +117,7 @@ grokjax.train("tests/tiny.py:paper", sys.argv[1])
 """
 
 
+@pytest.mark.long
 def test_where_jax_has_started_it_says_so_and_the_directory_goes_on_anywhere(tmp_path):
     env = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
     command = [sys.executable, "-c", STARTED, str(tmp_path / "a")]
@@ -131,6 +132,7 @@ def test_where_jax_has_started_it_says_so_and_the_directory_goes_on_anywhere(tmp
     assert "is finished" in said
 
 
+@pytest.mark.long
 def test_measure_takes_models_of_every_kind(results):
     """The same model as a snapshot, a file, arrays, JAX's, PyTorch's, and as a state."""
     wanted = measure_file(f"{results.path}:3", groups=["paper"])
@@ -198,6 +200,7 @@ def test_a_doubted_task_is_warned_of(results):
     assert found["measured"]["doubt"]
 
 
+@pytest.mark.long
 def test_runs_side_by_side_are_to_be_indexed():
     c = tiny.get_config()
     states = jax.vmap(lambda seed: grokjax.train_one(c, seed=seed, steps=2))(jnp.arange(3))

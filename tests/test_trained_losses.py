@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from tiers import long_but
 
 import grokjax
 from grokjax import sweeps
@@ -27,7 +28,7 @@ def some(margin=0.0, seed=0, scale=3.0):
     return logits.astype(np.float32), labels.astype(np.int32)
 
 
-@pytest.fixture(params=list(losses.LOSSES))
+@pytest.fixture(params=losses.LOSSES)
 def name(request):
     return request.param
 
@@ -194,6 +195,7 @@ def test_only_the_exact_one_is_served_by_the_c_plus_plus(name):
     assert layout.backend.n_parts == 0 or name == "cross_entropy"
 
 
+@pytest.mark.parametrize("name", long_but(["cross_entropy", "mse"], losses.LOSSES))
 def test_every_loss_is_what_a_run_descends(name):
     """A step of plain SGD from the same weights, against the gradient of that loss by JAX."""
     c = one_run(name, optimizer="sgd", warmup_steps=0, weight_decay=0.0, beta1=0.0, learning_rate=1.0)
@@ -211,6 +213,7 @@ def test_every_loss_is_what_a_run_descends(name):
         np.testing.assert_allclose(before - after.params[key], gradient[key], atol=rtol * scale, err_msg=key)
 
 
+@pytest.mark.parametrize("name", long_but(["cross_entropy"], losses.LOSSES))
 def test_blocks_of_pairs_give_the_same_gradient(name):
     c = one_run(name)
     problem = problem_of(c)
@@ -222,6 +225,7 @@ def test_blocks_of_pairs_give_the_same_gradient(name):
         np.testing.assert_allclose(whole[key], parts[key], rtol=1e-4, atol=2e-4 if name[-3:] == "t16" else 1e-7)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*hardly better than a guess")  # after so few steps
 def test_a_sweep_over_losses_logs_the_exact_one_and_the_objective(tmp_path):
     c = one_run("cross_entropy")

@@ -64,6 +64,7 @@ def demo(tmp_path, torch, states):
     return path
 
 
+@pytest.mark.long
 def test_the_demos_file_becomes_a_table_that_phases_report_and_figure_read(demo, tmp_path, capsys):
     out = tmp_path / "metrics.parquet"
     status, said, _ = call(capsys, measure_command.main, str(demo), "--all", f"--out={out}")
