@@ -183,8 +183,9 @@ def test_a_model_of_one_wave_is_explained_whole():
 # --- the reference models -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @needs_reference
-@pytest.mark.parametrize("name", long_but(["released_wd0.1"], ["mod113_step10000", "released_wd0.1"]))
+@pytest.mark.parametrize("name", ["mod113_step10000", "released_wd0.1"])
 def test_reference_models_have_the_definitions_numbers(name):
     case, listed = reference_case(name)
     keys = listed["key_freqs"]

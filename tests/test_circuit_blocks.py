@@ -165,6 +165,7 @@ def test_numbers_are_the_definitions(name, float64):
         np.testing.assert_allclose(found[number], value, **CLOSE, err_msg=number)
 
 
+@pytest.mark.long
 def test_frequencies_are_the_cyclic_case(float64):
     """The same model read by frequencies and by blocks."""
     cfg, params, train = random_model(8)

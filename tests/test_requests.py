@@ -438,8 +438,8 @@ def test_a_finished_sweep_with_stopped_runs_is_finished(stopped_early):
     assert "is finished: nothing to do" in train(stopping_config(), stopped_early)[1]
 
 
+@pytest.mark.long
 def test_lanes_stop_one_by_one(stopped_early):
-
     runs = [run for run in sweeps.expand(stopping_config()).runs if run.values["seed"] == 0]
     pop = Population(runs[0].problem(), Layout(len(runs), len(runs), 1, 1))
     pop.start({i: run.inputs() for i, run in enumerate(runs)})

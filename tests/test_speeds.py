@@ -246,6 +246,7 @@ def test_measuring_a_plan(tmp_path, capsys, monkeypatch, home):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_groups_of_one_program_are_timed_once(tmp_path, monkeypatch):
     """Here with all runs under one vmap, as on an accelerator."""
     monkeypatch.setattr(speeds, "TIMING_SECONDS", 0.01)

@@ -204,6 +204,7 @@ def test_a_record_of_a_real_sweep_grows(sweep, tmp_path, capsys):
         assert "4 " in page(table)
 
 
+@pytest.mark.long
 def test_the_longer_of_two_equal_runs_counts(sweep):
     short = rows.rows(grokjax.open(sweep))
     longer = short.iloc[:1].assign(last_step=80)
