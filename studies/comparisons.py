@@ -144,6 +144,20 @@ def higher(column: str, more: Arm, less: Arm) -> Comparison:
     return compare
 
 
+def meets(column: str, arm: Arm, low: float, high: float) -> Comparison:
+    """Whether a measure at the end of runs, the interval of its median or the range of few, meets a published range."""
+
+    def compare(runs: pd.DataFrame) -> Found:
+        some = arm.of(runs)[column].dropna().to_numpy(float)
+        if not len(some):
+            return NOTHING
+        found = median_time(some, np.ones(len(some), bool))
+        ours = (found.low, found.high) if len(some) >= few_runs() else (some.min(), some.max())
+        return Found(f"`{column}`: {arm.name} {_median(some)}", bool(ours[0] <= high and low <= ours[1]))
+
+    return compare
+
+
 def holds(arm: Arm, what: str, query: str) -> Comparison:
     """Whether something holds of more than half of the runs of a setting.
 

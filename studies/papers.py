@@ -8,7 +8,7 @@ measures of its last evaluation that the entry names.
 from pathlib import Path
 from typing import NamedTuple
 
-from studies.comparisons import Arm, Comparison, all_grok, differ, groks_at, happens_more, higher, holds, sooner
+from studies.comparisons import Arm, Comparison, all_grok, differ, groks_at, happens_more, higher, holds, meets, sooner
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -136,6 +136,32 @@ ENTRIES = {
                 "seeds choose other key blocks", "different ones (§5)", differ("keys", ("group", "model.architecture"))
             ),
         ),
+    ),
+    "multiplication": Reproduction(
+        "arXiv 2606.17399",
+        "A network multiplies by few frequencies of the discrete logarithm; by those of the residue it is spread out.",
+        "",
+        (
+            Figure(
+                "the embedding's Gini coefficient in either basis",
+                "0.58 by the logarithm, 0.07 by the residue",
+                holds(
+                    Arm("all"),
+                    "above 0.5 by the logarithm and below 0.1 by the residue",
+                    "gini_freq_W_E > 0.5 and gini_freq_W_E_residue < 0.1",
+                ),
+            ),
+            Figure("by the logarithm", "0.58", meets("gini_freq_W_E", Arm("all"), 0.575, 0.585), True),
+            Figure("by the residue", "0.07", meets("gini_freq_W_E_residue", Arm("all"), 0.065, 0.075), True),
+            Figure("keys", "4", meets("n_key_freqs_W_L", Arm("all"), 4, 4), True),
+            Figure(
+                "neurons of one frequency, of 512 (ours: that it explains over 85 % of)",
+                "96.9 %, 496",
+                meets("neurons_over_85", Arm("all"), 496, 496),
+                True,
+            ),
+        ),
+        ("gini_freq_W_E", "gini_freq_W_E_residue", "n_key_freqs_W_L", "neurons_over_85"),
     ),
     "edge_of_stability": Reproduction(
         "Prieto et al. 2025, arXiv 2501.04697",

@@ -145,4 +145,7 @@ def test_the_command(sweeps, tmp_path, capsys):
     assert_refused(call(capsys, main, "compare", a, str(tmp_path / "no")), "no does not exist")
     assert_refused(call(capsys, main, "compare", a, b, "--by=wd"), "'wd' is unknown")
     assert_refused(call(capsys, main, "compare", a, b, "--out=x.txt"), "--out=x.txt: a figure is written as")
+    (tmp_path / "file").write_text("")
+    nowhere = f"--out={tmp_path / 'file' / 'pairs.svg'}"
+    assert_refused(call(capsys, main, "compare", a, b, nowhere), f"{nowhere} cannot be written")
     assert_refused(call(capsys, main, "compare", a), "the following arguments are required: B")

@@ -19,6 +19,17 @@ def axis(text, path="weight_decay"):
     return sweeps.expand(c).axes.get(path)
 
 
+def test_a_value_may_be_the_next_argument(capsys):
+    split = overrides.split_overrides
+    assert split(["--config.steps", "5", "-v", "--config.task=add"]) == ({"steps": "5", "task": "add"}, ["-v"])
+    assert split(["--config.steps", "-1"]) == ({"steps": "-1"}, [])
+    for args in (["--config.steps"], ["--config.steps", "--workdir=x"]):
+        with pytest.raises(SystemExit) as stopped:
+            split(args)
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err == "error: --config.steps needs a value, such as --config.steps=…. See --help.\n"
+
+
 @pytest.mark.parametrize(
     ("text", "values"),
     [

@@ -2,6 +2,7 @@
 
 import importlib
 
+import numpy as np
 import pytest
 import tiny
 
@@ -18,7 +19,11 @@ NAMES = (
     "muon",
     "omnigrok",
 )
-LOGGED = {"clock_pizza": ("clock",), "omnigrok": ("efficiency",)}  # what their claims are read from
+LOGGED = {
+    "clock_pizza": ("clock",),
+    "multiplication": ("paper", "residue"),
+    "omnigrok": ("efficiency",),
+}  # what their claims are read from
 
 
 def expanded(name, variant):
@@ -44,6 +49,11 @@ def test_it_trains_some_steps(name, tmp_path):
     if name == "clock_pizza":
         assert set(table["model.attention_rate"]) == {0.0, 0.5, 0.8, 1.0}
         assert table[["gradient_symmetricity", "distance_irrelevance", "circularity"]].notna().all(axis=None)
+    if name == "multiplication":
+        W_E = grokjax.load_params(tmp_path, 0)["embed.W_E"][:7]
+        norms = np.sort(np.linalg.norm(np.fft.rfft(W_E, axis=0)[1:], axis=1))
+        expected = np.sum((2 * np.arange(1, 4) - 4) * norms) / (3 * norms.sum())
+        assert table.gini_freq_W_E_residue.iloc[-1] == pytest.approx(expected, rel=1e-4)
     if name == "omnigrok":
         first = table.weight_norm[table.step == 0].reindex(table.index).ffill()
         moved = (table.weight_norm / first - 1).abs()

@@ -70,6 +70,18 @@ def test_each_side_is_taken_at_its_best():
     assert "sooner in 2 of 2 pairs" in found.ours
 
 
+def test_a_measure_meets_a_published_range_by_its_interval_or_the_range_of_few():
+    few = record([NAN] * 3, [NAN], circularity=[0.5, 0.6, 0.8, 0.1])
+    found = comparisons.meets("circularity", A, 0.75, 0.9)(few)
+    assert (found.ours, found.shows) == ("`circularity`: A 0.600 (0.500 to 0.800) of 3", True)
+    assert not comparisons.meets("circularity", A, 0.81, 0.9)(few).shows
+    assert not comparisons.meets("circularity", A, 0.1, 0.4)(few).shows
+    many = record([NAN] * 8, [], circularity=[0.0, 0.5, 0.5, 0.6, 0.6, 0.7, 0.7, 1.0])
+    assert not comparisons.meets("circularity", A, 0.9, 1.0)(many).shows
+    assert comparisons.meets("circularity", A, 0.65, 1.0)(many).shows
+    assert comparisons.meets("circularity", B, 0, 1)(many) == comparisons.NOTHING
+
+
 def test_measures_are_compared_by_their_medians():
     runs = record([NAN] * 6, [NAN] * 3, circularity=[0.5, 0.6, 0.7, 0.8, 0.9, 0.9, 0.1, 0.2, NAN])
     found = comparisons.higher("circularity", A, B)(runs)

@@ -184,6 +184,16 @@ def test_as_json(planned):
 # --- for real ---------------------------------------------------------------------------------------------------------
 
 
+def test_nothing_is_timed_for_a_plan_unless_it_is_asked_for(tmp_path, monkeypatch):
+    timed = []
+    monkeypatch.setattr(speeds, "measure", lambda made, tell: timed.append(made))
+    request = Request(tiny.get_config(), tmp_path / "out")
+    requests.plan(request)
+    assert timed == []
+    made = requests.plan(request, measure=True)
+    assert timed == [made]
+
+
 def test_what_a_sweep_took_is_what_the_next_plan_says(tmp_path, home):
     c = tiny.get_config()
     assert not home.exists()

@@ -57,7 +57,7 @@ def test_a_split_without_zeros_takes_the_others_in_the_same_order(split):
     assert np.array_equal(tasks.train_pairs(p, 0.5, seed, split, nonzero_b=True), expected)
 
 
-@pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.parametrize("name", [*BY_HAND, "group Z_7"])
 def test_direction_says_what_the_answer_depends_on(name):
     p, direction = 7, tasks.get(name).direction
     answers = tasks.answers(name, p).reshape(p, p)

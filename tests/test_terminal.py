@@ -1,6 +1,8 @@
 """What commands share: JSON alone on stdout, and a word on stderr while something takes long."""
 
+import io
 import json
+import sys
 import time
 
 import numpy as np
@@ -36,6 +38,15 @@ def test_what_fails_is_not_busy_any_more(capsys, monkeypatch):
         print(1 / 0)
     time.sleep(0.1)
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_was_printed_is_written_before_the_streams_are_given_back(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(written)))
+    monkeypatch.setattr(sys, "stderr", None)
+    with terminal.lasting_output():
+        print("so far")
+    assert written.getvalue() == b"so far\n"
 
 
 def test_json_has_no_nan(capsys):
