@@ -112,11 +112,21 @@ def test_a_pickled_lens_config_is_read_without_its_code(torch, tmp_path, case, m
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("normalization_type", "LNPre"), ("positional_embedding_type", "shortformer"), ("act_fn", "gelu_new")],
+    ("name", "own", "value"),
+    [
+        ("normalization_type", None, "LNPre"),
+        ("positional_embedding_type", "standard", "shortformer"),
+        ("act_fn", "relu", "gelu_new"),
+        ("attention_dir", "causal", "sideways"),
+        ("use_attn_scale", True, False),
+        ("scale_attn_by_inverse_layer_idx", False, True),
+        ("parallel_attn_mlp", False, True),
+    ],
 )
-def test_a_config_of_another_model_is_refused(torch, tmp_path, case, monkeypatch, name, value):
+def test_a_config_of_another_model_is_refused(torch, tmp_path, case, monkeypatch, name, own, value):
     path = tmp_path / "demo.pth"
+    save_with_config(torch, path, case, CONFIG_CLASSES[0], case.params, monkeypatch, **{name: own})
+    assert load_checkpoint(path).cfg.p == case.cfg.p
     save_with_config(torch, path, case, CONFIG_CLASSES[0], case.params, monkeypatch, **{name: value})
     with pytest.raises(InputError, match=rf"demo.pth: config\.{name}.*{value}"):
         load_checkpoint(path)
