@@ -103,6 +103,8 @@ def test_settings_that_differ_and_runs_that_pair(sweeps):
     ]
     difference = found.statistics.set_index("quantity").loc["test_loss", "difference"]
     assert difference == pytest.approx(np.median(expected))
+    drawn = found.figure()
+    assert [(ax.get_xscale(), ax.get_xlim() == ax.get_ylim()) for ax in drawn.axes] == [("log", True)] * len(drawn.axes)
 
 
 def test_statistics_by_a_field(sweeps):

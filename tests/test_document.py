@@ -105,6 +105,18 @@ def test_a_page_without_circuits_loads_no_jax(small):
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+def test_a_table_alone_has_its_own_files_and_no_models(small, tmp_path):
+    table = tmp_path / "theirs.parquet"
+    table.write_bytes(next((small / "metrics").glob("*.parquet")).read_bytes())
+    text = page_of(table)
+    assert "A table has no models in it" in text
+    assert 'href="../theirs.parquet"' in text
+    assert "metrics_table.read" in text
+    whole = page_of(small)
+    assert "A table has no models in it" not in whole
+    assert 'href="../runs.parquet"' in whole
+
+
 def test_the_circuit_table_is_there_once_it_was_made(small, tmp_path):
     assert "grokjax circuit" in page_of(small)
     text = page_of(with_circuit(small, tmp_path / "circuit"))

@@ -63,6 +63,25 @@ def test_times_say_k_of_n_and_mark_censored_runs(one_field):
     assert triangles == int((~results.runs["grokked"].astype(bool)).sum())
 
 
+def test_a_run_that_diverged_has_a_sign_of_its_own_and_signs_that_are_there_are_explained(one_field):
+    results = read(one_field)
+
+    def signs(runs):
+        drawn = figures.figure(dataclasses.replace(results, runs=runs), "time-to-grok")
+        counts = {m: sum(len(ln.get_xdata()) for ln in drawn.axes[0].lines if ln.get_marker() == m) for m in "^x"}
+        told = [text.get_text() for text in drawn.legends[0].get_texts()]
+        return counts, "not grokked by its last evaluation" in told, "diverged" in told
+
+    runs, grokked = results.runs, results.runs["grokked"].astype(bool)
+    n = int((~grokked).sum())
+    assert n > 1
+    assert signs(runs) == ({"^": n, "x": 0}, True, False)
+    assert signs(runs[grokked]) == ({"^": 0, "x": 0}, False, False)
+    first = runs.index == runs.index[~grokked][0]
+    diverged = runs.assign(diverged_step=runs["diverged_step"].where(~first, 20.0))
+    assert signs(diverged) == ({"^": n - 1, "x": 1}, True, True)
+
+
 def test_an_interval_is_explained_where_there_is_one(one_field):
     def explained(by):
         legend = figures.figure(read(one_field), "time-to-grok", by).legends[0]

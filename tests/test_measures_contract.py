@@ -76,6 +76,13 @@ def test_metadata(m):
         assert low < high
 
 
+def test_what_is_read_over_all_pairs_says_so():
+    """Of a task of one's own that leaves pairs out it is null: the frequencies of a neuron, a key rule or a product."""
+    found = {name for name, measure in MEASURES.items() if measure.whole_grid}
+    neurons = {"neuron_fve", "neuron_freq", "neurons_over_85", "neurons_per_freq"}
+    assert found == neurons | {"key_freqs_neurons", "n_key_freqs_neurons", "logit_block_norm", "products_loss"}
+
+
 @every_measure
 def test_declared_shape_and_dtype(m, values):
     value = values["random"][m.name]

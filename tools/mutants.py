@@ -34,13 +34,15 @@ ROOT = Path(__file__).parent.parent
 PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not long")
 # Tests of a room that are named for no module of it; patterns of tests/test_*.py.
 OTHER_TESTS = {
-    "cli": ("cli_*",),
-    "core": ("random_draws", "measures_*"),
-    "grokjax": ("fuzz_config", "requests"),
+    "api": ("front", "reuse", "extension"),
+    "cli": ("cli*", "partial_sweeps"),
+    "core": ("native", "updates", "trained_losses", "random_draws", "measures_*", "signatures"),
+    "grokjax": ("fuzz_config", "requests", "experiments", "label_noise"),
     "interp": ("circuit*", "checkpoint_*", "export"),
-    "measures": ("measures_*",),
-    "store": ("old_directories", "requests"),
-    "training": ("random_draws", "replay_uneven", "requests"),
+    "measures": ("measures_*", "label_noise", "reference", "small_reference", "signatures"),
+    "report": ("report_*",),
+    "store": ("checksums", "old_directories", "requests"),
+    "training": ("random_draws", "replay_uneven", "requests", "partial_sweeps", "split_seed_used", "faults"),
 }
 
 
