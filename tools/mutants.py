@@ -41,7 +41,7 @@ OTHER_TESTS = {
     "interp": ("circuit*", "checkpoint_*", "export"),
     "measures": ("measures_*", "label_noise", "reference", "small_reference", "signatures"),
     "report": ("report_*",),
-    "store": ("checksums", "old_directories", "requests"),
+    "store": ("checksums", "old_directories", "partial_sweeps", "requests"),
     "training": ("random_draws", "replay_uneven", "requests", "partial_sweeps", "split_seed_used", "faults"),
 }
 
