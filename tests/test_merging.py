@@ -1,7 +1,9 @@
 """Parts of a sweep put together: what one process would have left, and a sentence where that cannot be."""
 
+import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import tiny
@@ -10,8 +12,10 @@ from doubles import StopAfter
 
 import grokjax
 from faults import comparison
+from grokjax import sweeps
 from grokjax.cli.main import main
-from grokjax.store import check, final_states
+from grokjax.errors import InputError
+from grokjax.store import check, final_states, merging
 from grokjax.store.records import read_record
 
 
@@ -73,6 +77,21 @@ def changed(path, target, **values):
         (copy / name).write_text(json.dumps(record))
         (copy / ".checksums" / f".{name}.sha256").unlink(missing_ok=True)
     return copy
+
+
+@pytest.mark.parametrize(
+    "change", [{"device_kind": "abacus"}, {"n_devices": 2}, {"n_devices": 0}, {"versions": {"jax": "0.0"}}]
+)
+def test_bits_of_another_machine_are_refused_whichever_comes_first(change):
+    record = {"platform": "gpu", "device_kind": "card", "n_devices": 1, "versions": {"jax": "1.0"}}
+    sweep = dataclasses.replace(sweeps.expand(tiny.get_config()), runs=())
+    parts = [
+        merging.Part(Path(name), made, sweep, found=None) for name, made in (("a", record), ("b", record | change))
+    ]
+    merging._refuse_other(parts[0], dataclasses.replace(parts[0], path=Path("c")))
+    for first, second in (parts, parts[::-1]):
+        with pytest.raises(InputError, match=f"{first.path} and {second.path} were not trained alike"):
+            merging._refuse_other(first, second)
 
 
 @pytest.mark.long

@@ -73,6 +73,29 @@ def test_the_tests_of_a_module_are_its_rooms(tmp_path):
     assert tests(modules[3]) == ["keys.py", "measures_contract.py"]
 
 
+@pytest.mark.parametrize(
+    ("mark", "wanted", "outcome"),
+    [
+        ("", 2, "caught"),
+        ("@pytest.mark.long\n", 2, "caught"),
+        ("", 1, "survived"),
+        ("@pytest.mark.long\n", 1, "survived"),
+    ],
+)
+def test_who_survives_meets_the_long_tests_of_its_module(tmp_path, mark, wanted, outcome):
+    whole = tmp_path / "whole"
+    (whole / "tests").mkdir(parents=True)
+    (whole / "grokjax").mkdir()
+    (whole / "grokjax" / "a.py").write_text("x = 2\n")
+    (whole / "pytest.ini").write_text("[pytest]\nmarkers = long\npythonpath = grokjax\n")
+    test = (
+        f"import a\nimport pytest\n\n\ndef test_any():\n    pass\n\n\n{mark}def test_a():\n    assert a.x >= {wanted}\n"
+    )
+    (whole / "tests" / "test_a.py").write_text(test)
+    found = mutants.judge(whole, Mutant("grokjax/a.py", 1, "any", 0), "x = 1\n", ["tests/test_a.py"], 60)
+    assert (found["outcome"], found["change"]) == (outcome, "x = 2  →  x = 1")
+
+
 @pytest.mark.parametrize(("body", "status"), [("assert 1 + 1 == 2", 0), ("assert False", 1), ("time.sleep(60)", None)])
 def test_tests_pass_fail_or_take_too_long(tmp_path, body, status):
     (tmp_path / "test_x.py").write_text(f"import time\n\n\ndef test_x():\n    {body}\n")

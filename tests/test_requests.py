@@ -18,7 +18,7 @@ from tiny import train
 
 import grokjax
 from grokjax import sweeps, tasks
-from grokjax.core import devices
+from grokjax.core import devices, hosts
 from grokjax.core.problem import State
 from grokjax.errors import InputError
 from grokjax.interp.measure import measure
@@ -31,6 +31,7 @@ from grokjax.store.snapshots import find_snapshots, load_params
 from grokjax.training import one_run
 from grokjax.training.layouts import Layout
 from grokjax.training.population import Population
+from grokjax.training.request import Request
 
 
 def test_a_sweep_leaves_what_it_promises(finished):
@@ -109,6 +110,20 @@ def test_plan_writes_nothing(tmp_path):
     assert status == 0
     assert "800 run-steps in all" in text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_status_is_the_signal_that_any_process_was_sent(tmp_path):
+    class Hosts(hosts.Hosts):
+        def all_gather(self, mine):
+            return [mine, *others]
+
+    request = Request(tiny.get_config(), tmp_path, hosts=Hosts(0, 2))
+    others = [signal.SIGTERM]
+    assert request.stop_status() == 143
+    others = [0]
+    assert request.stop_status() == 128
+    request.stop.signal = signal.SIGINT
+    assert request.stop_status() == 130
 
 
 @pytest.mark.long

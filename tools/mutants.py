@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).parent.parent
 PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not long")
+NONE_COLLECTED = 5  # pytest's exit status
 # Tests of a room that are named for no module of it; patterns of tests/test_*.py.
 OTHER_TESTS = {
     "api": ("front", "reuse", "extension"),
@@ -110,13 +111,23 @@ def sample(sources: dict[str, str], n: int, seed: int) -> dict[Mutant, str]:
     return drawn
 
 
-def tests_of(path: str, modules: list[str], folder: Path) -> list[str]:
-    """The test files of a module: its own first, then those of its room's modules."""
-    stem, name = Path(path).stem, room(path)
-    stems = [stem, *sorted(Path(module).stem for module in modules if room(module) == name)]
-    patterns = [pattern for one in stems for pattern in (one, f"{one}_*")] + [*OTHER_TESTS.get(name, ())]
+def _files(patterns: Iterable[str], folder: Path) -> list[str]:
     files = (file for pattern in patterns for file in sorted((folder / "tests").glob(f"test_{pattern}.py")))
     return list(dict.fromkeys(f"tests/{file.name}" for file in files))
+
+
+def own_tests(path: str, folder: Path) -> list[str]:
+    """The test files that are named for a module."""
+    stem = Path(path).stem
+    return _files((stem, f"{stem}_*"), folder)
+
+
+def tests_of(path: str, modules: list[str], folder: Path) -> list[str]:
+    """The test files of a module: its own first, then those of its room's modules."""
+    name = room(path)
+    of_room = [test for module in modules if room(module) == name for test in own_tests(module, folder)]
+    own = own_tests(path, folder)
+    return list(dict.fromkeys([*own, *sorted(of_room), *_files(OTHER_TESTS.get(name, ()), folder)]))
 
 
 def run(folder: Path, tests: list[str], limit: float | None = None) -> tuple[int | None, float]:
@@ -155,9 +166,13 @@ def judge(whole: Path, mutant: Mutant, text: str, tests: list[str], limit: float
         before = (folder / mutant.path).read_text()
         (folder / mutant.path).write_text(text)
         status, seconds = run(folder, tests, limit)
+        own = own_tests(mutant.path, folder)
+        if status == 0 and own:
+            status, more = run(folder, [*own, "-m", "long"], limit)
+            seconds += more
     old, new = ([*set(a.splitlines()) - set(b.splitlines())] for a, b in ((before, text), (text, before)))
     change = f"{' '.join(map(str.strip, old))}  →  {' '.join(map(str.strip, new)) or '(gone)'}"
-    outcome = {0: "survived", None: "timed out"}.get(status, "caught")
+    outcome = {0: "survived", NONE_COLLECTED: "survived", None: "timed out"}.get(status, "caught")
     return {"outcome": outcome, "seconds": seconds, "change": change}
 
 
