@@ -133,6 +133,15 @@ def test_measured_for_real_and_read_the_second_time(home, quick, monkeypatch):
     assert tune.table(PROBLEM, INPUTS, [2], DEVICE, say=None) == ({2: rates[2]}, False)
 
 
+@pytest.mark.parametrize("said", ["RESOURCE_EXHAUSTED: 9 GiB", "INTERNAL: CUDA_ERROR: Out of memory"])
+def test_memory_is_known_by_whatever_a_device_says_of_it(monkeypatch, said):
+    def full(*args):
+        raise jax.errors.JaxRuntimeError(said)
+
+    monkeypatch.setattr(tune, "_timed", full)
+    assert tune.measure(PROBLEM, INPUTS, 1, DEVICE) is None
+
+
 def test_memory_ends_the_climb_and_that_is_remembered(quick, monkeypatch):
     """The compiled program asks for more than a CPU has: 2 PB of it."""
     make = population.Population

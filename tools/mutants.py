@@ -43,7 +43,15 @@ OTHER_TESTS = {
     "measures": ("measures_*", "label_noise", "reference", "small_reference", "signatures"),
     "report": ("report_*",),
     "store": ("checksums", "old_directories", "partial_sweeps", "requests"),
-    "training": ("random_draws", "replay_uneven", "requests", "partial_sweeps", "split_seed_used", "faults"),
+    "training": (
+        "extension",
+        "random_draws",
+        "replay_uneven",
+        "requests",
+        "partial_sweeps",
+        "split_seed_used",
+        "faults",
+    ),
 }
 
 

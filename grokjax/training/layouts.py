@@ -199,9 +199,8 @@ def _step_columns(cfg: ModelConfig) -> int:
 
     What is taken of each array is fitted to XLA's own account for an H100, which tests/test_population.py holds.
     """
-    if (
-        not cfg.is_transformer
-    ):  # one-hot columns, looked-up rows and their sum, and each layer's neurons before and after, and kept
+    if not cfg.is_transformer:
+        # One-hot columns, looked-up rows and their sum, and each layer's neurons before and after, and kept.
         return (3 + (4 if cfg.has_dropout else 2) * cfg.n_layers) * cfg.d_mlp + 4 * cfg.p
     if cfg.is_factored:
         return 2 * cfg.d_mlp + 3 * cfg.d_model + 2 * cfg.p
