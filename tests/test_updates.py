@@ -26,6 +26,7 @@ SHAPES = {
     "blocks.0.attn.W_Q": (2, 4, 3),
     "blocks.0.attn.W_O": (2, 3, 4),
     "blocks.0.mlp.W_in": (4, 7),
+    "blocks.0.mlp.W_out": (7, 4),
     "blocks.0.mlp.b_in": (7,),
     "embed.W_E": (5, 4),
 }
@@ -115,7 +116,7 @@ def as_matrix(key, x):
         return x.transpose(1, 0, 2).reshape(d, h * e), lambda m: m.reshape(d, h, e).transpose(1, 0, 2)
     if name == "W_O":
         return x.reshape(-1, x.shape[2]), lambda m: m.reshape(x.shape)
-    return (x, lambda m: m) if name == "W_in" else (None, None)
+    return (x, lambda m: m) if name in ("W_in", "W_out") else (None, None)
 
 
 class Rule:
@@ -254,7 +255,7 @@ def up(h, name="learning_rate"):
 
 def numbers(params):
     kinds = {"W_Q": optax.contrib.MuonDimensionNumbers(1, (0, 2)), "W_O": optax.contrib.MuonDimensionNumbers((0, 1), 2)}
-    kinds["W_in"] = optax.contrib.MuonDimensionNumbers()
+    kinds["W_in"] = kinds["W_out"] = optax.contrib.MuonDimensionNumbers()
     return {key: kinds.get(key.rpartition(".")[2]) for key in params}
 
 
