@@ -195,7 +195,7 @@ def test_only_the_exact_one_is_served_by_the_c_plus_plus(name):
     assert layout.backend.n_parts == 0 or name == "cross_entropy"
 
 
-@pytest.mark.parametrize("name", long_but(["cross_entropy", "mse"], losses.LOSSES))
+@pytest.mark.parametrize("name", long_but(["cross_entropy", "mse"], [*losses.LOSSES]))
 def test_every_loss_is_what_a_run_descends(name):
     """A step of plain SGD from the same weights, against the gradient of that loss by JAX."""
     c = one_run(name, optimizer="sgd", warmup_steps=0, weight_decay=0.0, beta1=0.0, learning_rate=1.0)
@@ -213,7 +213,7 @@ def test_every_loss_is_what_a_run_descends(name):
         np.testing.assert_allclose(before - after.params[key], gradient[key], atol=rtol * scale, err_msg=key)
 
 
-@pytest.mark.parametrize("name", long_but(["cross_entropy"], losses.LOSSES))
+@pytest.mark.parametrize("name", long_but(["cross_entropy"], [*losses.LOSSES]))
 def test_blocks_of_pairs_give_the_same_gradient(name):
     c = one_run(name)
     problem = problem_of(c)
