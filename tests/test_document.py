@@ -215,6 +215,7 @@ def test_axes_of_any_kind_are_named(small, tmp_path):
     assert "p = 7, optimizer = adamw, seed = 0, split_seed = unset" in page.html(held)
 
 
+@pytest.mark.long
 def test_a_random_search_is_not_a_table_of_single_runs(tmp_path):
     path, rates = made_up.make_sweep(tmp_path / "wide", 100, 8, 7), np.linspace(1e-4, 1e-2, 100)
     searched = rewritten(path, tmp_path / "b", runs=lambda f: f.assign(learning_rate=rates, weight_decay=rates))

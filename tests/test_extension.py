@@ -210,6 +210,7 @@ def test_splits_of_their_own_come_with_the_seed_that_was_used(path):
     assert found.tolist() == [0, 1, 0, 1, 5]
 
 
+@pytest.mark.long
 def test_a_list_of_runs_that_grows(tmp_path):
     path, wanted = tmp_path / "a", config((3, 2, 1, 0), None)
     train(path, config((0, 2), None), get_sweep=seeds_of)

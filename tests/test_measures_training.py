@@ -105,6 +105,7 @@ def test_ritz_values_of_a_full_space_are_the_eigenvalues():
     np.testing.assert_allclose(values, np.linalg.eigvalsh(np.float64(matrix)), atol=1e-4)
 
 
+@pytest.mark.long
 def test_curvature_of_a_small_model():
     case = random_case(5, d_model=4, n_heads=1, d_mlp=6)
     flat, unravel = jax.flatten_util.ravel_pytree(case.params)

@@ -205,6 +205,7 @@ def test_without_a_library_it_says_why(environment, said):
     assert said in without_compiler(**environment)
 
 
+@pytest.mark.long
 @needs_compiler
 def test_a_sweep_records_it_and_goes_on_without_it(tmp_path, monkeypatch):
     path = tmp_path / "sweep"

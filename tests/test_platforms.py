@@ -64,8 +64,8 @@ def test_the_platform_that_a_program_is_lowered_for_chooses(platform):
     assert ("stablehlo.sine" in text, "stablehlo.cosine" in text) == (platform == "cpu", platform != "cpu")
 
 
-# The default, and one whose products are put together of others; the rest with the long tests.
-SOME_LONG = long_but(["float32", "bfloat16_6x"], config.PRECISIONS)
+# One whose products are put together of others; the rest with the long tests.
+SOME_LONG = long_but(["bfloat16_6x"], config.PRECISIONS)
 
 
 @pytest.mark.parametrize("name", SOME_LONG)
@@ -100,7 +100,8 @@ NOT_TO_SCATTER = {
 }
 
 
-@pytest.mark.parametrize("fields", long_but(["two, in batches"], NOT_TO_SCATTER))
+@pytest.mark.long
+@pytest.mark.parametrize("fields", NOT_TO_SCATTER.values(), ids=NOT_TO_SCATTER)
 def test_no_scatter_adds_and_none_writes_a_place_twice(fields):
     """A sum over repeated indices has no order on a GPU, so that a run's bits would change from one time to another."""
     text = of_population(PLATFORMS, measures=ALL, **fields)

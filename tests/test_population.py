@@ -130,6 +130,7 @@ def test_blocks_on_a_cpu_fit_its_cache():
     assert backends.block_of(dataclasses.replace(mainline, model=dataclasses.replace(mainline.model, n_layers=2))) == 0
 
 
+@pytest.mark.long
 def test_one_lane_gives_the_same_bits_in_any_number_of_slots():
     few = trained(Layout(1, 1, 1, 1), {0: RUNS[1]})
     many = trained(Layout(5, 1, 1, 1), {3: RUNS[1], 0: RUNS[0]})

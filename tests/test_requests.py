@@ -227,6 +227,7 @@ def test_a_diverged_run_keeps_its_rows_and_disturbs_no_one(tmp_path):
     assert (1, 200) not in find_snapshots(tmp_path / "both")
 
 
+@pytest.mark.long
 def test_groups_follow_one_another(tmp_path):
     c = tiny.get_config()
     c.sweep.p = (5, 7)

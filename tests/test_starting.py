@@ -61,6 +61,7 @@ def test_the_same_run_alone_and_scaled(before):
     assert all(np.array_equal(drawn.params[key], start.params[key]) for key in there)
 
 
+@pytest.mark.long
 def test_its_own_weights_are_what_decay_is_towards(before):
     c = config(start_from=f"{before}:0", decay_to="init", optimizer="sgd", warmup_steps=0, weight_decay=9.0, beta1=0.0)
     c.sweep.seed = None
