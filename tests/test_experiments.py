@@ -3,6 +3,7 @@
 import pytest
 import tiny
 from launches import ROOT
+from tiers import long_but
 
 import grokjax
 from grokjax import sweeps
@@ -59,14 +60,12 @@ def test_power_divides_in_two_layers_and_batches():
     assert {run.values["weight_decay"] for run in runs} == {0, 1}
 
 
-@pytest.mark.parametrize(
-    ("name", "change"), [("groups", {"group": ("S_3",)}), pytest.param("power", {"p": (5,)}, marks=pytest.mark.long)]
-)
-def test_small_ones_train_for_some_steps(name, change, tmp_path):
+@pytest.mark.parametrize("name", long_but(["groups"], ["groups", "power"]))
+def test_small_ones_train_for_some_steps(name, tmp_path):
     """On a smaller group or modulus, whose program is quick to compile."""
     c, get_sweep = loaded(name, ":small")
-    for path, values in change.items():
-        c.sweep[path] = values
+    path, values = {"groups": ("group", ("S_3",)), "power": ("p", (5,))}[name]
+    c.sweep[path] = values
     c.sweep.seed, c.steps, c.measures, c.snapshot_every = (0,), 2 * c.eval_every, (), 2 * c.eval_every
     if c.batch_size:
         c.batch_size, c.train_fraction, c.sweep.weight_decay = 8, 0.7, (1.0,)
