@@ -11,9 +11,9 @@ what it takes on a machine.
     python launch.py --config=experiments/multiplication.py:small --workdir=results/multiplication_small
 
 has P = 53 and half the width; what it took is in docs/reproductions.md. All three runs grok, after 1 200, 1 250 and
-1 600 steps, with 3 or 4 keys by the rule W_L. `gini_freq_W_E`, by frequencies of the discrete logarithm, ends at 0.61 to
-0.68; `gini_freq_W_E_residue`, the same by the residue's own frequencies, a measure of this file, at 0.03 to 0.07. Of 256
-neurons, `neurons_over_85` are 155 to 197.
+1 600 steps, with 3 or 4 keys by the rule W_L. `gini_freq_W_E`, by frequencies of the discrete logarithm, ends at 0.61
+to 0.68; `gini_freq_W_E_residue`, the same by the residue's own frequencies, a measure of this file, at 0.03 to 0.07. Of
+256 neurons, `neurons_over_85` are 155 to 197.
 """
 
 from grokjax import config

@@ -7,7 +7,6 @@ A mutant is the package with one operator, number, condition, handler or decorat
 tests of its module and room in a copy of the checkout (docs/testing.md).
 """
 
-import argparse
 import ast
 import collections
 import concurrent.futures
@@ -22,13 +21,18 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cosmic_ray.ast import ast_nodes, get_ast
-from cosmic_ray.mutating import mutate_code
-from cosmic_ray.plugins import get_operator, operator_names
+from grokjax.cli import terminal
+
+try:
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator, operator_names
+except ModuleNotFoundError:
+    terminal.fail("cosmic_ray is not installed: pip install -e '.[test,mutants]'.")
 
 ROOT = Path(__file__).parent.parent
 PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not long")
@@ -196,9 +200,9 @@ def summary(rows: list[tuple[Mutant, dict[str, Any]]]) -> str:
     return "\n".join([*lines, "", f"{len(survivors)} survived.", *survivors])
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser("python -m tools.mutants", description=(__doc__ or "").split("\n\n")[0])
+    parser = terminal.Parser(prog="python -m tools.mutants", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--n", type=int, default=100, help="mutants (100)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (0)")
     parser.add_argument("--room", help='of this room alone; "grokjax" for the modules beside the rooms')
@@ -246,4 +250,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    terminal.guarded(main, sys.argv[1:])
