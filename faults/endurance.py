@@ -55,17 +55,18 @@ def sampled(process: subprocess.Popen, seconds: float, say: Say) -> list[tuple[f
     return samples
 
 
-def slope(samples: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """The slope in MiB per hour by Theil and Sen, and its 95 % interval.
-
-    Args:
-      samples: (seconds, MiB), in order; those of the warm part are left out.
-    """
+def floor(samples: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The mean time and a low quantile of each block of samples (seconds, MiB), in order, without the warm part."""
     times, mib = np.array(samples).T
     warm = times >= WARM * times[-1]
-    blocks = [np.array_split(x[warm], BLOCKS) for x in (times / 3600, mib)]
-    hours, least = [np.mean(block) for block in blocks[0]], [np.quantile(block, LEAST) for block in blocks[1]]
-    found = stats.theilslopes(least, hours, 0.95)
+    blocks = zip(np.array_split(times[warm], BLOCKS), np.array_split(mib[warm], BLOCKS), strict=True)
+    return [(float(np.mean(seconds)), float(np.quantile(some, LEAST))) for seconds, some in blocks]
+
+
+def slope(points: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """The slope of (seconds, MiB) in MiB per hour by Theil and Sen, and its 95 % interval."""
+    seconds, mib = np.array(points).T
+    found = stats.theilslopes(mib, seconds / 3600, 0.95)
     return float(found.slope), float(found.low_slope), float(found.high_slope)
 
 
@@ -88,7 +89,8 @@ def endure(args: argparse.Namespace, say: Say) -> dict[str, Any]:
         raise InputError(f"the sweep ended with status {status}; {log} ends with:\n{last}")
     ended = int((read_progress(folder / "sweep")["status"] == "finished").sum())
     shutil.rmtree(folder)
-    per_hour, low, high = slope(samples)
+    blocks = floor(samples)
+    per_hour, low, high = slope(blocks)
     return {
         "minutes": args.minutes,
         "runs_ended": ended,
@@ -96,7 +98,7 @@ def endure(args: argparse.Namespace, say: Say) -> dict[str, Any]:
         "mib": samples[-1][1],
         "mib_per_hour": per_hour,
         "interval": [low, high],
-        "samples": [[round(t, 1), round(mib, 2)] for t, mib in samples],
+        "floor": [[round(t), round(mib, 2)] for t, mib in blocks],
     }
 
 

@@ -175,7 +175,8 @@ def test_each_folder_is_read_once(uneven, monkeypatch):
 
 
 def test_what_there_is_not_is_said(uneven):
-    found = find_snapshots(uneven)
+    found = find_snapshots(uneven, runs=[0, 4])
+    assert found == {place: at for place, at in find_snapshots(uneven).items() if place[0] == 0}
     with pytest.raises(InputError) as error:
         load_last(uneven, [0, 4], found)
     assert str(error.value) == f"{uneven} has no snapshot of run 4: it has runs 0-3."

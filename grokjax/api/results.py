@@ -100,7 +100,7 @@ class Results:
         from grokjax.store import snapshots  # JAX, which tables do without
 
         path, number = self._place(run)
-        return sorted(step for other, step in snapshots.find_snapshots(path) if other == number)
+        return sorted(step for _, step in snapshots.find_snapshots(path, runs=[number]))
 
     def params(self, run: int, step: int | None = None) -> dict[str, np.ndarray]:
         """Loads the parameters of a run by TransformerLens key, such as "embed.W_E" [P + 1, d_model].

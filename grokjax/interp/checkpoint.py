@@ -351,7 +351,7 @@ def _params(folder: str | Path, number: int, step: int | None) -> tuple[dict[str
             raise InputError(f"{folder} has no snapshot of run {number} at step {step}: {only}.")
         return dict(held.params), last
     params = snapshots.load_params(path, number, step)
-    return params, max(s for r, s in snapshots.find_snapshots(path) if r == number) if step is None else step
+    return params, max(s for _, s in snapshots.find_snapshots(path, runs=[number])) if step is None else step
 
 
 def _load_snapshot(folder: str, number: int, step: int | None, act: str | None) -> Checkpoint:

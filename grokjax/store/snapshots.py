@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +59,18 @@ def _expand(text: str) -> Iterator[int]:
         yield from range(int(first), int(last or first) + 1)
 
 
-def find_snapshots(workdir: str | Path, folder: str = "snapshots") -> dict[tuple[int, int], tuple[Path, int]]:
-    """Finds every snapshot, in the folder of that name: {(run, step): (folder, index in its stack)}."""
+def find_snapshots(
+    workdir: str | Path, folder: str = "snapshots", runs: Container[int] | None = None
+) -> dict[tuple[int, int], tuple[Path, int]]:
+    """Finds every snapshot, or those of some runs, in the folder of that name: {(run, step): (folder, index in it)}."""
     found = {}
     for path in files.appeared(files.path(workdir) / folder):
         match = re.fullmatch(r"step_(\d{8,18})\.runs_(\d{1,9}(?:-\d{1,9})?(?:\.\d{1,9}(?:-\d{1,9})?)*)", path.name)
         if match:
             # More runs than a folder holds are no name that was given here.
             for index, run in enumerate(itertools.islice(_expand(match[2]), SNAPSHOT_RUNS)):
-                found[run, int(match[1])] = path, index
+                if runs is None or run in runs:
+                    found[run, int(match[1])] = path, index
     return found
 
 
@@ -81,8 +84,8 @@ def load_params(workdir: str | Path, run: int, step: int | None = None) -> dict[
       InputError: there is no such snapshot; says which there are.
     """
     files.refuse_missing(files.path(workdir))
-    found = find_snapshots(workdir)
-    steps = sorted(s for r, s in found if r == run)
+    found = find_snapshots(workdir, runs=[run])
+    steps = sorted(s for _, s in found)
     if step is None or not steps:
         return load_last(files.path(workdir), [run], found)[run]
     if step not in steps:
@@ -101,15 +104,15 @@ def load_last(workdir: Path, runs: Sequence[int], found: Snapshots) -> dict[int,
     last = dict(sorted(found))
     for run in runs:
         if run not in last:
-            raise InputError(_no_snapshot(workdir, run, found))
+            raise InputError(_no_snapshot(workdir, run))
     read: dict[int, dict[str, np.ndarray]] = {}
     for step in {last[run] for run in runs}:
         read |= load_many(found, step, [run for run in runs if last[run] == step])
     return read
 
 
-def _no_snapshot(workdir: str | Path, run: int, found: Snapshots) -> str:
-    runs = sorted({r for r, _ in found})
+def _no_snapshot(workdir: Path, run: int) -> str:
+    runs = sorted({r for r, _ in find_snapshots(workdir)})
     return f"{workdir} has no snapshot of run {run}: {f'it has runs {compact(runs)}' if runs else 'it has none'}."
 
 

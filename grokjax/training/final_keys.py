@@ -156,7 +156,7 @@ def finalise(
     share = runs[hosts.index :: hosts.count]
     mine: dict[str, Any] = {}
     if share:
-        found = find_snapshots(path)
+        found = find_snapshots(path, runs={run.run for run in share})  # those of a long sweep's others take memory
         keys = final_keys(path, found, problem, share, width, backend)
         mine = replay_runs(found, share, columns, problem, keys, width, backend)
         mine["keys"] = np.stack([keys[[run.run for run in share].index(run)] for run in mine["run"]])

@@ -72,7 +72,7 @@ def recorded(text: str) -> str:
     """The name that says all: with the step, and a digest, so that other weights are not taken for these."""
     folder, run, step, _ = _parts(text)
     if step is None:
-        step = max(s for r, s in find_snapshots(folder) if r == run)
+        step = max(s for _, s in find_snapshots(folder, runs=[run]))
     return f"{folder}:{run}:{step}@{_digest(_read(text))}"
 
 
