@@ -549,7 +549,8 @@ def test_a_lock_that_is_let_go_of_meanwhile_is_taken(store, quick_locks):
     timer.join()
 
 
-def test_a_holder_that_was_replaced_stops_with_a_sentence(store, quick_locks):
+def test_a_holder_that_was_replaced_stops_with_a_sentence(store, monkeypatch):
+    monkeypatch.setattr(locks, "REFRESH", 1.0)  # the first is not under way yet
     folder = files.path(store) / "a"
     held = lock(folder)
     other = other_machine(folder)
