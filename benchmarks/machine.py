@@ -91,5 +91,5 @@ def others_line(share: float | None) -> str:
     """Whether the machine was left alone."""
     if share is None:
         return "other programs: unknown how much of the processor they took meanwhile"
-    verdict = "" if share <= QUIET else ": not quiet enough to quote these figures"
+    verdict = "" if share <= QUIET else ": not quiet enough to quote speeds"
     return f"other programs took {100 * share:.0f} % of the processor meanwhile{verdict}"

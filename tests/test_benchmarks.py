@@ -337,7 +337,7 @@ def test_the_operations_of_an_mlp_are_those_of_its_products():
 
 def test_a_busy_machine_is_told():
     assert machine.others_line(0.04).endswith("meanwhile")
-    assert machine.others_line(0.5).endswith("50 % of the processor meanwhile: not quiet enough to quote these figures")
+    assert machine.others_line(0.5).endswith("50 % of the processor meanwhile: not quiet enough to quote speeds")
     assert "unknown" in machine.others_line(None)
 
 
