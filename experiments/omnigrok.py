@@ -10,7 +10,7 @@ no decay) accuracy on test pairs rises soon after that on training pairs; held b
 Without the colon: the mainline with the released notebook's 15 000 steps, six scales, decays 0, 0.3 and 1, and the norm
 of all weights together constrained without decay, as there, three seeds each; warm-up is this project's. It has not
 been run; `--plan=measure` says what it takes on a machine. Small: P = 53, half the width, four scales, decays 0 and 1,
-1 500 larger steps, three seeds each. It took two minutes on two cores of an AMD EPYC, compilation and the page included.
+1 500 larger steps, three seeds each, which take two minutes on two cores of an AMD EPYC, compilation and page included.
 Expected, as found in its 36 runs: grokked of 3 (median step), as the terminal prints it.
 
     initial scale              0.5      0.8        1        2
