@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 import grokjax
+from grokjax import sweeps
 from grokjax.cli import terminal
+from grokjax.experiment import load_experiment
 from studies import (
     laws,
     leads,
@@ -202,6 +204,23 @@ def test_a_record_of_a_real_sweep_grows(sweep, tmp_path, capsys):
     assert set(table["commit"].str.len()) == {12}
     for page in (wd_sweep.page, phase_diagram.page, laws.page):
         assert "4 " in page(table)
+
+
+def test_runs_that_a_record_lacks_are_named(tmp_path, capsys):
+    experiment, out = "experiments/phase_diagram.py:small", tmp_path / "record.csv"
+    sweep = sweeps.expand(load_experiment(experiment)[1])
+    main = ["phase_diagram", f"--out={out}", f"--lacking={experiment}"]
+    record.main(main)
+    assert capsys.readouterr().out == f"--only={','.join(str(run.run) for run in sweep.runs)}\n"
+    table = pd.DataFrame([run.values for run in sweep.runs])[[*rows.IDENTITY]]
+    table = table.rename(columns={"model.d_model": "d_model"})
+    table.loc[4, "steps"] -= 1
+    table.drop(index=[1, 17]).to_csv(out, index=False, float_format=record.DIGITS)
+    record.main(main)
+    assert capsys.readouterr().out == "--only=1,4,17\n"
+    table.assign(steps=5_000).to_csv(out, index=False, float_format=record.DIGITS)
+    record.main(main)
+    assert capsys.readouterr().out == f"{out} has every run of {experiment}\n"
 
 
 @pytest.mark.long
