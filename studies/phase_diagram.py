@@ -54,19 +54,20 @@ def _classes(record, shares, decays) -> str:
     return "The commonest class of run (docs/phases.md) in each cell:\n\n" + _cells(record, shares, decays, cell)
 
 
+def _rising(runs, along):
+    """The runs up to the value at which most grok, the largest of several; a logistic curve follows no fall beyond."""
+    grokking = runs["grokked_by"].notna().groupby(runs[along]).mean()
+    return runs[runs[along] <= grokking[grokking == grokking.max()].index.max()]
+
+
 def _critical(record, by, along, values) -> list[list[object]]:
     rows: list[list[object]] = []
     for value in values:
-        runs = record[record[by] == value]
+        runs = _rising(record[(record[by] == value) & (record[along] > 0)], along)
         grokked = runs["grokked_by"].notna().to_numpy()
-        found = threshold(runs[along].to_numpy(), grokked, runs["grokked_by"].to_numpy())
-        rows.append(
-            [
-                f"{value:.0%}" if by == "train_fraction" else text.number(value, 2),
-                len(runs),
-                text.estimate(found.critical),
-            ]
-        )
+        found = threshold(runs[along].to_numpy(), grokked, runs["grokked_by"].to_numpy()).critical
+        told = f"{value:.0%}" if by == "train_fraction" else text.number(value, 2)
+        rows.append([told, len(runs), "–" if np.isnan(found.value) else text.estimate(found), found.warning])
     return rows
 
 
@@ -76,11 +77,13 @@ def _critical_shares(record, decays) -> str:
     published = np.log(p) / p
     return (
         "Critical share, at which half of the runs generalise within the budget, by logistic regression, with "
-        f"bootstrap intervals (P log P of the P² pairs would be {published:.3f}):\n\n"
-        + table(["λ", "runs", "critical share"], rows, numbers=2)
+        f"bootstrap intervals (P log P of the P² pairs would be {published:.3f}). Each fit is of the shares up to the "
+        "one at which most runs do:\n\n" + table(["λ", "runs", "critical share", "note"], rows)
     )
 
 
 def _critical_decays(record, shares) -> str:
     rows = _critical(record, "train_fraction", "weight_decay", shares)
-    return "Critical weight decay likewise:\n\n" + table(["share", "runs", "λ_c"], rows, numbers=2)
+    return "Critical weight decay likewise, without λ = 0, which has no logarithm:\n\n" + table(
+        ["share", "runs", "λ_c", "note"], rows
+    )

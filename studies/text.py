@@ -48,8 +48,5 @@ def estimate(found: Estimate) -> str:
     if math.isnan(found.value):
         return found.warning or "–"
     low = "0" if found.low == 0 else number(found.low, 2)
-    return (
-        f"{number(found.value, 2)} [{low}, {number(found.high, 2)}]"
-        if not math.isnan(found.low)
-        else number(found.value, 2)
-    )
+    high = "∞" if math.isinf(found.high) else number(found.high, 2)
+    return f"{number(found.value, 2)} [{low}, {high}]" if not math.isnan(found.low) else number(found.value, 2)

@@ -1,6 +1,7 @@
 """Studies: rows of a record from a real sweep, what they say of planted runs, and pages that are made from records."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import grokjax
 from grokjax import sweeps
 from grokjax.cli import terminal
 from grokjax.experiment import load_experiment
+from grokjax.phases import survival
 from studies import (
     laws,
     leads,
@@ -204,6 +206,28 @@ def test_a_record_of_a_real_sweep_grows(sweep, tmp_path, capsys):
     assert set(table["commit"].str.len()) == {12}
     for page in (wd_sweep.page, phase_diagram.page, laws.page):
         assert "4 " in page(table)
+
+
+def test_a_fall_at_strong_decay_moves_no_critical_value():
+    """Of ten runs at each λ as many grok as a curve around 0.3 has it; at 100 none does, as training breaks down."""
+    grokking = {0.0: 0, 0.03: 0, 0.1: 2, 1.0: 8, 10.0: 10, 100.0: 0}
+    runs = [
+        {"p": 53, "train_fraction": 0.5, "weight_decay": decay, "seed": seed, "steps": 500, "last_step": 500}
+        | {"grokked_by": 100.0 if seed < n else math.nan, "run_class": "grokking", "total": 60}
+        for decay, n in grokking.items()
+        for seed in range(10)
+    ]
+    page = phase_diagram.page(pd.DataFrame(runs))
+    row = next(line for line in page.splitlines() if line.startswith("| 50% | 40 |"))
+    found = re.fullmatch(r"\| 50% \| 40 \| (\S+) \[(\S+), (\S+)\] \|  \|", row)
+    value, low, high = map(float, found.groups())
+    assert low < value < high
+    assert value == pytest.approx(0.32, abs=0.02)
+    assert "> 500 (0/10)" in page
+
+
+def test_an_interval_without_an_end_is_told():
+    assert text.estimate(survival.Estimate(0.7, 0.6, math.inf, 50)) == "0.70 [0.60, ∞]"
 
 
 def test_runs_that_a_record_lacks_are_named(tmp_path, capsys):
