@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.markdown import table
-from grokjax.phases.survival import threshold
+from grokjax.phases.survival import rising, threshold
 from studies import text
 
 
@@ -54,16 +54,11 @@ def _classes(record, shares, decays) -> str:
     return "The commonest class of run (docs/phases.md) in each cell:\n\n" + _cells(record, shares, decays, cell)
 
 
-def _rising(runs, along):
-    """The runs up to the value at which most grok, the largest of several; a logistic curve follows no fall beyond."""
-    grokking = runs["grokked_by"].notna().groupby(runs[along]).mean()
-    return runs[runs[along] <= grokking[grokking == grokking.max()].index.max()]
-
-
 def _critical(record, by, along, values) -> list[list[object]]:
     rows: list[list[object]] = []
     for value in values:
-        runs = _rising(record[(record[by] == value) & (record[along] > 0)], along)
+        runs = record[(record[by] == value) & (record[along] > 0)]
+        runs = runs[rising(runs[along].to_numpy(), runs["grokked_by"].notna().to_numpy())]
         grokked = runs["grokked_by"].notna().to_numpy()
         found = threshold(runs[along].to_numpy(), grokked, runs["grokked_by"].to_numpy()).critical
         told = f"{value:.0%}" if by == "train_fraction" else text.number(value, 2)

@@ -167,6 +167,16 @@ def test_warnings_of_a_threshold_are_whole_sentences():
     assert warning == "larger values do not grok more often, so there is no critical value"
 
 
+@pytest.mark.parametrize(
+    ("wins", "last"), [((0, 1, 2, 0), 2), ((0, 2, 2, 1), 2), ((2, 1, 0, 0), 0), ((0, 0, 0, 0), 3), ((1, 1, 1, 1), 3)]
+)
+def test_the_rising_side_ends_where_most_succeed(wins, last):
+    values, succeeded = expand([0.1, 1.0, 10.0, 100.0], wins, [2] * 4)
+    shuffled = np.array([3, 0, 7, 2, 1, 6, 5, 4])
+    expected = values[shuffled] <= [0.1, 1.0, 10.0, 100.0][last]
+    assert survival.rising(values[shuffled], succeeded[shuffled]).tolist() == expected.tolist()
+
+
 def test_resamples_without_a_critical_value_are_told():
     values, grokked = expand([1.0, 2.0, 4.0], [8, 9, 10], [20] * 3)
     said = survival.threshold(values, grokked, np.full(60, 9.0)).critical.warning

@@ -217,6 +217,17 @@ def threshold(
     )
 
 
+def rising(values: np.ndarray, succeeded: np.ndarray) -> np.ndarray:
+    """Which runs lie at or below the value where most succeed, the largest of several such values.
+
+    `threshold` of these is where runs begin to succeed, whatever larger values do: decay that is too strong keeps runs
+    from learning at all, and a logistic curve follows no fall.
+    """
+    at = np.unique(np.asarray(values, float), return_inverse=True)[1]
+    share = np.bincount(at, np.asarray(succeeded, float)) / np.bincount(at)
+    return at <= np.flatnonzero(share == share.max()).max(initial=0)
+
+
 def _gap(levels, succeeded, values) -> tuple[float, float, str]:
     """Of separated runs: the largest value without successes, the smallest without failures, and that in words.
 

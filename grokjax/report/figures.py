@@ -39,6 +39,7 @@ CURVES = {
 LOG_SPAN = 8  # axes whose values above 0 are further apart than this factor are logarithmic
 MAX_KEYED_RUNS = 200  # rows in the figure of frequencies
 MOST_NAMED = 16  # blocks that it names
+BORDER = "#D55E00"  # of a phase diagram
 
 
 def figure(results: Results, kind: str, by: Sequence[str] = (), column: str | None = None) -> Figure:
@@ -296,7 +297,11 @@ def _signs(ax, runs: pd.DataFrame) -> None:
 
 
 def phase_diagram(results: Results, by: Sequence[str]) -> Figure:
-    """Median time to grok over two fields, with the number of runs that grokked in each cell."""
+    """The median time to grok over two fields, how many runs grokked in each cell, and the border at which half do.
+
+    The border is the critical value of the second field at each value of the first: `survival.threshold` of its runs on
+    the rising side.
+    """
     if len(by) < 2:
         named = f" ({', '.join(results.settings)})" if results.settings else ""
         has = f"this sweep has {len(results.settings)}{named}" if len(results.settings) < 2 else f"{len(by)} is named"
@@ -322,8 +327,33 @@ def phase_diagram(results: Results, by: Sequence[str]) -> Figure:
     if np.isfinite(median).any():
         bar = drawn.colorbar(image, ax=ax, label="median time to grok (steps)")
         name_steps(bar.ax.yaxis)
-    drawn.suptitle(title(results, [across, up]) + "\ngrey: the median is not reached", fontsize=9)
+    about = [title(results, [across, up]), "grey: the median is not reached"]
+    if _border(ax, runs, across, up, xs, ys):
+        about.append(f"lines: half of the runs grok by their last evaluation, with the 95 % interval of that {up}")
+    drawn.suptitle("\n".join(about), fontsize=9)
     return drawn
+
+
+def _border(ax, runs: pd.DataFrame, across: str, up: str, xs: Sequence[Any], ys: Sequence[Any]) -> bool:
+    """Draws the critical value of the field that goes up, at each value of the other; whether there is any."""
+    levels = [(math.log10(y), i) for i, y in enumerate(ys) if isinstance(y, (int, float)) and 0 < y < math.inf]
+    if len(levels) < 2 or len(levels) < len(ys) - 1:
+        return False
+    logs, places = np.array(levels).T
+    n_drawn = 0
+    for j, x in enumerate(xs):
+        some = runs[(runs[across] == x) & (runs[up] > 0)]
+        grokked = some["grokked"].eq(True).to_numpy()
+        some, grokked = (part[survival.rising(some[up].to_numpy(float), grokked)] for part in (some, grokked))
+        found = survival.threshold(some[up].to_numpy(float), grokked, some["grokked_by"].to_numpy(float)).critical
+        if not 10 ** logs[0] <= found.value <= 10 ** logs[-1]:
+            continue  # NaN, or beyond what was tried
+        at, low, high = np.interp(np.log10(np.maximum(found[:3], 1e-300)), logs, places)
+        ax.plot([j - 0.5, j + 0.5], [at, at], color=BORDER, lw=1.5)
+        if not math.isnan(found.low):
+            ax.plot([j + 0.42, j + 0.42], [low, high], color=BORDER, lw=1.5)
+        n_drawn += 1
+    return bool(n_drawn)
 
 
 def _cell(ax, row: Mapping[Any, Any] | None, j: int, i: int, image) -> None:
