@@ -13,7 +13,7 @@ def page(record: pd.DataFrame) -> str:
     if not len(record):
         return "No run is in yet."
     shares, decays = sorted(record["train_fraction"].unique()), sorted(record["weight_decay"].unique())
-    parts = [_runs(record), _times(record, shares, decays), _classes(record, shares, decays)]
+    parts = [_runs(record), _classes(record, shares, decays)]
     return "\n\n".join([*parts, _critical_shares(record, decays), _critical_decays(record, shares)])
 
 
@@ -32,18 +32,6 @@ def _cells(record, shares, decays, cell) -> str:
         of_decay = record[record["weight_decay"] == decay]
         rows.append([text.number(decay, 2), *(cell(of_decay[of_decay["train_fraction"] == share]) for share in shares)])
     return table(["λ", *(f"{share:.0%}" for share in shares)], rows, numbers=len(shares) + 1)
-
-
-def _times(record, shares, decays) -> str:
-    def cell(runs) -> str:
-        grokked = runs["grokked_by"].notna()
-        times = runs["grokked_by"].fillna(runs["last_step"])
-        median = text.time(times, grokked, runs["steps"].max()).split(" [")[0] if len(runs) else "–"
-        return f"{median} ({grokked.sum()}/{len(runs)})"
-
-    return "Median step to 99 % test accuracy (runs that reach it / runs), by share of the pairs:\n\n" + _cells(
-        record, shares, decays, cell
-    )
 
 
 def _classes(record, shares, decays) -> str:

@@ -101,7 +101,7 @@ def test_a_phase_diagram_draws_where_half_of_the_runs_grok(two_fields, at_most):
     """Between λ 0.25 and 0.5, the second and third of its rows, whether or not runs fail at the strongest."""
     results = read(two_fields)
     grokked = results.runs["weight_decay"].between(0.5, at_most) & (results.runs["learning_rate"] == 1e-3)
-    runs = results.runs.assign(grokked=grokked, grokked_by=grokked.map({True: 20.0, False: float("nan")}))
+    runs = results.runs.assign(grokked_by=grokked.map({True: 20.0, False: float("nan")}))
     drawn = figures.figure(dataclasses.replace(results, runs=runs), "phase-diagram", ["learning_rate", "weight_decay"])
     lines = [line.get_xydata().tolist() for line in drawn.axes[0].lines if line.get_color() == figures.BORDER]
     assert lines == [
@@ -109,7 +109,7 @@ def test_a_phase_diagram_draws_where_half_of_the_runs_grok(two_fields, at_most):
         [pytest.approx([0.42, 1]), pytest.approx([0.42, 2])],
     ]
     assert "lines: half of the runs grok" in drawn.get_suptitle()
-    none = dataclasses.replace(results, runs=runs.assign(grokked=False))
+    none = dataclasses.replace(results, runs=runs.assign(grokked_by=float("nan")))
     drawn = figures.figure(none, "phase-diagram", ["learning_rate", "weight_decay"])
     assert not drawn.axes[0].lines
     assert "lines:" not in drawn.get_suptitle()

@@ -26,6 +26,7 @@ from studies import (
     text,
     wd_sweep,
 )
+from tools import figures
 
 
 def planted_run(delay: int, begin: int = 100, end: int = 500) -> pd.DataFrame:
@@ -223,7 +224,11 @@ def test_a_fall_at_strong_decay_moves_no_critical_value():
     value, low, high = map(float, found.groups())
     assert low < value < high
     assert value == pytest.approx(0.32, abs=0.02)
-    assert "> 500 (0/10)" in page
+
+
+def test_the_phase_diagram_is_drawn_from_its_record(tmp_path):
+    figures.draw_phase_diagram(record.read("phase_diagram"), tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_interval_without_an_end_is_told():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from grokjax.cli import terminal
 from grokjax.core import cache
-from studies import pages, reproduced
+from studies import pages, record, reproduced
 from tools import blocks, circuit, commands, figures, performance, phases, references, reliability, rooms, tables
 
 
@@ -67,6 +67,8 @@ def main(argv: Sequence[str]) -> None:
         print(f"{path.relative_to(blocks.ROOT)} written")
     if blocks.ROOT / "docs" / "performance.md" in found:
         figures.draw_scaling(performance.scaled(performance.records()))
+    if blocks.ROOT / "docs" / "studies" / "phase_diagram.md" in found:
+        figures.draw_phase_diagram(record.read("phase_diagram"))
     if args.figures:
         figures.draw_measures(args.figures)
 

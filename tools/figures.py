@@ -1,4 +1,4 @@
-"""Draws docs/figures: every measure over training, and how the time of a run-step grows."""
+"""Draws docs/figures: every measure over training, how the time of a run-step grows, and a study's phase diagram."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +13,8 @@ from benchmarks import scaling
 from benchmarks.command import Record
 from grokjax.measures import registry
 from grokjax.measures.registry import Measure
+from grokjax.milestones import THRESHOLD
+from grokjax.report import figures
 from grokjax.store.metrics import read_metrics, read_runs
 from tools.blocks import ROOT
 
@@ -74,6 +76,14 @@ def draw_scaling(records: Mapping[str, Record], path: Path = FOLDER / "scaling.p
         figure.axes[0].set_ylabel("ms per run-step")
         figure.axes[0].legend()
         figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def draw_phase_diagram(record: pd.DataFrame, path: Path = FOLDER / "phase_diagram.png") -> None:
+    """Draws the study of that name from its record, as `grokjax figure` draws it from the sweep."""
+    what = f"add mod {record['p'].iloc[0]}\ngrokked: test accuracy ≥ {THRESHOLD}, kept by the next evaluation"
+    with matplotlib.rc_context(figures.STYLE):
+        drawn = figures.diagram(record, "train_fraction", "weight_decay", what)
+        drawn.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def _is_narrow(lines: Iterable[Sequence[Mapping]]) -> bool:

@@ -297,17 +297,26 @@ def _signs(ax, runs: pd.DataFrame) -> None:
 
 
 def phase_diagram(results: Results, by: Sequence[str]) -> Figure:
-    """The median time to grok over two fields, how many runs grokked in each cell, and the border at which half do.
-
-    The border is the critical value of the second field at each value of the first: `survival.threshold` of its runs on
-    the rising side.
-    """
+    """Median times to grok over two fields: `diagram` of a sweep."""
     if len(by) < 2:
         named = f" ({', '.join(results.settings)})" if results.settings else ""
         has = f"this sweep has {len(results.settings)}{named}" if len(results.settings) < 2 else f"{len(by)} is named"
         raise InputError(f"a phase diagram needs two swept fields besides seeds, and {has}: time-to-grok shows one.")
     across, up = by[:2]
-    runs = _begun(results)
+    return diagram(_begun(results), across, up, title(results, [across, up]))
+
+
+def diagram(runs: pd.DataFrame, across: str, up: str, about: str) -> Figure:
+    """The median time to grok over two fields, how many runs grokked in each cell, and the border at which half do.
+
+    The border is the critical value of the second field at each value of the first: `survival.threshold` of its runs on
+    the rising side.
+
+    Args:
+      runs: rows with the two fields, `grokked_by` and `last_step`.
+      across, up: the fields.
+      about: what was trained, for the title.
+    """
     xs, ys = (sorted(runs[name].unique(), key=_order) for name in (across, up))
     rows = {(row[across], row[up]): row for row in phases.time_to_grok(runs, [across, up]).to_dict("records")}
     median = np.array([[rows[x, y]["median"] if (x, y) in rows else np.nan for x in xs] for y in ys])
@@ -327,10 +336,10 @@ def phase_diagram(results: Results, by: Sequence[str]) -> Figure:
     if np.isfinite(median).any():
         bar = drawn.colorbar(image, ax=ax, label="median time to grok (steps)")
         name_steps(bar.ax.yaxis)
-    about = [title(results, [across, up]), "grey: the median is not reached"]
+    lines = [about, "grey: the median is not reached"]
     if _border(ax, runs, across, up, xs, ys):
-        about.append(f"lines: half of the runs grok by their last evaluation, with the 95 % interval of that {up}")
-    drawn.suptitle("\n".join(about), fontsize=9)
+        lines.append(f"lines: half of the runs grok by their last evaluation, with the 95 % interval of that {up}")
+    drawn.suptitle("\n".join(lines), fontsize=9)
     return drawn
 
 
@@ -343,7 +352,7 @@ def _border(ax, runs: pd.DataFrame, across: str, up: str, xs: Sequence[Any], ys:
     n_drawn = 0
     for j, x in enumerate(xs):
         some = runs[(runs[across] == x) & (runs[up] > 0)]
-        grokked = some["grokked"].eq(True).to_numpy()
+        grokked = some["grokked_by"].notna().to_numpy()
         some, grokked = (part[survival.rising(some[up].to_numpy(float), grokked)] for part in (some, grokked))
         found = survival.threshold(some[up].to_numpy(float), grokked, some["grokked_by"].to_numpy(float)).critical
         if not 10 ** logs[0] <= found.value <= 10 ** logs[-1]:
