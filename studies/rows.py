@@ -5,6 +5,7 @@ import pandas as pd
 
 import grokjax
 from grokjax import phases
+from grokjax.store.ledger import Ledger
 from studies import moves, stability
 
 # By which a run is the same in two directories; those that a study does not sweep are in its experiment file.
@@ -30,10 +31,10 @@ def rows(results: grokjax.Results) -> pd.DataFrame:
     """One row per run that has ended: its identity, what phases says of it, its last evaluation and its moves.
 
     Args:
-      results: of `grokjax.open`; runs that wait or are in training are left out.
+      results: of `grokjax.open`; runs that have not ended are left out.
     """
     runs = results.runs
-    runs = runs[~runs["status"].isin(["waiting", "training"])].set_index("run")
+    runs = runs[runs["status"].isin(Ledger.OVER)].set_index("run")
     metrics = results.metrics
     metrics = metrics[metrics["run"].isin(runs.index)]
     found = phases.find_phases(metrics).set_index("run")

@@ -6,12 +6,15 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
+from doubles import StopAfter
 
 import grokjax
 from grokjax import sweeps
 from grokjax.cli import terminal
 from grokjax.experiment import load_experiment
 from grokjax.phases import survival
+from grokjax.store.ledger import Ledger
 from studies import (
     laws,
     leads,
@@ -250,6 +253,15 @@ def test_runs_that_a_record_lacks_are_named(tmp_path, capsys):
     table.assign(steps=5_000).to_csv(out, index=False, float_format=record.DIGITS)
     record.main(main)
     assert capsys.readouterr().out == f"{out} has every run of {experiment}\n"
+
+
+@pytest.mark.long
+def test_a_run_that_was_interrupted_is_not_on_record_yet(tmp_path):
+    assert tiny.train(tiny.get_config("hosts"), tmp_path / "sweep", stop=StopAfter(12))[0] == 143
+    results = grokjax.open(tmp_path / "sweep")
+    assert "interrupted" in set(results.runs["status"])
+    over = results.runs[results.runs["status"].isin(Ledger.OVER)]
+    assert rows.rows(results)["run"].tolist() == over["run"].tolist()
 
 
 @pytest.mark.long
