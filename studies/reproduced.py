@@ -14,6 +14,8 @@ from studies.papers import Reproduction
 
 Records = Mapping[str, pd.DataFrame]  # of one experiment, by setting; those that there are
 
+SURE = 0.05  # the p above which a full setting says nothing for or against its paper
+
 
 def found() -> str:
     """What every experiment that exists shows of its paper, as Markdown."""
@@ -53,7 +55,7 @@ def _outcome(entry: Reproduction, setting: str, runs: pd.DataFrame) -> list[str]
     took = "not kept" if pd.isna(first["seconds"]) else duration(first["seconds"])
     if not pd.isna(first.get("processor_seconds", math.nan)):
         took += f" ({duration(first['processor_seconds'])} of processor time)"
-    shows = [figure.compare(runs).shows for figure in entry.of(setting)]
+    shows = [_shows(figure.compare(runs), setting) for figure in entry.of(setting)]
     known = [one for one in shows if one is not None]
     said = f"{sum(known)} of {len(known)} figures" + f", {len(shows) - len(known)} open" * (len(known) < len(shows))
     return [f"{len(runs)} of {total}", took, "not kept" if pd.isna(first["hardware"]) else str(first["hardware"]), said]
@@ -75,9 +77,14 @@ def _part(name: str, entry: Reproduction, records: Records) -> str:
     return f"## {name}\n\n{entry.paper}. {entry.claim}{differs}\n\n{table(header, rows)}"
 
 
+def _shows(found: Found, setting: str) -> bool | None:
+    """Whether the effect is there; None where that is open, as of a full setting whose difference may be chance."""
+    return None if setting == "full" and found.p > SURE else found.shows
+
+
 def _verdict(found: Found, setting: str) -> str:
     """A small setting shows an effect or does not; only the full one agrees or disagrees with a paper."""
-    if found.shows is None:
-        return "open"
+    shows = _shows(found, setting)
     words = {"small": ("does not show it", "shows it"), "full": ("disagrees", "agrees")}[setting]
-    return words[found.shows] + ("" if math.isnan(found.p) else f" (p = {text.number(found.p, 2)})")
+    said = "open" if shows is None else words[shows]
+    return said + ("" if math.isnan(found.p) else f" (p = {text.number(found.p, 2)})")

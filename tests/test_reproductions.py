@@ -241,7 +241,9 @@ def test_the_page_says_what_was_not_run_and_only_full_ones_disagree(tiny):
     )
     assert "does not show it (p = 0.33)" in small
     assert "agree" not in small
-    assert "disagrees (p = 0.33)" in full
+    assert "open (p = 0.33)" in full  # two against two
+    many = record([NAN] * 6, [200] * 6).assign(total=12, seconds=100, processor_seconds=150, hardware="one H100")
+    assert "disagrees (p = 0.0022)" in reproduced.page(entries, {"tiny": {"full": many}})
     assert "B 2 of 2 [0.34, 1.00]" in full
 
 
