@@ -109,6 +109,9 @@ def test_a_phase_diagram_draws_where_half_of_the_runs_grok(two_fields, at_most):
         [pytest.approx([0.42, 1]), pytest.approx([0.42, 2])],
     ]
     assert "lines: half of the runs grok" in drawn.get_suptitle()
+    whole = runs.assign(weight_decay=(4 * runs["weight_decay"]).astype(int))  # a field of whole numbers has one as well
+    drawn = figures.figure(dataclasses.replace(results, runs=whole), "phase-diagram", ["learning_rate", "weight_decay"])
+    assert [line.get_xydata().tolist() for line in drawn.axes[0].lines] == lines
     none = dataclasses.replace(results, runs=runs.assign(grokked_by=float("nan")))
     drawn = figures.figure(none, "phase-diagram", ["learning_rate", "weight_decay"])
     assert not drawn.axes[0].lines

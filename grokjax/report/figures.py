@@ -6,6 +6,7 @@ runs did. Times are those of `phases.time_to_grok`: runs that have not grokked a
 
 import io
 import math
+import numbers
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -338,14 +339,14 @@ def diagram(runs: pd.DataFrame, across: str, up: str, about: str) -> Figure:
         name_steps(bar.ax.yaxis)
     lines = [about, "grey: the median is not reached"]
     if _border(ax, runs, across, up, xs, ys):
-        lines.append(f"lines: half of the runs grok by their last evaluation, with the 95 % interval of that {up}")
+        lines.append(f"lines: half of the runs grok by their last evaluation, with the interval of that {up}")
     drawn.suptitle("\n".join(lines), fontsize=9)
     return drawn
 
 
 def _border(ax, runs: pd.DataFrame, across: str, up: str, xs: Sequence[Any], ys: Sequence[Any]) -> bool:
     """Draws the critical value of the field that goes up, at each value of the other; whether there is any."""
-    levels = [(math.log10(y), i) for i, y in enumerate(ys) if isinstance(y, (int, float)) and 0 < y < math.inf]
+    levels = [(math.log10(y), i) for i, y in enumerate(ys) if isinstance(y, numbers.Real) and 0 < y < math.inf]
     if len(levels) < 2 or len(levels) < len(ys) - 1:
         return False
     logs, places = np.array(levels).T
