@@ -6,7 +6,6 @@ runs did. Times are those of `phases.time_to_grok`: runs that have not grokked a
 
 import io
 import math
-import numbers
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -346,7 +345,7 @@ def diagram(runs: pd.DataFrame, across: str, up: str, about: str) -> Figure:
 
 def _border(ax, runs: pd.DataFrame, across: str, up: str, xs: Sequence[Any], ys: Sequence[Any]) -> bool:
     """Draws the critical value of the field that goes up, at each value of the other; whether there is any."""
-    levels = [(math.log10(y), i) for i, y in enumerate(ys) if isinstance(y, numbers.Real) and 0 < y < math.inf]
+    levels = [(math.log10(y), i) for i, y in enumerate(ys) if isinstance(y, int | float | np.number) and y > 0]
     if len(levels) < 2 or len(levels) < len(ys) - 1:
         return False
     logs, places = np.array(levels).T
