@@ -151,9 +151,10 @@ def oracle_loss(cfg, params, pairs, answers):
 UNSURE = pytest.mark.filterwarnings("ignore:.*hardly better than a guess")  # of models that have hardly begun
 
 
-@pytest.mark.long
 @UNSURE
-@pytest.mark.parametrize("shape", TRANSFORMERS.values(), ids=TRANSFORMERS)
+@pytest.mark.parametrize(
+    "shape", long_but([], TRANSFORMERS, exhaustive=["two tokens", "quadratic", "d_head", "separate"])
+)
 def test_a_sweep_of_transformers_is_what_the_oracle_says(tmp_path, shape):
     path = tmp_path / "sweep"
     status, _ = tiny.train(config_of(shape, steps=40, snapshot_every=40, measures=("paper", "attention")), path)

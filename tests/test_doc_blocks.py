@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import pytest
 from launches import ROOT
 
@@ -155,7 +156,10 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
     monkeypatch.setattr(registry, "MEASURES", dict(registry.MEASURES))
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    return tmp_path
+    optimized = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", True)  # more is compiled than computed
+    yield tmp_path
+    jax.config.update("jax_disable_most_optimizations", optimized)
 
 
 @pytest.mark.long

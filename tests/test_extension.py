@@ -131,6 +131,7 @@ def test_a_run_of_it_is_trained_again_under_the_directorys_number(path):
 
 
 @pytest.mark.long
+@pytest.mark.exhaustive
 def test_it_may_be_extended_twice_and_before_it_is_finished(tmp_path):
     path, wanted = tmp_path / "a", config((0, 1, 2, 3))
     assert tiny.train(config(), path, stop=StopAfter(5))[0] == 143
@@ -277,8 +278,7 @@ def test_runs_may_go_on_twice_stopped_between_and_beside_new_ones(short, tmp_pat
     assert_as_fresh(short, tmp_path / "fresh")
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 12])
+@pytest.mark.parametrize("n", long_but([], [1, 2, 3, 5, 8, 12], exhaustive=[1, 3, 8]))
 def test_killed_while_it_goes_on(short, long, n, monkeypatch):
     put, left = files._put, [n, n]
 
@@ -351,7 +351,7 @@ def test_a_step_between_snapshots_is_no_place_to_go_on_from(tmp_path):
 # --- killed ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", long_but([2], range(1, 13)))
+@pytest.mark.parametrize("n", long_but([2], range(1, 13), exhaustive=[3, 4, 6, 7, 9, 10, 11]))
 def test_killed_at_any_write_it_goes_on_the_same(path, n, tmp_path, monkeypatch, fresh_with_axis):
     """Before the n-th file is put in its place, twice in a row."""
     put, left = files._put, [n, n]
@@ -392,6 +392,7 @@ def fresh_with_axis(tmp_path_factory):
 
 
 @pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.skipif(bool(kernels.unavailable()), reason="no compiler here")
 def test_new_runs_have_the_bits_of_a_fresh_sweep_by_cpp(tmp_path):
     path = tmp_path / "a"

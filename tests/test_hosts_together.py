@@ -5,6 +5,7 @@ import signal
 
 import pytest
 from launches import all_ended, assert_equal_sweeps, ended, launch, launch_together, wait_for
+from tiers import long_but
 
 from grokjax.store import final_states, merging
 from grokjax.store.metrics import part_number, parts, read_runs
@@ -34,7 +35,7 @@ def test_two_processes_leave_what_one_leaves(alone, tmp_path):
     assert_equal_sweeps(tmp_path / "two", alone)
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", long_but([], [0, 1], exhaustive=[0]))
 def test_when_one_is_killed_the_other_says_so_and_any_number_goes_on(lost, alone, tmp_path):
     processes = launch_together(tmp_path / "two", 2)
     wait_for(lambda: (tmp_path / "two" / "checkpoints" / "000001.1-of-2").exists(), processes[0])
@@ -95,6 +96,7 @@ def test_two_extend_by_values_and_steps_and_the_runs_are_reused(tmp_path):
     assert_equal_sweeps(tmp_path / "again", tmp_path / "fresh")
 
 
+@pytest.mark.exhaustive
 def test_shares_of_a_sweep_by_two_processes_each(alone, tmp_path):
     for i in range(2):
         for status, text in all_ended(launch_together(tmp_path / "two", 2, f"--shard={i}/2")):

@@ -14,6 +14,7 @@ import pytest
 import tiny
 from doubles import StopAfter
 from launches import assert_equal_sweeps, ended, launch, wait_for
+from tiers import long_but
 from tiny import train
 
 import grokjax
@@ -126,8 +127,7 @@ def test_the_status_is_the_signal_that_any_process_was_sent(tmp_path):
     assert request.stop_status() == 130
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("gap", [1, 2, 3])
+@pytest.mark.parametrize("gap", long_but([], [1, 2, 3], exhaustive=[1, 3]))
 def test_interrupted_again_and_again_equals_uninterrupted(gap, finished, tmp_path, monkeypatch):
     # Short dispatches, so that interruptions fall inside segments too.
     monkeypatch.setattr("grokjax.training.scheduler.DISPATCH_SECONDS", 1e-6)
