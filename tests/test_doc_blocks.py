@@ -156,7 +156,7 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
     monkeypatch.setattr(registry, "MEASURES", dict(registry.MEASURES))
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    optimized = jax.config.jax_disable_most_optimizations
+    optimized = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)  # more is compiled than computed
     yield tmp_path
     jax.config.update("jax_disable_most_optimizations", optimized)

@@ -9,8 +9,8 @@ EXHAUSTIVE = (pytest.mark.long, pytest.mark.exhaustive)
 
 
 def long_but(kept, values, exhaustive=()):
-    """The cases of a parameter; those not in `kept`, which names keys where values are a dict, are marked long, those in
-    `exhaustive` exhaustive as well.
+    """The cases of a parameter; those not in `kept`, which names keys where values are a dict, are marked long, and
+    those in `exhaustive` exhaustive as well.
     """
     named = values.items() if isinstance(values, dict) else ((None, value) for value in values)
     found = []
