@@ -110,9 +110,13 @@ def test_a_disk_that_refuses_is_one_sentence_and_the_same_command_goes_on(
     assert_goes_on_the_same(path, whole_and_halfway)
 
 
+# Long enough for a busy machine to see it while it trains.
+LAUNCH = ("launch.py", "--config=tests/tiny.py:long", "--config.steps=8000")
+
+
 def launched(path, **kwargs):
-    """The sweep by its command, in a process of its own; long enough for a busy machine to see it while it trains."""
-    command = [sys.executable, "launch.py", "--config=tests/tiny.py:long", "--config.steps=8000", f"--workdir={path}"]
+    """The sweep by its command, in a process of its own."""
+    command = [sys.executable, *LAUNCH, f"--workdir={path}"]
     env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     return subprocess.Popen(kwargs.pop("before", []) + command, cwd=ROOT, env=env, **kwargs)
 
@@ -148,7 +152,7 @@ def test_a_full_disk_and_a_read_only_one(whole, tmp_path):
     """A file system of 150 kB, which fills up; the same, read-only; then with room."""
     disk, copy = tmp_path / "disk", tmp_path / "copy"
     disk.mkdir()
-    launch = f"{sys.executable} launch.py --config=tests/tiny.py:long --config.steps=8000 --workdir={disk}/a >&2"
+    launch = f"{sys.executable} {' '.join(LAUNCH)} --workdir={disk}/a >&2"
     script = f"""
         mount -t tmpfs -o size=150k tmpfs {disk} || exit 99
         {launch}; echo $?
