@@ -12,8 +12,13 @@ them) the medians are:
     python launch.py --config=experiments/clock_pizza.py       --workdir=results/clock_pizza
 
 Without the colon: the paper's setting (P = 59, 80 % of the pairs, decay 2, 20 000 steps) at eleven rates, five seeds
-each, on this project's initial weights. It has not been run; `--plan=measure` says what it takes on a machine. Small:
-P = 31, half the width, 1 500 larger steps, four rates, three seeds each. It took 2 min 15 s of processor time,
+each, on this project's initial weights: 12 minutes of an H200 that trained others as well for the most part. All 55
+runs grok by step 500. Their medians, at rates up to the same ones, agree with the paper's:
+
+    gradient symmetricity    0.992  0.991  0.993  0.835  0.642  0.368    of all; of the 28 whose circularity is above
+    distance irrelevance     0.218  0.384  0.316  0.526  0.684  0.924    0.99 they are 0.994 and 0.159 at first
+
+Small: P = 31, half the width, 1 500 larger steps, four rates, three seeds each. It took 2 min 15 s of processor time,
 compilation included, and never had two cores of a CPU to itself. Expected, as found in its 12 runs:
 
     m = grokjax.read_metrics("results/clock_pizza_small")

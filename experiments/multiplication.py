@@ -5,8 +5,9 @@ of the residue itself: a Gini coefficient of 0.58 against 0.07, four keys, 97 % 
 
     python launch.py --config=experiments/multiplication.py --workdir=results/multiplication
 
-trains the paper's mainline on a·b modulo 113 with three seeds. It has not been run to its end; `--plan=measure` says
-what it takes on a machine.
+trains the paper's mainline on a·b modulo 113 with three seeds, which took three minutes of an H200 that trained others
+as well. They grok at steps 4,700, 9,600 and 10,900, with 3 to 5 keys; the Gini coefficients are 0.73 to 0.82 against
+0.005 to 0.025, further apart than the paper's, and one frequency explains over 85 % of 376 to 421 of 512 neurons.
 
     python launch.py --config=experiments/multiplication.py:small --workdir=results/multiplication_small
 
