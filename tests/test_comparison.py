@@ -1,5 +1,6 @@
 """Two sweeps compared: which settings differ, which runs are pairs, and what is said of them, censored ones too."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -105,6 +106,22 @@ def test_settings_that_differ_and_runs_that_pair(sweeps):
     assert difference == pytest.approx(np.median(expected))
     drawn = found.figure()
     assert [(ax.get_xscale(), ax.get_xlim() == ax.get_ylim()) for ax in drawn.axes] == [("log", True)] * len(drawn.axes)
+
+
+def test_the_figure_explains_the_signs_that_are_there(sweeps):
+    found = grokjax.compare(sweeps / "a", sweeps / "b")
+
+    def told(first, second):
+        seen = {f"{name}_{side}_seen": values for name in ("memorised", "grokked") for side, values in (first, second)}
+        drawn = dataclasses.replace(found, pairs=found.pairs.assign(**seen)).figure()
+        texts = (text.get_text() for text in drawn.legends[0].get_texts())
+        return [text for text in texts if text.startswith("not by then")]
+
+    for seen in itertools.product([False, True], repeat=2):
+        of_a, of_b = [True, seen[0]], [True, seen[1]]
+        names = " ".join(name for name, there in zip("ab", seen, strict=True) if not there)
+        expected = {"": [], "a b": ["not by then in either"]}.get(names, [f"not by then in {names}"])
+        assert told(("first", of_a), ("second", of_b)) == expected
 
 
 def test_statistics_by_a_field(sweeps):

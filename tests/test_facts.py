@@ -53,6 +53,17 @@ def test_later_fields_are_told_where_they_are_not_the_mainline_s(tmp_path):
     assert "init_scale 1, l1 0.5, norm_constraint init</dd>" in text
 
 
+def test_a_table_of_checkpoints_says_its_last_one_s_key_frequencies(held):
+    about = {"n_layers": 1, "d_model": 8, "n_heads": 2, "d_mlp": 16, "act": "relu", "task": "add", "p": 7, "n_train": 9}
+    about |= {"model": "x.npz", "layout": "grokjax", "notes": [], "split": "seed 0", "keys": {"rule": "W_L"}}
+    runs = pd.DataFrame({"run": [0], "p": [7], "key_freqs": [[1, 3]]})
+    said = facts._measured(dataclasses.replace(held, runs=runs, record=about))
+    assert said["key frequencies"] == "1, 3, by rule W_L"
+    runs = runs.drop(columns="key_freqs")
+    said = facts._measured(dataclasses.replace(held, runs=runs, record=about | {"keys": {"given": [1]}}))
+    assert said["key frequencies"] == "none, given"
+
+
 @pytest.mark.parametrize(("n", "text"), [(7, "0, 1, 2, 3, 4, 5, 6"), (8, "0, …, 7 (8 values)")])
 def test_many_values_of_an_axis_are_abridged(held, n, text):
     runs = pd.DataFrame({"p": range(n), "task": "add"})

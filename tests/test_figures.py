@@ -4,9 +4,11 @@ import dataclasses
 import re
 
 import made_up
+import numpy as np
 import pytest
 from pages import rewritten
 
+from grokjax import phases
 from grokjax.cli import figure as figure_command
 from grokjax.errors import InputError
 from grokjax.report import figures
@@ -61,6 +63,20 @@ def test_times_say_k_of_n_and_mark_censored_runs(one_field):
     assert shares == [f"{k:.0f}/2" for k in grokked]
     triangles = sum(len(line.get_xdata()) for line in ax.lines if line.get_marker() == "^")
     assert triangles == int((~results.runs["grokked"].astype(bool)).sum())
+
+
+def test_runs_stand_beside_one_another_about_their_settings_place_and_the_median_spans_them(one_field):
+    results = read(one_field)
+    ax = figures.figure(results, "time-to-grok").axes[0]
+    place = ax.get_xticks()
+    x = np.concatenate([line.get_xdata() for line in ax.lines if line.get_marker() in ("o", "^")])
+    gap = np.diff(np.sort(place)).min()
+    assert np.isclose(np.abs(x[:, None] - place).min(1), 0.7 * 0.7 / 4 * gap).all()  # two runs, a quarter of the width
+    ends = np.array([segment for lines in ax.collections for segment in lines.get_segments() if len(segment) == 2])
+    medians = ends[ends[:, 0, 1] == ends[:, 1, 1]][:, :, 0]
+    assert len(medians) == np.isfinite(phases.time_to_grok(results.runs, "weight_decay")["median"]).sum() > 0
+    assert np.isclose(np.abs(medians.mean(1)[:, None] - place).min(1), 0).all()
+    assert np.allclose(np.ptp(medians, axis=1), 0.8 * 0.7 * gap)
 
 
 def test_a_run_that_diverged_has_a_sign_of_its_own_and_signs_that_are_there_are_explained(one_field):

@@ -12,6 +12,7 @@ from doubles import StopAfter
 from launches import ended, launch, wait_for
 
 from grokjax.cli import list as list_command
+from grokjax.cli import show
 from grokjax.cli.main import main
 from grokjax.errors import InputError
 from grokjax.store import files, listing, locks
@@ -122,6 +123,11 @@ def test_show(folder, capsys):
     assert_refused(call(capsys, main, "show", str(folder / "model")), "config.json is no sweep's")
     assert_refused(call(capsys, main, "show", str(folder)), "holds no sweep")
     assert_refused(call(capsys, main, "show", str(folder / "dnoe")), "did you mean")
+
+
+@pytest.mark.parametrize(("n", "text"), [(10, "7, 8, 9, 10, 11, 12, 13, 14, 15, 16"), (11, "7, 8, …, 17 (11 values)")])
+def test_many_values_of_an_axis_are_abridged(n, text):
+    assert show._listed(range(7, 7 + n)) == text
 
 
 @pytest.mark.long

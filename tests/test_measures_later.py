@@ -14,7 +14,9 @@ from cases import QUICK, REFERENCE_MODELS, needs_reference, random_case, referen
 from tiers import long_but
 
 from grokjax import config
-from grokjax.measures import clock, noise, objective, paper, registry, stability
+from grokjax.core import model
+from grokjax.core.model import ModelConfig
+from grokjax.measures import attention, clock, noise, objective, paper, registry, stability
 from grokjax.measures.registry import MEASURES
 from grokjax.measures.shared import KEY_RULES, Shared
 
@@ -220,6 +222,17 @@ def test_reference_models(name):
 
 
 # --- the registry ---------------------------------------------------------------------------------------------------
+
+
+def test_attention_that_adds_up_to_more_than_one_is_divided_by_its_sum():
+    """α softmax + (1 - α), of two tokens."""
+    plain = ModelConfig(5, d_model=8, n_heads=2, d_mlp=16, n_ctx=2)
+    params = model.init(plain, jax.random.key(0))
+    [softmax_NxHxT] = attention.patterns(SimpleNamespace(cfg=plain, params=params))
+    rated = dataclasses.replace(plain, attention_rate=0.3)
+    [found_NxHxT] = attention.patterns(SimpleNamespace(cfg=rated, params=params))
+    np.testing.assert_allclose(found_NxHxT, (0.3 * softmax_NxHxT + 0.7) / 1.7, rtol=1e-5)
+    assert np.ptp(softmax_NxHxT) > 0.01
 
 
 def test_what_is_undefined_is_null_on_purpose():

@@ -215,6 +215,13 @@ def test_the_gap_closes_at_a_factor_of_ten_once_grokked():
     assert read(c, "cleanup", "test_level") is None
 
 
+@pytest.mark.parametrize(("last", "at"), [(8.5e-4, 1_200), (9.5e-4, 1_100)])
+def test_the_level_of_the_test_loss_is_the_lowest_of_a_quarter_of_the_steps_and_settled_within_twice_that(last, at):
+    test_loss = [4] * 9 + [0.5, 0.1, 1.8e-3, 1e-3, 1e-3, 1e-3, *[last] * 5]  # level at 1,200, known by 1,500
+    c = curves(train_loss=[4, *[1e-5] * 19], test_loss=test_loss, test_acc=[0] * 9 + [1] * 11)
+    assert read(c, "cleanup", "test_level") == (at - 100, at, at)
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"noise": 0.03}, {"spike_every": 12}, {"noise": 0.03, "spike_every": 12}], ids=str
 )

@@ -16,6 +16,7 @@ from doubles import StopAfter
 from launches import ROOT
 
 import grokjax
+from grokjax.sharing import tensorboard
 from grokjax.store.metrics import read_metrics, read_runs
 
 # What these libraries warn of when they are imported or used is not ours to mend.
@@ -53,6 +54,13 @@ def expected(path, run):
     rows = metrics[metrics["run"] == run].set_index("step").drop(columns=["run", "seed", "weight_decay"])
     rows = rows[[name for name in rows if rows[name].dtype != object]]
     return {name: rows[name].dropna().astype(float).to_dict() for name in rows if rows[name].notna().any()}
+
+
+def test_a_report_is_written_over(tmp_path):
+    for text in ("first", "second"):
+        (tmp_path / "page.html").write_text(text)
+        tensorboard.get_tracker(tmp_path / "events").report("tiny", [tmp_path / "page.html"])
+    assert (tmp_path / "events" / "tiny" / "report" / "page.html").read_text() == "second"
 
 
 def test_tensorboard(stopped, tmp_path):

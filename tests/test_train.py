@@ -63,6 +63,8 @@ def test_what_is_in_it(results):
     )
     assert results.circuit(2, step=200)["loss"] > 0
     assert len(results.figure("losses").axes) == 2
+    drawn = results.figure("column", column="neurons_over_85").axes[0].lines[0]  # no other figure needs it
+    np.testing.assert_array_equal(drawn.get_ydata(), results.metrics.query("run == 0")["neurons_over_85"])
     with pytest.raises(InputError, match="figure 'loses' is unknown: did you mean 'losses'"):
         results.figure("loses")
     assert results.report() == results.path / "report" / "index.html"

@@ -46,6 +46,7 @@ OTHER_TESTS = {
     "interp": ("circuit*", "checkpoint_*", "export"),
     "measures": ("measures_*", "label_noise", "reference", "small_reference", "signatures"),
     "report": ("report_*",),
+    "sharing": ("trackers",),
     "store": ("checksums", "old_directories", "partial_sweeps", "requests"),
     "training": (
         "extension",
