@@ -1,11 +1,11 @@
 """The site: `python -m sphinx -W -n docs docs/_build`. Nothing is fetched when it is built or read."""
 
-import importlib.metadata
+from grokjax.version import __version__
 
 project = "grokjax"
 author = "The grokjax authors"
 copyright = author
-release = version = importlib.metadata.version("grokjax")
+release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 nitpicky = True

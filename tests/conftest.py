@@ -7,6 +7,9 @@ from pathlib import Path
 # Before JAX is imported. Programs compiled by one test serve the others, and the processes that tests start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# Most optimizations take longer than programs run here. With 0 in their place, as CI has it on one Python, tests see
+# programs as a user does.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # What tiny sweeps took is not for the user's own plans.
 os.environ.setdefault("XDG_CACHE_HOME", str(Path(__file__).parent.parent / ".pytest_cache" / "home"))
 
@@ -21,16 +24,6 @@ from grokjax import tasks, waiting
 from grokjax.core.model import ModelConfig
 from grokjax.core.problem import Inputs, Problem
 from grokjax.training import one_run
-
-
-def pytest_configure(config):
-    """Has the default tests' programs compiled without most optimizations: they are run for less time than that takes.
-    Long tests, and all of them in CI on one Python, see programs as a user does.
-    """
-    if config.option.markexpr == "not long":
-        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # and in the processes that tests start
-        jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
-
 
 pytest.register_assert_rewrite("commands", "foreign")  # their asserts say what differs, as a test's do
 

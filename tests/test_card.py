@@ -83,7 +83,6 @@ def test_every_part_asks_for_figures_by_different_names(tmp_path):
 def test_a_dry_run_on_a_cpu_finds_every_figure(part, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # it compiles more than it computes
     flags = ["--dry", "--seconds=900", f"--out={tmp_path / 'out'}", f"--work={tmp_path / 'work'}"]
     with pytest.raises(SystemExit) as exit_:
         command.main([part, *flags])

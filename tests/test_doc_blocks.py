@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 import pytest
 from launches import ROOT
 
@@ -28,32 +27,34 @@ FIRST = ("README.md", "docs/quickstart.md", "docs/results.md", "docs/experiments
 PAGES = [*FIRST, "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in dict.fromkeys(PAGES) if "_build" not in page]
 
+BARE = "--config.p=7 --config.measures=()"
 # What would take minutes or hours, and what is run in its place.
 SMALL = {
     "experiments/wd_sweep.py:study": "experiments/wd_sweep.py:small",
-    "experiments/wd_sweep.py --workdir": "experiments/wd_sweep.py:small --workdir",
-    "experiments/laws.py --workdir": "experiments/laws.py:small --config.stop_loss=100 --workdir",
+    "experiments/wd_sweep.py --workdir": f"experiments/wd_sweep.py:small --config.steps=500 {BARE} --workdir",
+    "experiments/laws.py --workdir": f"experiments/laws.py:small --config.stop_loss=100 {BARE} --workdir",
     "experiments/phase_diagram.py --workdir": (
-        "experiments/phase_diagram.py:small --config.steps=100 --config.snapshot_every=100 --workdir"
+        f"experiments/phase_diagram.py:small --config.steps=100 --config.snapshot_every=100 {BARE} --workdir"
     ),
     "experiments/loss_precision.py --workdir": (
-        "experiments/loss_precision.py:small --config.steps=100 --config.snapshot_every=100 --workdir"
+        f"experiments/loss_precision.py:small --config.steps=100 --config.snapshot_every=100 {BARE} --workdir"
     ),
     "experiments/precision.py:small": (
-        "experiments/precision.py:small --config.steps=100 --config.snapshot_every=100 --config.sweep.seed=(0,) "
-        """--config.sweep.precision="('float32','bfloat16')" """
+        f"experiments/precision.py:small --config.steps=100 --config.snapshot_every=100 {BARE} "
+        """--config.sweep.seed=(0,) --config.sweep.precision="('float32','bfloat16')" """
     ),
     '--config=wide.py --workdir=results/wide --config.sweep.seed="(0, 1)"': (
-        '--config=wide.py --workdir=results/wide --config.sweep.seed="(0, 1)" --config.p=7 --config.steps=100 '
-        "--config.measures=()"
+        f'--config=wide.py --workdir=results/wide --config.sweep.seed="(0, 1)" --config.steps=100 {BARE}'
     ),
     "--config=wide.py --workdir=results/wide --plan=measure": (
-        "--config=wide.py --workdir=results/wide --plan=measure --config.p=7 --config.measures=()"
+        f"--config=wide.py --workdir=results/wide --plan=measure {BARE}"
     ),
     "--config=my.py:small": "--config=my.py:small --config.steps=250",
     "--workdir=results/seeds": "--config.p=7 --config.steps=100 --config.snapshot_every=50 --workdir=results/seeds",
     "--workdir=results/shares": "--config.p=7 --config.steps=100 --config.snapshot_every=50 --workdir=results/shares",
-    "--workdir=results/kept": "--workdir=results/kept --config.p=7",
+    "--workdir=results/kept": f"--workdir=results/kept {BARE}",
+    "--workdir=results/before": f"--workdir=results/before {BARE}",
+    "--workdir=results/after": f"--workdir=results/after {BARE}",
     "--config.steps=2000": "--config.steps=200",
     "--config.steps=5000": "--config.steps=500",
 }
@@ -65,6 +66,7 @@ PARSED = {
     ".venv/bin/python -m": "the module is there, and has the flags",
     ".venv/bin/lint-imports": "CI runs it",
     "python -m": "likewise",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS=0 python -m": "likewise",
     "tensorboard": "the extra's own; test_trackers.py reads what it would",
     "gcloud": "test_scripts.py finds it in what the scripts would run",
     "scripts/cloud_tpu.sh": "likewise",
@@ -156,10 +158,7 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
     monkeypatch.setattr(registry, "MEASURES", dict(registry.MEASURES))
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    optimized = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)  # more is compiled than computed
-    yield tmp_path
-    jax.config.update("jax_disable_most_optimizations", optimized)
+    return tmp_path
 
 
 @pytest.mark.long

@@ -88,6 +88,21 @@ def test_a_lock_that_stays_the_same_is_taken_over():
     lock.close()
 
 
+def test_of_two_that_take_one_over_the_one_written_last_has_it():
+    path, others = Made(holder()), [holder(token="u", process=8)]
+
+    def create(data):
+        made = Made.create(path, data)
+        if made and others:
+            path.write_bytes(others.pop())
+        return made
+
+    path.create = create
+    said = refusal(locks.ObjectLock, path, lambda text: None)
+    assert said == "--workdir=gs://bucket/sweep is in use by process 8 on far."
+    assert path.read_bytes() == holder(token="u", process=8)
+
+
 def test_a_lock_that_changes_is_another_s():
     path = Made(holder())
     told = lambda text: path.write_bytes(holder(count=1))  # noqa: E731

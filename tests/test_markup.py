@@ -17,6 +17,10 @@ def test_embedded_data_has_no_character_that_html_reads(text):
     assert json.loads(embedded) == {text: [text]}
 
 
+def test_none_and_false_are_no_attributes_and_true_is_a_bare_one():
+    assert markup.element("rect", x=0, y=0.0, rx=None, hidden=True, open=False) == '<rect x="0" y="0.0" hidden></rect>'
+
+
 @given(st.text(alphabet="<>&\"' a/"))
 def test_an_element_escapes_what_is_not_html(text):
     made = markup.element("a", text, title=text)

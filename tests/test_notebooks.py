@@ -47,7 +47,6 @@ def test_it_runs(path, tmp_path, monkeypatch):
     from nbclient import NotebookClient
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # it compiles more than it computes
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     tiny = (ROOT / "experiments" / "wd_sweep.py").read_text()

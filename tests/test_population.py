@@ -254,6 +254,22 @@ NEEDED = {
 }
 
 
+@pytest.mark.parametrize(
+    ("fields", "numbers"),
+    [
+        ({}, 2 * 16 + 3 * 8 + 2 * 7),
+        ({"n_layers": 2}, 2 * 16 * 4 + 10 * 8 * 2 + 3 * 7 + 12 * 7),  # three tokens, and the last one again
+        ({"n_layers": 2, "normalization_type": "LN"}, 393 + 4 * 8 * (2 * 4 + 3)),
+        ({"n_layers": 2, "dropout": 0.1}, 393 + 3 * 8 * 4),
+        ({"architecture": "mlp"}, (3 + 2) * 16 + 4 * 7),
+        ({"architecture": "mlp", "dropout": 0.1}, (3 + 4) * 16 + 4 * 7),
+    ],
+    ids=str,
+)
+def test_numbers_that_a_step_holds_for_each_pair_by_hand(fields, numbers):
+    assert layouts._step_columns(ModelConfig(**{"p": 7, "d_model": 8, "n_heads": 2, "d_mlp": 16} | fields)) == numbers
+
+
 @pytest.mark.parametrize("case", NEEDED)
 def test_the_estimate_of_memory_is_up_to_half_above_what_the_compiler_says(case):
     p, n_layers, slots, eval_width = case

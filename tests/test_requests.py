@@ -35,6 +35,13 @@ from grokjax.training.population import Population
 from grokjax.training.request import Request
 
 
+def test_a_shard_s_directory_sorts_by_its_number(tmp_path):
+    c = tiny.get_config()
+    assert Request(c, tmp_path).path == tmp_path
+    assert Request(c, tmp_path, shard=(3, 16)).path == tmp_path / "shard-03-of-16"
+    assert Request(c, tmp_path, shard=(0, 9)).path == tmp_path / "shard-0-of-9"
+
+
 def test_a_sweep_leaves_what_it_promises(finished):
     path, text = finished
     metrics = pd.read_parquet(path / "metrics")
