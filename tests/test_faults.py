@@ -228,7 +228,8 @@ def test_nothing_is_compiled_for_a_sweep_that_is_to_stop(whole_and_halfway, tmp_
 @pytest.mark.long
 def test_a_terminal_that_is_closed_saves_the_sweep(whole, tmp_path):
     path, (mine, theirs) = tmp_path / "a", pty.openpty()
-    process = launched(path, before=["setsid", "-c", "-w"], stdin=theirs, stdout=theirs, stderr=theirs)
+    before = ["env", "--default-signal=HUP", "setsid", "-c", "-w"]  # also where the tests themselves ignore it
+    process = launched(path, before=before, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     in_time(process, path)
     os.close(mine)

@@ -393,6 +393,7 @@ def test_four_tasks_of_an_array_are_the_whole_sweep(tmp_path):
     (tmp_path / "srun").write_text('#!/usr/bin/env bash\nexec "$@"\n')
     (tmp_path / "srun").chmod(0o755)
     env = {"PYTHON": sys.executable, "CONFIG": "tests/tiny.py", "PYTHONPATH": "tests", "HOME": str(tmp_path)}
+    env["JAX_DISABLE_MOST_OPTIMIZATIONS"] = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]  # bits depend on it
     flags = ["--config.steps=40", "--config.snapshot_every=20"]
     for task in range(4):
         variables = array(task, WORKDIR=str(tmp_path / "sweep")) | env
