@@ -40,7 +40,7 @@ NONE_COLLECTED = 5  # pytest's exit status
 # Tests of a room that are named for no module of it; patterns of tests/test_*.py.
 OTHER_TESTS = {
     "api": ("front", "reuse", "extension"),
-    "cli": ("cli*", "partial_sweeps"),
+    "cli": ("cli*", "listing", "partial_sweeps"),
     "core": ("native", "updates", "trained_losses", "random_draws", "measures_*", "signatures"),
     "grokjax": ("fuzz_config", "requests", "experiments", "label_noise"),
     "interp": ("circuit*", "checkpoint_*", "export"),
