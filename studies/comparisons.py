@@ -204,11 +204,12 @@ def _times(arm: Arm, runs: pd.DataFrame) -> str:
 
 def _median(values: np.ndarray) -> str:
     """A median with its interval, or, of too few runs for one, with their range."""
-    found = median_time(values, np.ones(len(values), bool))
+    middle = float(np.median(values))  # Kaplan and Meier's is the lower of two in the middle
     if len(values) >= few_runs():
-        return f"{text.interval(found.value, found.low, found.high)} of {len(values)}"
+        found = median_time(values, np.ones(len(values), bool))
+        return f"{text.interval(middle, found.low, found.high)} of {len(values)}"
     ends = f"{text.number(values.min())} to {text.number(values.max())}"
-    return f"{text.number(float(np.median(values)))} ({ends}) of {len(values)}"
+    return f"{text.number(middle)} ({ends}) of {len(values)}"
 
 
 def _interval(middle: float, low: float, high: float) -> str:

@@ -221,9 +221,6 @@ def test_reference_models(name):
             assert np.array_equal(got[rule], listed_K), rule
 
 
-# --- the registry ---------------------------------------------------------------------------------------------------
-
-
 def test_attention_that_adds_up_to_more_than_one_is_divided_by_its_sum():
     """α softmax + (1 - α), of two tokens."""
     plain = ModelConfig(5, d_model=8, n_heads=2, d_mlp=16, n_ctx=2)
@@ -233,6 +230,9 @@ def test_attention_that_adds_up_to_more_than_one_is_divided_by_its_sum():
     [found_NxHxT] = attention.patterns(SimpleNamespace(cfg=rated, params=params))
     np.testing.assert_allclose(found_NxHxT, (0.3 * softmax_NxHxT + 0.7) / 1.7, rtol=1e-5)
     assert np.ptp(softmax_NxHxT) > 0.01
+
+
+# --- the registry ---------------------------------------------------------------------------------------------------
 
 
 def test_what_is_undefined_is_null_on_purpose():

@@ -87,8 +87,13 @@ def test_measures_are_compared_by_their_medians():
     found = comparisons.higher("circularity", A, B)(runs)
     assert found.shows
     assert found.p == pytest.approx(0.07, abs=0.01)
-    assert found.ours == "`circularity`: A 0.700 [0.500, 0.900] of 6; B 0.150 (0.100 to 0.200) of 2"
+    assert found.ours == "`circularity`: A 0.750 [0.500, 0.900] of 6; B 0.150 (0.100 to 0.200) of 2"
     assert comparisons.higher("circularity", A, B)(runs[:6]) == comparisons.NOTHING
+
+
+@pytest.mark.parametrize(("values", "middle"), [([1, 2, 4, 8], "3.00"), ([1, 2, 3, 5, 8, 9], "4.00")])
+def test_of_two_measures_in_the_middle_the_median_is_their_mean(values, middle):
+    assert comparisons._median(np.array(values, float)).startswith(f"{middle} ")
 
 
 def test_what_holds_of_most_and_what_differs():
